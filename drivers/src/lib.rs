@@ -1,1 +1,31 @@
-//! Placeholder.
+//! Motor drives as pure data.
+//!
+//! What lives here: for each drive family, the frames that stop, enable and move a motor, the
+//! decoding of the drive's feedback, and what counts as proof that the motor stands still. Everything
+//! is built once at start-up ([`registry::build`]); encoding and decoding afterwards neither allocate
+//! nor fail by panicking.
+//!
+//! What must never live here: I/O, time, threads, `unsafe`, or anything that waits.
+//!
+//! To add a family: one file beside [`odrive`] with one `pub const FAMILY`, one line in
+//! [`registry::FAMILIES`], one table of vectors in `tests/`.
+#![forbid(unsafe_code)]
+
+pub mod cia402;
+pub mod drive;
+pub mod enable;
+pub mod feedback;
+pub mod frame;
+pub mod odrive;
+pub mod registry;
+pub mod settings;
+pub mod stop;
+pub mod units;
+
+pub use drive::{Drive, Heartbeat, VelocityError};
+pub use enable::{EnableProgramme, EnableStep, Until};
+pub use feedback::{Fault, Observation, Power, Refusal};
+pub use frame::{ArbitrationId, Format, Frame, FrameList};
+pub use settings::{Settings, SettingsError, Value};
+pub use stop::{AfterStop, PowerProof, Proof, Stage, StageKind, Standstill, StopProgramme};
+pub use units::{Revolutions, RevolutionsPerSecond};

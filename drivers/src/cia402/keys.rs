@@ -1,0 +1,112 @@
+//! The family's own keys of a motor, checked.
+
+use super::{Model, Transport};
+use crate::registry::Common;
+use crate::settings::{Settings, SettingsError, Value};
+use crate::stop::AfterStop;
+
+/// Their names.
+pub(super) const NAMES: &[&str] = &[
+    "node",
+    "transport",
+    "counts_per_rev",
+    "velocity_units_per_rps",
+    "quick_stop_option",
+    "abort_option",
+    "heartbeat_ms",
+    "master_node",
+    "drive_heartbeat_ms",
+    "mode",
+];
+
+/// Modes of operation 6060: 3 profile velocity, 9 cyclic synchronous velocity.
+const PROFILE_VELOCITY: u8 = 3;
+const CYCLIC_VELOCITY: u8 = 9;
+
+/// The family's own keys, checked.
+pub(super) struct Keys {
+    pub model: Model,
+    pub quick_stop_option: u16,
+    pub abort_option: u16,
+    pub master_node: u8,
+    /// 0: not written.
+    pub heartbeat_ms: u16,
+    /// 0: not written.
+    pub drive_heartbeat_ms: u16,
+    pub mode: u8,
+}
+
+/// A whole number that the range has already made small enough.
+fn small<T: TryFrom<i64>>(
+    settings: &Settings,
+    key: &str,
+    range: core::ops::RangeInclusive<i64>,
+    default: Option<i64>,
+) -> Result<T, SettingsError> {
+    let number = settings.integer(key, range, default)?;
+    T::try_from(number).map_err(|_| SettingsError::new(key, format!("is too large: {number}")))
+}
+
+/// One of a few whole numbers.
+fn one_of(settings: &Settings, key: &str, allowed: &[u16], default: u16) -> Result<u16, SettingsError> {
+    let given = match settings.get(key) {
+        None => return Ok(default),
+        Some(Value::Integer(number)) => u16::try_from(*number).ok(),
+        Some(_) => None,
+    };
+    given.filter(|number| allowed.contains(number)).ok_or_else(|| {
+        let words: Vec<String> = allowed.iter().map(u16::to_string).collect();
+        SettingsError::new(key, format!("must be one of {}", words.join(", ")))
+    })
+}
+
+/// Reads them all.
+pub(super) fn read(settings: &Settings, common: &Common) -> Result<Keys, SettingsError> {
+    // At least one unit a turn, and no more than an i32 can count in one turn.
+    let counts = 1.0..=f64::from(i32::MAX);
+    let counts_per_rev = settings.number("counts_per_rev", counts.clone(), None)?;
+    let units_per_rps = settings.number("velocity_units_per_rps", counts, Some(counts_per_rev))?;
+    let transport = match settings.choice("transport", &["sdo", "pdo"], Some("sdo"))? {
+        "pdo" => Transport::Pdo,
+        _ => Transport::Sdo,
+    };
+    let model =
+        Model { node: small(settings, "node", 1..=127, None)?, transport, counts_per_rev, units_per_rps };
+    if f64::from(common.max_speed.0) * units_per_rps > f64::from(i32::MAX) {
+        return Err(SettingsError::new("max_rpm", "is more than the drive's 32-bit target velocity can say"));
+    }
+
+    let fitting = match common.after {
+        AfterStop::Hold => 6,
+        AfterStop::Release => 2,
+    };
+    let quick_stop_option = one_of(settings, "quick_stop_option", &[1, 2, 5, 6], fitting)?;
+    if common.after == AfterStop::Hold && matches!(quick_stop_option, 1 | 2) {
+        return Err(SettingsError::new(
+            "quick_stop_option",
+            format!(
+                "{quick_stop_option} takes the torque away at standstill, but the motor is to hold: use 5 or 6"
+            ),
+        ));
+    }
+    let master_node = small(settings, "master_node", 1..=127, Some(0x7F))?;
+    if master_node == model.node {
+        return Err(SettingsError::new("master_node", format!("must differ from \"node\" ({master_node})")));
+    }
+    Ok(Keys {
+        model,
+        quick_stop_option,
+        abort_option: one_of(settings, "abort_option", &[2, 3], 3)?,
+        master_node,
+        heartbeat_ms: small(settings, "heartbeat_ms", 0..=65_535, Some(250))?,
+        drive_heartbeat_ms: small(settings, "drive_heartbeat_ms", 0..=65_535, Some(100))?,
+        mode: match settings.choice(
+            "mode",
+            &["profile-velocity", "cyclic-velocity"],
+            Some("profile-velocity"),
+        )? {
+            "cyclic-velocity" => CYCLIC_VELOCITY,
+            _ => PROFILE_VELOCITY,
+        },
+    })
+}

@@ -1,0 +1,72 @@
+//! The objects of the drive's dictionary that Lanyard reads or writes (CiA 301, CiA 402).
+
+/// The address of an object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Object {
+    pub index: u16,
+    pub sub: u8,
+}
+
+impl Object {
+    const fn at(index: u16, sub: u8) -> Self {
+        Self { index, sub }
+    }
+
+    /// Index and subindex as one number: the family's numbering of answers
+    /// ([`crate::Observation::answer`]).
+    pub(super) const fn key(self) -> u32 {
+        (self.index as u32) << 8 | self.sub as u32
+    }
+}
+
+/// u32, consumer heartbeat: node << 16 | milliseconds. The drive's own watchdog on its master.
+pub(super) const CONSUMER_HEARTBEAT: Object = Object::at(0x1016, 1);
+/// u16, milliseconds between the drive's own heartbeats.
+pub(super) const PRODUCER_HEARTBEAT: Object = Object::at(0x1017, 0);
+
+/// u32, identifier of the first receive PDO; bit 31 switches it off.
+pub(super) const RPDO1_ID: Object = Object::at(0x1400, 1);
+/// u8, transmission type of the first receive PDO.
+pub(super) const RPDO1_TYPE: Object = Object::at(0x1400, 2);
+/// u8, how many objects the first receive PDO carries.
+pub(super) const RPDO1_COUNT: Object = Object::at(0x1600, 0);
+/// u32, first and second mapped object: index << 16 | subindex << 8 | bits.
+pub(super) const RPDO1_FIRST: Object = Object::at(0x1600, 1);
+pub(super) const RPDO1_SECOND: Object = Object::at(0x1600, 2);
+/// The same for the first transmit PDO.
+pub(super) const TPDO1_ID: Object = Object::at(0x1800, 1);
+pub(super) const TPDO1_TYPE: Object = Object::at(0x1800, 2);
+/// u16, shortest pause between two transmissions in 100 us.
+pub(super) const TPDO1_INHIBIT: Object = Object::at(0x1800, 3);
+pub(super) const TPDO1_COUNT: Object = Object::at(0x1A00, 0);
+pub(super) const TPDO1_FIRST: Object = Object::at(0x1A00, 1);
+pub(super) const TPDO1_SECOND: Object = Object::at(0x1A00, 2);
+
+/// i16, what the drive does when the connection breaks: 2 disable voltage, 3 quick stop.
+pub(super) const ABORT_OPTION: Object = Object::at(0x6007, 0);
+/// u16.
+pub(super) const CONTROLWORD: Object = Object::at(0x6040, 0);
+/// u16.
+pub(super) const STATUSWORD: Object = Object::at(0x6041, 0);
+/// i16, how the quick stop brakes and where it ends.
+pub(super) const QUICK_STOP_OPTION: Object = Object::at(0x605A, 0);
+/// i8, mode of operation.
+pub(super) const MODE: Object = Object::at(0x6060, 0);
+/// i32, position actual value.
+pub(super) const POSITION: Object = Object::at(0x6064, 0);
+/// i32, velocity actual value.
+pub(super) const VELOCITY: Object = Object::at(0x606C, 0);
+/// i32, target velocity of the velocity modes.
+pub(super) const TARGET_VELOCITY: Object = Object::at(0x60FF, 0);
+
+/// Objects that set a drive up but neither energise nor move it: the communication profile, what
+/// happens on faults and stops, the mode, and the ramps.
+pub(super) const fn is_configuration(index: u16) -> bool {
+    matches!(index, 0x1000..=0x1FFF | 0x6007 | 0x605A..=0x605E | 0x6060 | 0x6083..=0x6086)
+}
+
+/// Setpoints that move nothing when they are 0: vl target velocity, target torque, torque and velocity
+/// offset, target velocity. A target *position* of 0 (607A) is a place to go to, so it is not here.
+pub(super) const fn is_harmless_when_zero(index: u16) -> bool {
+    matches!(index, 0x6042 | 0x6071 | 0x60B1 | 0x60B2 | 0x60FF)
+}

@@ -1,0 +1,130 @@
+//! One motor's drive with everything prebuilt: what the supervisor and the front hold per motor.
+
+use core::fmt;
+use core::time::Duration;
+
+use crate::enable::EnableProgramme;
+use crate::feedback::Observation;
+use crate::frame::{ArbitrationId, Format, Frame, FrameList};
+use crate::stop::StopProgramme;
+use crate::units::RevolutionsPerSecond;
+use crate::{cia402, odrive};
+
+/// The family's own parameters: the part that differs in kind, not in value.
+#[derive(Clone, Copy, Debug)]
+pub enum Model {
+    /// CiA 402 over CANopen.
+    Cia402(cia402::Model),
+    /// ODrive CANSimple.
+    ODrive(odrive::Model),
+}
+
+/// One motor's drive.
+#[derive(Clone, Debug)]
+pub struct Drive {
+    /// The family's own parameters.
+    pub model: Model,
+    /// How it is stopped.
+    pub stop: StopProgramme,
+    /// How it is brought to follow velocity commands.
+    pub enable: EnableProgramme,
+    /// Frames that ask the drive for feedback and do nothing else: they neither enable the motor nor
+    /// feed the drive's own watchdog. Empty for families whose polls would.
+    ///
+    /// **One frame a turn**: each poll turn sends the next frame of the list, and the first after the
+    /// last. A drive may take only one request at a time and drop a second that comes before its answer.
+    pub poll: FrameList,
+    /// A sign of life that the supervisor itself sends and the drive watches; `None` for families
+    /// without. Drives of one bus may have the same frame in common: it is sent once for all.
+    pub heartbeat: Option<Heartbeat>,
+    /// Every id that is this drive's by its protocol, used or not: no other drive of the bus may have any
+    /// of them.
+    pub owns: Vec<ArbitrationId>,
+    /// Ids on which this drive reports.
+    pub reports: Vec<ArbitrationId>,
+    /// Ids on which this drive takes commands; the bus guard watches them.
+    pub commands: Vec<ArbitrationId>,
+    /// Largest speed that may be commanded.
+    pub max_speed: RevolutionsPerSecond,
+    /// Format of its frames: an FD family needs an FD bus.
+    pub format: Format,
+}
+
+/// A frame whose absence makes the drive stop by itself.
+///
+/// It is sent by the very thread that watches over the sessions and never by a timer of the kernel: the
+/// kernel goes on sending when that thread hangs.
+#[derive(Clone, Copy, Debug)]
+pub struct Heartbeat {
+    /// The frame.
+    pub frame: Frame,
+    /// How long the drive waits for the next one. Send at least three times as often.
+    pub window: Duration,
+}
+
+/// A speed that may not be commanded.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum VelocityError {
+    /// Not a finite number.
+    NotFinite,
+    /// Faster than the motor's configured maximum.
+    TooFast {
+        /// What was asked for.
+        asked: RevolutionsPerSecond,
+        /// The configured maximum.
+        most: RevolutionsPerSecond,
+    },
+}
+
+impl fmt::Display for VelocityError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotFinite => write!(f, "the speed is not a finite number"),
+            Self::TooFast { asked, most } => {
+                write!(f, "{:.1} rpm is faster than this motor's max_rpm {:.1}", asked.rpm(), most.rpm())
+            }
+        }
+    }
+}
+
+impl std::error::Error for VelocityError {}
+
+impl Drive {
+    /// The frames that make an enabled drive turn at `velocity`.
+    ///
+    /// # Errors
+    ///
+    /// When the speed is not finite or above the configured maximum.
+    pub fn velocity(&self, velocity: RevolutionsPerSecond) -> Result<FrameList, VelocityError> {
+        if !velocity.0.is_finite() {
+            return Err(VelocityError::NotFinite);
+        }
+        if velocity.0.abs() > self.max_speed.0 {
+            return Err(VelocityError::TooFast { asked: velocity, most: self.max_speed });
+        }
+        Ok(match &self.model {
+            Model::Cia402(model) => model.velocity(velocity),
+            Model::ODrive(model) => model.velocity(velocity),
+        })
+    }
+
+    /// What a received frame says of this drive; `None` for frames of others, of wrong length, or
+    /// without news.
+    #[must_use]
+    pub fn decode(&self, frame: &Frame) -> Option<Observation> {
+        match &self.model {
+            Model::Cia402(model) => model.decode(frame),
+            Model::ODrive(model) => model.decode(frame),
+        }
+    }
+
+    /// Whether a frame, sent by anyone, would energise or move this drive. When a frame cannot be
+    /// understood but is addressed to a command id of the drive, the answer is yes.
+    #[must_use]
+    pub fn is_motion(&self, frame: &Frame) -> bool {
+        match &self.model {
+            Model::Cia402(model) => model.is_motion(frame),
+            Model::ODrive(model) => model.is_motion(frame),
+        }
+    }
+}

@@ -1,0 +1,356 @@
+//! ODrive over CANSimple: identifier = node << 5 | command, little-endian payloads.
+//!
+//! Sources, as cited below:
+//! * *can_simple*: odriverobotics/ODrive, `Firmware/communication/can/can_simple.cpp` (firmware 0.5);
+//! * *axis*: the same, `Firmware/MotorControl/axis.{hpp,cpp}`;
+//! * *DBC*: `odrive-cansimple-0.5.6.dbc` and `-0.6.10.dbc` of the Python package odrive-can 2.1.0.
+//!
+//! The source of firmware 0.6 is not public: what is cited from *can_simple* is unverified there.
+//!
+//! **No poll.** Every frame addressed to an axis, a read included, feeds the drive's own watchdog
+//! (can_simple, `do_command`): a supervisor that polled would keep alive the very watchdog that is to
+//! stop the motor when the commander dies. Feedback is what the drive sends by itself: heartbeat and
+//! encoder estimates, whose rates (`heartbeat_rate_ms`, `encoder_rate_ms`) must not be 0. The drive's
+//! watchdog is set in the drive (`axis.config.enable_watchdog`, `watchdog_timeout`; default off: axis).
+//!
+//! **State numbers** are axis states: 1 IDLE, 8 CLOSED_LOOP_CONTROL, others are calibrations.
+//!
+//! **What the feedback cannot tell.** Firmware 0.5 reports 0 for an estimate that was never valid
+//! (can_simple, `value_or(0.0f)`). Such an axis does not enter closed loop, but a shaft turned from
+//! outside would look still; its heartbeat carries the encoder flag, reported here as a fault.
+
+use crate::drive::{Drive, Model as AnyModel};
+use crate::enable::{EnableProgramme, EnableStep, Until};
+use crate::feedback::{Fault, Observation, Power};
+use crate::frame::{ArbitrationId, Format, Frame, FrameList};
+use crate::registry::{Common, Family};
+use crate::settings::{Settings, SettingsError};
+use crate::stop::{PowerProof, Proof, Stage, StageKind, StopProgramme};
+use crate::units::{Revolutions, RevolutionsPerSecond};
+
+/// The family.
+pub const FAMILY: Family = Family {
+    name: "odrive",
+    about: "ODrive over CANSimple, firmware 0.5 or 0.6",
+    keys: &["node", "firmware", "id_format"],
+    build,
+};
+
+/// Command numbers: the lowest five bits of the identifier (can_simple; DBC).
+mod command {
+    pub const HEARTBEAT: u8 = 0x01;
+    pub const ESTOP: u8 = 0x02;
+    /// Firmware 0.6 only: writes any endpoint. In 0.5 the same number reads the encoder error.
+    pub const RX_SDO: u8 = 0x04;
+    pub const SET_AXIS_STATE: u8 = 0x07;
+    pub const ENCODER_ESTIMATES: u8 = 0x09;
+    pub const SET_CONTROLLER_MODE: u8 = 0x0B;
+    pub const SET_INPUT_VEL: u8 = 0x0D;
+    pub const SET_INPUT_TORQUE: u8 = 0x0E;
+    pub const CLEAR_ERRORS: u8 = 0x18;
+
+    /// Neither energise nor move anything, with whatever payload, in either firmware: reports, reads,
+    /// Estop, limits, gains and Clear_Errors.
+    ///
+    /// Absent on purpose, besides the setpoints: 0x06 takes another node number (the axis would no
+    /// longer hear its stop), 0x08 what the axis does at start-up, 0x10 starts a calibration that turns
+    /// the motor, 0x16 reboots (and the axis may start in closed loop), 0x19 moves the position the
+    /// controller holds, 0x1E and 0x1F are unknown or update the firmware.
+    pub const HARMLESS: &[u8] = &[
+        0x00,
+        HEARTBEAT,
+        ESTOP,
+        0x03,
+        0x05,
+        ENCODER_ESTIMATES,
+        0x0A,
+        0x0F,
+        0x11,
+        0x12,
+        0x13,
+        0x14,
+        0x15,
+        0x17,
+        CLEAR_ERRORS,
+        0x1A,
+        0x1B,
+        0x1C,
+        0x1D,
+    ];
+
+    /// How many there are: the field has five bits.
+    pub const COUNT: u8 = 32;
+}
+
+/// Axis states (DBC `Axis_State`).
+const IDLE: u8 = 1;
+const CLOSED_LOOP: u8 = 8;
+
+/// Control mode 2 = velocity, input mode 1 = passthrough (DBC `Set_Controller_Mode`). Passthrough,
+/// because a ramp or a filter left over from another commander would delay the stop.
+const VELOCITY_PASSTHROUGH: [u8; 8] = [2, 0, 0, 0, 1, 0, 0, 0];
+
+/// Default for "stands still", in revolutions per second. The estimate of an encoder that does not move
+/// still flickers by some counts within the estimator's bandwidth: with 8192 counts a turn 0.05 rev/s is
+/// 410 counts/s. At this speed a shaft needs 20 s for a turn. The noise itself is not specified by the
+/// vendor: unverified on hardware.
+const STANDSTILL: RevolutionsPerSecond = RevolutionsPerSecond(0.05);
+
+/// An f32 in rev/s has no coarsest step of its own.
+const RESOLUTION: RevolutionsPerSecond = RevolutionsPerSecond::ZERO;
+
+/// Three readings are 30 ms at the default `encoder_rate_ms` of 10: a reversal through zero does not
+/// stay below the threshold that long, and one stray reading proves nothing.
+const SAMPLES: u8 = 3;
+
+/// Bits added to [`Fault`] for the flags of a 0.5 heartbeat, which is all it tells of errors outside the
+/// axis register. The register itself ends at bit 19 (unverified: `UNKNOWN_POSITION` is the highest known).
+pub mod flag {
+    /// The motor reports an error.
+    pub const MOTOR: u32 = 1 << 29;
+    /// The encoder reports an error.
+    pub const ENCODER: u32 = 1 << 30;
+    /// The controller reports an error.
+    pub const CONTROLLER: u32 = 1 << 31;
+}
+
+/// Which CANSimple the drive speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Firmware {
+    /// 0.5.x.
+    V05,
+    /// 0.6.x.
+    V06,
+}
+
+/// What differs between two ODrive axes.
+#[derive(Clone, Copy, Debug)]
+pub struct Model {
+    node: u8,
+    firmware: Firmware,
+    extended: bool,
+}
+
+impl Model {
+    fn id(&self, command: u8) -> ArbitrationId {
+        let id = u16::from(self.node) << 5 | u16::from(command);
+        if self.extended { ArbitrationId::extended(u32::from(id)) } else { ArbitrationId::standard(id) }
+    }
+
+    /// The command number of a frame addressed to, or sent by, this axis.
+    fn command_of(&self, frame: &Frame) -> Option<u8> {
+        let id = match (self.extended, frame.id()) {
+            (false, ArbitrationId::Standard(id)) => u32::from(id),
+            (true, ArbitrationId::Extended(id)) => id,
+            _ => return None,
+        };
+        let command = id.checked_sub(u32::from(self.node) << 5)?;
+        u8::try_from(command).ok().filter(|command| *command < command::COUNT)
+    }
+
+    fn frame(&self, command: u8, payload: &[u8]) -> Frame {
+        Frame::classic(self.id(command), payload)
+    }
+
+    fn axis_state(&self, state: u8) -> Frame {
+        self.frame(command::SET_AXIS_STATE, &[state, 0, 0, 0, 0, 0, 0, 0])
+    }
+
+    fn input_vel(&self, velocity: RevolutionsPerSecond) -> Frame {
+        let [a, b, c, d] = velocity.0.to_le_bytes();
+        self.frame(command::SET_INPUT_VEL, &[a, b, c, d, 0, 0, 0, 0])
+    }
+
+    /// Firmware 0.6 takes one byte (`Identify` = 0), 0.5 none (DBC).
+    fn clear_errors(&self) -> Frame {
+        let payload: &[u8] = match self.firmware {
+            Firmware::V05 => &[],
+            Firmware::V06 => &[0],
+        };
+        self.frame(command::CLEAR_ERRORS, payload)
+    }
+
+    /// The velocity setpoint; the torque feed-forward stays 0.
+    #[must_use]
+    pub fn velocity(&self, velocity: RevolutionsPerSecond) -> FrameList {
+        FrameList::new(&[self.input_vel(velocity)])
+    }
+
+    /// Heartbeat and encoder estimates, both exactly eight bytes.
+    #[must_use]
+    pub fn decode(&self, frame: &Frame) -> Option<Observation> {
+        if frame.format() != Format::Classic {
+            return None;
+        }
+        let payload = <[u8; 8]>::try_from(frame.payload()).ok()?;
+        match self.command_of(frame)? {
+            command::HEARTBEAT => Some(self.heartbeat(payload)),
+            command::ENCODER_ESTIMATES => encoder_estimates(payload),
+            _ => None,
+        }
+    }
+
+    /// u32 axis error and u8 axis state are common; in 0.5 bit 0 of the bytes 5, 6, 7 are the flags of
+    /// motor, encoder and controller (can_simple, `send_heartbeat`), in 0.6 they are no errors (DBC).
+    fn heartbeat(&self, payload: [u8; 8]) -> Observation {
+        let [e0, e1, e2, e3, state, motor, encoder, controller] = payload;
+        let axis_error = u32::from_le_bytes([e0, e1, e2, e3]);
+        let flags = match self.firmware {
+            Firmware::V06 => 0,
+            Firmware::V05 => [(motor, flag::MOTOR), (encoder, flag::ENCODER), (controller, flag::CONTROLLER)]
+                .iter()
+                .filter(|(byte, _)| byte & 1 != 0)
+                .fold(0, |all, (_, bit)| all | bit),
+        };
+        let fault = axis_error | flags;
+        let power = match state {
+            IDLE if fault != 0 => Power::Fault,
+            IDLE => Power::Off,
+            CLOSED_LOOP => Power::On,
+            _ => Power::Transition,
+        };
+        Observation {
+            power: Some(power),
+            state: Some(u16::from(state)),
+            fault: Some((fault != 0).then_some(Fault(fault))),
+            ..Observation::default()
+        }
+    }
+
+    /// Whether the frame would energise or move this axis.
+    ///
+    /// A remote request for a *set* command is taken for that command: the firmware does not look at the
+    /// remote flag there and reads a payload that nobody sent (can_simple, `do_command`).
+    #[must_use]
+    pub fn is_motion(&self, frame: &Frame) -> bool {
+        let Some(command) = self.command_of(frame) else { return false };
+        if command::HARMLESS.contains(&command) {
+            return false;
+        }
+        if command == command::RX_SDO && self.firmware == Firmware::V05 {
+            return false;
+        }
+        if frame.format() != Format::Classic {
+            return true;
+        }
+        let payload = frame.payload();
+        match command {
+            command::SET_AXIS_STATE => word(payload, 0) != Some(u32::from(IDLE)),
+            // In closed loop any other mode than this one may set the shaft moving: position mode
+            // drives to an old setpoint, torque mode lets go of a held load.
+            command::SET_CONTROLLER_MODE => payload != VELOCITY_PASSTHROUGH,
+            // The feed-forward torque behind the velocity turns the shaft, too.
+            command::SET_INPUT_VEL => !(is_zero(payload, 0) && is_zero(payload, 4)),
+            command::SET_INPUT_TORQUE => !is_zero(payload, 0),
+            // Opcode 0 reads, 1 writes (DBC 0.6.10).
+            command::RX_SDO => payload.first() != Some(&0),
+            _ => true,
+        }
+    }
+}
+
+/// The little-endian word at `at`, if the payload reaches that far.
+fn word(payload: &[u8], at: usize) -> Option<u32> {
+    Some(u32::from_le_bytes(payload.get(at..at + 4)?.try_into().ok()?))
+}
+
+/// Whether the float at `at` is there and is 0 or -0.
+fn is_zero(payload: &[u8], at: usize) -> bool {
+    word(payload, at).is_some_and(|bits| f32::from_bits(bits) == 0.0)
+}
+
+/// f32 position in revolutions, f32 speed in revolutions per second (can_simple; DBC). What is not a
+/// finite number is not a reading.
+fn encoder_estimates(payload: [u8; 8]) -> Option<Observation> {
+    let [p0, p1, p2, p3, v0, v1, v2, v3] = payload;
+    let position = Some(f32::from_le_bytes([p0, p1, p2, p3])).filter(|value| value.is_finite());
+    let velocity = Some(f32::from_le_bytes([v0, v1, v2, v3])).filter(|value| value.is_finite());
+    if position.is_none() && velocity.is_none() {
+        return None;
+    }
+    Some(Observation {
+        velocity: velocity.map(RevolutionsPerSecond),
+        position: position.map(|value| Revolutions(f64::from(value))),
+        ..Observation::default()
+    })
+}
+
+fn build(settings: &Settings, common: &Common) -> Result<Drive, SettingsError> {
+    let node = settings.integer("node", 0..=63, None)?;
+    let firmware = match settings.choice("firmware", &["0.5", "0.6"], None)? {
+        "0.5" => Firmware::V05,
+        _ => Firmware::V06,
+    };
+    let extended = settings.choice("id_format", &["standard", "extended"], Some("standard"))? == "extended";
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "0 to 63")]
+    let model = Model { node: node as u8, firmware, extended };
+    let still = common.standstill_or(STANDSTILL, RESOLUTION)?;
+    let commands = (0..command::COUNT)
+        .filter(|command| !command::HARMLESS.contains(command))
+        .filter(|command| !(*command == command::RX_SDO && firmware == Firmware::V05))
+        .map(|command| model.id(command))
+        .collect();
+    Ok(Drive {
+        model: AnyModel::ODrive(model),
+        stop: stop(&model, still, common),
+        enable: enable(&model),
+        poll: FrameList::EMPTY,
+        heartbeat: None,
+        // The low five bits are the command: a frame of another drive on any of the 32 ids is one.
+        owns: (0..command::COUNT).map(|command| model.id(command)).collect(),
+        reports: vec![model.id(command::HEARTBEAT), model.id(command::ENCODER_ESTIMATES)],
+        commands,
+        max_speed: common.max_speed,
+        format: Format::Classic,
+    })
+}
+
+/// Three stages. None of their frames energises an idle axis.
+fn stop(model: &Model, still: RevolutionsPerSecond, common: &Common) -> StopProgramme {
+    let proof = |power| Proof { max_speed: still, samples: SAMPLES, power };
+    let idle = model.axis_state(IDLE);
+    StopProgramme::new(
+        &[
+            // The mode first: in position mode a velocity of 0 is only a feed-forward to a movement
+            // that goes on (can_simple, `set_input_vel_callback`).
+            Stage {
+                kind: StageKind::Controlled,
+                frames: FrameList::new(&[
+                    model.frame(command::SET_CONTROLLER_MODE, &VELOCITY_PASSTHROUGH),
+                    model.input_vel(RevolutionsPerSecond::ZERO),
+                ]),
+                // The axis stays in closed loop and holds; standing still is all it can show.
+                proof: proof(PowerProof::Any),
+            },
+            // IDLE coasts: there is no brake behind it.
+            Stage {
+                kind: StageKind::TorqueOff,
+                frames: FrameList::new(&[idle]),
+                proof: proof(PowerProof::Off),
+            },
+            // Estop disarms and leaves an error that only Clear_Errors takes away. It only sets the
+            // error, which the control loop acts on (can_simple, `estop_callback`), hence IDLE too. It
+            // has no payload; the 0.5.6 DBC does not list it, but the firmware handles it.
+            Stage {
+                kind: StageKind::Latch,
+                frames: FrameList::new(&[model.frame(command::ESTOP, &[]), idle]),
+                proof: proof(PowerProof::Off),
+            },
+        ],
+        common.after,
+    )
+}
+
+/// One step, its frames independent of each other but for the order: the setpoint is 0 before the axis
+/// follows it.
+fn enable(model: &Model) -> EnableProgramme {
+    EnableProgramme::new(&[EnableStep {
+        frames: FrameList::new(&[
+            model.clear_errors(),
+            model.frame(command::SET_CONTROLLER_MODE, &VELOCITY_PASSTHROUGH),
+            model.input_vel(RevolutionsPerSecond::ZERO),
+            model.axis_state(CLOSED_LOOP),
+        ]),
+        until: Some(Until::Power(Power::On)),
+    }])
+}

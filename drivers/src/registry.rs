@@ -1,0 +1,73 @@
+//! The one list of drive families.
+
+use crate::drive::Drive;
+use crate::settings::{Settings, SettingsError};
+use crate::stop::AfterStop;
+use crate::units::RevolutionsPerSecond;
+use crate::{cia402, odrive};
+
+/// What every family is built from besides its own keys.
+#[derive(Clone, Copy, Debug)]
+pub struct Common {
+    /// What becomes of the torque at standstill.
+    pub after: AfterStop,
+    /// Largest speed that counts as standing still; `None`: the family's own default.
+    pub standstill: Option<RevolutionsPerSecond>,
+    /// Largest speed that may be commanded, either direction.
+    pub max_speed: RevolutionsPerSecond,
+}
+
+impl Common {
+    /// The configured standstill speed, or the family's `default`.
+    ///
+    /// # Errors
+    ///
+    /// When the configured one is not positive or below `resolution`: a drive that cannot report less
+    /// could never be proven to stand still.
+    pub fn standstill_or(
+        &self,
+        default: RevolutionsPerSecond,
+        resolution: RevolutionsPerSecond,
+    ) -> Result<RevolutionsPerSecond, SettingsError> {
+        match self.standstill {
+            None => Ok(default),
+            Some(given) if given.0.is_finite() && given.0 > 0.0 && given.0 >= resolution.0 => Ok(given),
+            Some(_) => Err(SettingsError::new(
+                "standstill_rpm",
+                format!("must be above 0 and at least {:.3}, what the drive can resolve", resolution.rpm()),
+            )),
+        }
+    }
+}
+
+/// One family: its name in the configuration and how a drive of it is built.
+#[derive(Clone, Copy, Debug)]
+pub struct Family {
+    /// The word after `driver =`.
+    pub name: &'static str,
+    /// One sentence for documents and errors.
+    pub about: &'static str,
+    /// The keys `build` takes, besides those common to all motors.
+    pub keys: &'static [&'static str],
+    /// Builds one drive, everything prebuilt.
+    pub build: fn(&Settings, &Common) -> Result<Drive, SettingsError>,
+}
+
+/// Every family Lanyard can stop.
+pub const FAMILIES: &[Family] = &[cia402::FAMILY, odrive::FAMILY];
+
+/// The family of that name.
+#[must_use]
+pub fn family(name: &str) -> Option<&'static Family> {
+    FAMILIES.iter().find(|family| family.name == name)
+}
+
+/// Builds a drive of `family`, after refusing keys the family does not know.
+///
+/// # Errors
+///
+/// When a key is unknown, missing or out of range.
+pub fn build(family: &Family, settings: &Settings, common: &Common) -> Result<Drive, SettingsError> {
+    settings.only(family.keys)?;
+    (family.build)(settings, common)
+}
