@@ -1,1 +1,186 @@
-//! Placeholder.
+//! The one configuration file of Lanyard, read by supervisor, front and `lanyard check` alike.
+//!
+//! What lives here: the shape of `lanyard.toml`, its defaults and its checks. Every error names file,
+//! line and key and says what would be right; all errors of a file are reported together. A file
+//! with any error yields no [`Config`] at all: nothing runs half-configured.
+//!
+//! What must never live here: anything that touches the machine (interfaces, sockets, users). Whether
+//! `can0` exists is for the supervisor to find out.
+#![forbid(unsafe_code)]
+
+mod check;
+pub mod error;
+mod reader;
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use drivers::Drive;
+use shm_proto::Capacity;
+use shm_proto::verdicts::ResetPolicy;
+
+pub use error::ConfigError;
+
+/// Where the file lies unless the command line says otherwise.
+pub const DEFAULT_PATH: &str = "/etc/lanyard/lanyard.toml";
+
+/// Shortest window a session may have. Viam's own lower bound; below it an unchanged Python client
+/// false-expires even on an idle machine (measured: beats up to 29.9 ms apart at a window of 30 ms).
+pub const SHORTEST_WINDOW: Duration = Duration::from_millis(30);
+/// Longest window a session may have: Viam's own upper bound.
+pub const LONGEST_WINDOW: Duration = Duration::from_secs(60);
+
+/// A whole, checked configuration.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The file it came from, as given.
+    pub path: PathBuf,
+    /// Hash of the file's bytes: supervisor and front must have read the same.
+    pub hash: u64,
+    /// `[supervisor]`.
+    pub supervisor: Supervisor,
+    /// `[front]`.
+    pub front: Front,
+    /// `[[bus]]`, in order.
+    pub buses: Vec<Bus>,
+    /// `[[motor]]`, in order: a motor's index is its place here.
+    pub motors: Vec<Motor>,
+    /// `[[base]]`, in order.
+    pub bases: Vec<Base>,
+}
+
+/// `[supervisor]`.
+#[derive(Clone, Debug)]
+pub struct Supervisor {
+    /// `socket`: where front and `lanyard` meet the supervisor.
+    pub socket: PathBuf,
+    /// `cpu`: the CPU the real-time thread is pinned to; `None`: not pinned.
+    pub cpu: Option<usize>,
+    /// `priority`: SCHED_FIFO priority, 1 to 98.
+    pub priority: u8,
+    /// `tick`: how often grants, stops and health are looked after. Deadlines do not wait for it.
+    pub tick: Duration,
+    /// `front_window`: how long the front may be silent.
+    pub front_window: Duration,
+    /// `stop_repeat`: how often a stop stage is sent again until it is proven.
+    pub stop_repeat: Duration,
+    /// `stage_timeout`: after how long without proof the next stage follows.
+    pub stage_timeout: Duration,
+    /// `reset`: how trips are cleared.
+    pub reset: ResetPolicy,
+    /// `max_sessions`, `max_motors`.
+    pub capacity: Capacity,
+}
+
+/// `[front]`.
+#[derive(Clone, Debug)]
+pub struct Front {
+    /// `listen`: where gRPC clients connect.
+    pub listen: SocketAddr,
+    /// `heartbeat_window`: the window of Viam sessions.
+    pub heartbeat_window: Duration,
+    /// `refresh`: how often a running motor's set-point is sent again, for the drive's own watchdog.
+    pub refresh: Duration,
+    /// `grant_timeout`: how long a command waits for the supervisor's grant.
+    pub grant_timeout: Duration,
+    /// `enable_timeout`: how long a command waits for the drive to come up.
+    pub enable_timeout: Duration,
+    /// `max_connections`: connections served at once; more are closed at once.
+    pub max_connections: usize,
+}
+
+/// One `[[bus]]`.
+#[derive(Clone, Debug)]
+pub struct Bus {
+    /// `name`.
+    pub name: String,
+    /// `interface`: the CAN network interface; the name unless given.
+    pub interface: String,
+    /// `fd = true`: the interface must carry CAN FD.
+    pub format: BusFormat,
+}
+
+/// What a bus carries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BusFormat {
+    /// Classic CAN only.
+    Classic,
+    /// CAN FD and classic CAN.
+    Fd,
+}
+
+/// One `[[motor]]`.
+#[derive(Clone, Debug)]
+pub struct Motor {
+    /// `name`.
+    pub name: String,
+    /// `bus`: its place in [`Config::buses`].
+    pub bus: usize,
+    /// `driver`: the family's name.
+    pub driver: &'static str,
+    /// Its drive, everything prebuilt.
+    pub drive: Drive,
+    /// `reversed = true`: which way positive is.
+    pub direction: Direction,
+    /// `max_rpm`: what full power means, and the most that may be commanded.
+    pub max_rpm: f64,
+    /// `stage_timeout`: this motor's own, else the supervisor's.
+    pub stage_timeout: Duration,
+}
+
+/// Which way positive commands turn a motor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    /// As the drive has it.
+    Forward,
+    /// The other way round.
+    Reversed,
+}
+
+impl Direction {
+    /// 1 or -1.
+    #[must_use]
+    pub const fn sign(self) -> f64 {
+        match self {
+            Self::Forward => 1.0,
+            Self::Reversed => -1.0,
+        }
+    }
+}
+
+/// One `[[base]]`: a differential base over named motors.
+#[derive(Clone, Debug)]
+pub struct Base {
+    /// `name`.
+    pub name: String,
+    /// `left`: motors of the left side, by place in [`Config::motors`].
+    pub left: Vec<usize>,
+    /// `right`: motors of the right side.
+    pub right: Vec<usize>,
+    /// `wheel_circumference_mm`.
+    pub wheel_circumference_mm: f64,
+    /// `width_mm`: distance between the wheels.
+    pub width_mm: f64,
+}
+
+impl Config {
+    /// Reads and checks a file.
+    ///
+    /// # Errors
+    ///
+    /// When the file cannot be read, or with everything that is wrong in it.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(path).map_err(|error| ConfigError::unreadable(path, &error))?;
+        Self::parse(path, &text)
+    }
+
+    /// Checks a text; `path` is for messages.
+    ///
+    /// # Errors
+    ///
+    /// With everything that is wrong in it.
+    pub fn parse(path: &Path, text: &str) -> Result<Self, ConfigError> {
+        check::config(path, text)
+    }
+}

@@ -1,0 +1,391 @@
+//! From text to a checked [`Config`]: the keys, their defaults, and what must fit together.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use drivers::registry::{self, Common};
+use drivers::{AfterStop, RevolutionsPerSecond};
+use shm_proto::Capacity;
+use shm_proto::verdicts::{MOST_BUSES, NAME_BYTES, ResetPolicy};
+use toml::de::DeTable;
+
+use crate::reader::{Problems, Reader, Span};
+use crate::{
+    Base, Bus, BusFormat, Config, ConfigError, Direction, Front, LONGEST_WINDOW, Motor, SHORTEST_WINDOW,
+    Supervisor,
+};
+
+const fn millis(millis: u64) -> Duration {
+    Duration::from_millis(millis)
+}
+
+/// Checks a whole file.
+pub fn config(path: &Path, text: &str) -> Result<Config, ConfigError> {
+    let table = DeTable::parse(text).map_err(|error| {
+        let span = error.span().unwrap_or(0..0);
+        ConfigError::at_spans(path, text, vec![(span, error.message().to_owned())])
+    })?;
+    let mut problems = Problems::default();
+    let mut root = Reader::new(table.get_ref(), 0..0, "the file");
+
+    let supervisor = supervisor(&mut root, &mut problems);
+    let front = front(&mut root, &mut problems);
+    let buses = buses(&mut root, &mut problems);
+    let (motors, names) = motors(&mut root, &mut problems, &buses, &supervisor);
+    let bases = bases(&mut root, &mut problems, &names);
+    root.finish(&mut problems, &["supervisor", "front", "bus", "motor", "base"]);
+
+    if problems.0.is_empty() {
+        Ok(Config { path: path.to_owned(), hash: hash(text), supervisor, front, buses, motors, bases })
+    } else {
+        Err(ConfigError::at_spans(path, text, problems.0))
+    }
+}
+
+/// FNV-1a: only tells equal files from different ones, nobody gains by forging it.
+fn hash(text: &str) -> u64 {
+    text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
+    })
+}
+
+fn empty<'a>(title: &str) -> Reader<'a> {
+    static NOTHING: std::sync::OnceLock<DeTable<'static>> = std::sync::OnceLock::new();
+    Reader::new(NOTHING.get_or_init(DeTable::default), 0..0, title)
+}
+
+fn supervisor(root: &mut Reader<'_>, problems: &mut Problems) -> Supervisor {
+    let title = "[supervisor]";
+    let mut table = root.table(problems, "supervisor", title).unwrap_or_else(|| empty(title));
+    let socket = table
+        .text(problems, "socket")
+        .map_or_else(|| PathBuf::from("/run/lanyard/supervisor.sock"), |(_, text)| PathBuf::from(text));
+    let cpu = table.integer(problems, "cpu", 0..=1023).and_then(|cpu| usize::try_from(cpu).ok());
+    // Above common interrupt threads (50), below the kernel's own watchdog threads (99).
+    let priority = table.integer(problems, "priority", 1..=98).unwrap_or(80);
+    let tick = table.duration(problems, "tick", millis(1)..=millis(20), millis(5));
+    let front_window = table.duration(problems, "front_window", SHORTEST_WINDOW..=millis(5_000), millis(250));
+    let stop_repeat = table.duration(problems, "stop_repeat", millis(1)..=millis(200), millis(20));
+    let stage_timeout = table.duration(problems, "stage_timeout", millis(20)..=millis(10_000), millis(500));
+    let reset = match table.text(problems, "reset") {
+        None => ResetPolicy::Manual,
+        Some((_, text)) if text == "manual" => ResetPolicy::Manual,
+        Some((_, text)) if text == "auto" => ResetPolicy::Auto,
+        Some((span, text)) => {
+            problems.note(span, format!("{title}: \"reset\" must be manual or auto, not \"{text}\""));
+            ResetPolicy::Manual
+        }
+    };
+    let mut size = |key, most: u16, default: u16| {
+        table
+            .integer(problems, key, 1..=i64::from(most))
+            .and_then(|number| u16::try_from(number).ok())
+            .unwrap_or(default)
+    };
+    let sessions = size("max_sessions", Capacity::MOST_SESSIONS, Capacity::DEFAULT.sessions());
+    let motors = size("max_motors", Capacity::MOST_MOTORS, Capacity::DEFAULT.motors());
+    table.finish(
+        problems,
+        &[
+            "socket",
+            "cpu",
+            "priority",
+            "tick",
+            "front_window",
+            "stop_repeat",
+            "stage_timeout",
+            "reset",
+            "max_sessions",
+            "max_motors",
+        ],
+    );
+    Supervisor {
+        socket,
+        cpu,
+        priority: u8::try_from(priority).unwrap_or(80),
+        tick,
+        front_window,
+        stop_repeat,
+        stage_timeout,
+        reset,
+        capacity: Capacity::new(sessions, motors).unwrap_or(Capacity::DEFAULT),
+    }
+}
+
+fn front(root: &mut Reader<'_>, problems: &mut Problems) -> Front {
+    let title = "[front]";
+    let mut table = root.table(problems, "front", title).unwrap_or_else(|| empty(title));
+    let listen_default = ([127, 0, 0, 1], 8080).into();
+    let listen = match table.text(problems, "listen") {
+        None => listen_default,
+        Some((span, text)) => text.parse().unwrap_or_else(|_| {
+            let what = format!("must be an address with a port like \"127.0.0.1:8080\", not \"{text}\"");
+            problems.note(span, format!("{title}: \"listen\" {what}"));
+            listen_default
+        }),
+    };
+    let window = SHORTEST_WINDOW..=LONGEST_WINDOW;
+    let heartbeat_window = table.duration(problems, "heartbeat_window", window, millis(2_000));
+    let refresh = table.duration(problems, "refresh", millis(5)..=millis(500), millis(20));
+    let grant_timeout = table.duration(problems, "grant_timeout", millis(10)..=millis(5_000), millis(500));
+    let enable_timeout =
+        table.duration(problems, "enable_timeout", millis(50)..=millis(30_000), millis(3_000));
+    let max_connections = table.integer(problems, "max_connections", 1..=65_535).unwrap_or(1_024);
+    table.finish(
+        problems,
+        &["listen", "heartbeat_window", "refresh", "grant_timeout", "enable_timeout", "max_connections"],
+    );
+    Front {
+        listen,
+        heartbeat_window,
+        refresh,
+        grant_timeout,
+        enable_timeout,
+        max_connections: usize::try_from(max_connections).unwrap_or(1_024),
+    }
+}
+
+/// Takes the name of a bus, motor or base, and refuses one that is used twice.
+fn name(
+    table: &mut Reader<'_>,
+    problems: &mut Problems,
+    kind: &str,
+    taken: &mut HashMap<String, Span>,
+) -> String {
+    let (span, name) = table.required_text(problems, "name", "the name of this part of the robot");
+    if name.is_empty() {
+        return name;
+    }
+    table.title = format!("{kind} \"{name}\"");
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
+    if name.len() > NAME_BYTES || !name.chars().all(plain) {
+        let what =
+            format!("may have up to {NAME_BYTES} letters, digits, dots, dashes and underscores, no others");
+        problems.note(span.clone(), format!("{}: \"name\" {what}", table.title));
+    }
+    if taken.insert(name.clone(), span.clone()).is_some() {
+        problems.note(span, format!("{}: the name is used twice; names must differ", table.title));
+    }
+    name
+}
+
+fn buses(root: &mut Reader<'_>, problems: &mut Problems) -> Vec<Bus> {
+    let mut taken = HashMap::new();
+    let mut interfaces: HashMap<String, String> = HashMap::new();
+    let mut buses = Vec::new();
+    for mut table in root.tables(problems, "bus") {
+        let name = name(&mut table, problems, "bus", &mut taken);
+        let (span, interface) =
+            table.text(problems, "interface").unwrap_or_else(|| (table.span_of("name"), name.clone()));
+        // IFNAMSIZ is 16 with its terminating zero.
+        if interface.len() > 15 || interface.contains(['/', ' ']) {
+            let what = format!("cannot be \"{interface}\": interface names have up to 15 characters");
+            problems.note(span.clone(), format!("{}: \"interface\" {what}", table.title));
+        }
+        if let Some(other) = interfaces.insert(interface.clone(), name.clone()) {
+            let what = format!("\"{interface}\" is already bus \"{other}\"");
+            problems.note(span, format!("{}: \"interface\" {what}", table.title));
+        }
+        let format =
+            if table.flag(problems, "fd") == Some(true) { BusFormat::Fd } else { BusFormat::Classic };
+        table.finish(problems, &["name", "interface", "fd"]);
+        buses.push(Bus { name, interface, format });
+    }
+    if buses.is_empty() {
+        problems.note(root.span(), "no [[bus]] is configured; at least one is needed");
+    }
+    if buses.len() > MOST_BUSES {
+        problems.note(root.span(), format!("{} buses are configured; at most {MOST_BUSES}", buses.len()));
+    }
+    buses
+}
+
+/// The keys of every `[[motor]]`; the others are its family's.
+const MOTOR_KEYS: [&str; 8] =
+    ["name", "bus", "driver", "after_stop", "max_rpm", "standstill_rpm", "reversed", "stage_timeout"];
+
+/// The motors without a mistake, and the names of all: when there is no mistake at all, both are in one
+/// order.
+fn motors(
+    root: &mut Reader<'_>,
+    problems: &mut Problems,
+    buses: &[Bus],
+    supervisor: &Supervisor,
+) -> (Vec<Motor>, Vec<String>) {
+    let mut names = Vec::new();
+    let mut taken = HashMap::new();
+    let mut ids = HashMap::new();
+    let mut motors: Vec<Motor> = Vec::new();
+    let mut spans_of_motors = Vec::new();
+    let mut tables = root.tables(problems, "motor");
+    for table in &mut tables {
+        let places = table.places();
+        let name = name(table, problems, "motor", &mut taken);
+        names.push(name.clone());
+        let bus = bus_of(table, problems, buses);
+        let (span, driver) = table.required_text(problems, "driver", "the drive family");
+        let family = registry::family(&driver);
+        if family.is_none() && !driver.is_empty() {
+            let known: Vec<&str> = registry::FAMILIES.iter().map(|family| family.name).collect();
+            let what = format!("driver \"{driver}\" is not known; known drivers: {}", known.join(", "));
+            problems.note(span, format!("{}: {what}", table.title));
+        }
+        let after = after_stop(table, problems);
+        let max_rpm = table.required_number(problems, "max_rpm", 0.01..=200_000.0);
+        let standstill =
+            table.number(problems, "standstill_rpm", 0.001..=1_000.0).map(RevolutionsPerSecond::from_rpm);
+        let direction = match table.flag(problems, "reversed") {
+            Some(true) => Direction::Reversed,
+            Some(false) | None => Direction::Forward,
+        };
+        let stage_timeout =
+            table.duration(problems, "stage_timeout", millis(20)..=millis(10_000), supervisor.stage_timeout);
+        let motor_span = table.span();
+        let Some(family) = family else { continue };
+        let own = table.places().into_iter().filter(|(key, _)| !family.keys.contains(&key.as_str()));
+        let unknown: Vec<(String, Span)> = own.collect();
+        for (key, span) in &unknown {
+            let known = [&MOTOR_KEYS[..], family.keys].concat().join(", ");
+            let what = format!("unknown key \"{key}\"; known keys: {known}");
+            problems.note(span.clone(), format!("{} ({}): {what}", table.title, family.name));
+        }
+        let before = problems.0.len();
+        let settings = table.rest(problems);
+        if !unknown.is_empty() || problems.0.len() > before {
+            continue;
+        }
+        let common = Common { after, standstill, max_speed: RevolutionsPerSecond::from_rpm(max_rpm) };
+        let drive = match registry::build(family, &settings, &common) {
+            Ok(drive) => drive,
+            Err(error) => {
+                let place = places.iter().find(|(key, _)| *key == error.key);
+                let span = place.map_or(motor_span, |(_, span)| span.clone());
+                problems.note(span, format!("{} ({}): {error}", table.title, family.name));
+                continue;
+            }
+        };
+        let Some(bus) = bus else { continue };
+        if drive.format == drivers::Format::FdBrs && buses[bus].format != BusFormat::Fd {
+            let what = format!(
+                "driver \"{}\" needs CAN FD; set fd = true on bus \"{}\"",
+                family.name, buses[bus].name
+            );
+            problems.note(motor_span.clone(), format!("{}: {what}", table.title));
+        }
+        for id in &drive.owns {
+            if let Some(other) = ids.insert((bus, *id), name.clone())
+                && other != name
+            {
+                let what = format!(
+                    "needs arbitration id 0x{id} on bus \"{}\", which belongs to motor \"{other}\"; \
+                     give one of them another node id",
+                    buses[bus].name
+                );
+                problems.note(motor_span.clone(), format!("{}: {what}", table.title));
+                break;
+            }
+        }
+        spans_of_motors.push(motor_span);
+        motors.push(Motor { name, bus, driver: family.name, drive, direction, max_rpm, stage_timeout });
+    }
+    heartbeats_are_free(problems, &motors, &spans_of_motors, buses);
+    if tables.is_empty() {
+        problems.note(root.span(), "no [[motor]] is configured; without one there is nothing to stop");
+    }
+    let room = usize::from(supervisor.capacity.motors());
+    if let Some(first_too_many) = tables.get(room) {
+        let text = format!(
+            "{} motors are configured, there is room for {room}; raise max_motors in [supervisor] (up to {})",
+            tables.len(),
+            Capacity::MOST_MOTORS
+        );
+        problems.note(first_too_many.span(), text);
+    }
+    (motors, names)
+}
+
+/// The heartbeat that a drive watches comes from the supervisor; no drive may speak on its id or take it
+/// for a command.
+fn heartbeats_are_free(problems: &mut Problems, motors: &[Motor], spans: &[Span], buses: &[Bus]) {
+    for (motor, span) in motors.iter().zip(spans) {
+        let Some(heartbeat) = &motor.drive.heartbeat else { continue };
+        let id = heartbeat.frame.id();
+        let other = motors.iter().find(|other| other.bus == motor.bus && other.drive.owns.contains(&id));
+        if let Some(other) = other {
+            let text = format!(
+                "motor \"{}\": the supervisor's heartbeat has arbitration id 0x{id} on bus \"{}\", which \
+                 belongs to motor \"{}\"; choose another master_node",
+                motor.name, buses[motor.bus].name, other.name
+            );
+            problems.note(span.clone(), text);
+        }
+    }
+}
+
+fn bus_of(table: &mut Reader<'_>, problems: &mut Problems, buses: &[Bus]) -> Option<usize> {
+    let (span, wanted) = table.required_text(problems, "bus", "the name of a [[bus]]");
+    let found = buses.iter().position(|bus| bus.name == wanted);
+    if found.is_none() && !wanted.is_empty() {
+        let known: Vec<&str> = buses.iter().map(|bus| bus.name.as_str()).collect();
+        let what = format!("bus \"{wanted}\" is not configured; known buses: {}", known.join(", "));
+        problems.note(span, format!("{}: {what}", table.title));
+    }
+    found
+}
+
+fn after_stop(table: &mut Reader<'_>, problems: &mut Problems) -> AfterStop {
+    let wanted = "\"hold\" (keeps torque at standstill) or \"release\" (torque off at standstill; \
+                  an arm without a brake falls)";
+    let (span, text) = table.required_text(problems, "after_stop", wanted);
+    match text.as_str() {
+        "hold" => AfterStop::Hold,
+        "release" => AfterStop::Release,
+        "" => AfterStop::Hold,
+        other => {
+            let what = format!("\"after_stop\" must be {wanted}, not \"{other}\"");
+            problems.note(span, format!("{}: {what}", table.title));
+            AfterStop::Hold
+        }
+    }
+}
+
+fn bases(root: &mut Reader<'_>, problems: &mut Problems, motors: &[String]) -> Vec<Base> {
+    let mut taken = HashMap::new();
+    let mut used: HashMap<usize, String> = HashMap::new();
+    let mut bases = Vec::new();
+    for mut table in root.tables(problems, "base") {
+        let name = name(&mut table, problems, "base", &mut taken);
+        let mut side = |key: &str| {
+            let title = table.title.clone();
+            let span = table.span_of("name");
+            let wanted = table.texts(problems, key).unwrap_or_default();
+            if wanted.is_empty() {
+                problems.note(span, format!("{title}: \"{key}\" must name at least one motor"));
+            }
+            let mut side = Vec::new();
+            for (span, motor) in wanted {
+                let Some(index) = motors.iter().position(|known| *known == motor) else {
+                    let what =
+                        format!("motor \"{motor}\" is not configured; known motors: {}", motors.join(", "));
+                    problems.note(span, format!("{title}: {what}"));
+                    continue;
+                };
+                if let Some(other) = used.insert(index, name.clone()) {
+                    let what = format!("motor \"{motor}\" already belongs to base \"{other}\"");
+                    problems.note(span, format!("{title}: {what}"));
+                }
+                side.push(index);
+            }
+            side
+        };
+        let left = side("left");
+        let right = side("right");
+        let wheel_circumference_mm =
+            table.required_number(problems, "wheel_circumference_mm", 1.0..=10_000.0);
+        let width_mm = table.required_number(problems, "width_mm", 1.0..=10_000.0);
+        table.finish(problems, &["name", "left", "right", "wheel_circumference_mm", "width_mm"]);
+        bases.push(Base { name, left, right, wheel_circumference_mm, width_mm });
+    }
+    bases
+}

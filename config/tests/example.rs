@@ -1,0 +1,110 @@
+//! `lanyard.example.toml` is valid, complete, and tells the truth about every default.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use config::Config;
+use drivers::registry::FAMILIES;
+use lanyard_config as config;
+use shm_proto::verdicts::ResetPolicy;
+
+const EXAMPLE: &str = include_str!("../../lanyard.example.toml");
+const PARSER: &str = include_str!("../src/check.rs");
+
+fn parse(text: &str) -> Config {
+    Config::parse(Path::new("lanyard.example.toml"), text).unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// Every line `#key = value` as `key = value`: the settings shown at their defaults.
+fn uncommented() -> String {
+    let line = |line: &str| match line.strip_prefix('#') {
+        Some(setting) if setting.starts_with(|c: char| c.is_ascii_lowercase()) => setting.to_owned(),
+        _ => line.to_owned(),
+    };
+    EXAMPLE.lines().map(|text| line(text) + "\n").collect()
+}
+
+#[test]
+fn the_example_is_valid() {
+    let config = parse(EXAMPLE);
+    let motors: Vec<(&str, &str, usize)> =
+        config.motors.iter().map(|motor| (motor.name.as_str(), motor.driver, motor.bus)).collect();
+    assert_eq!(motors, [("left", "odrive", 0), ("right", "odrive", 0), ("shoulder", "cia402", 0)]);
+    assert_eq!(config.buses[0].interface, "can0");
+    assert_eq!((config.bases[0].left.as_slice(), config.bases[0].right.as_slice()), (&[0][..], &[1][..]));
+    assert_eq!(config.supervisor.reset, ResetPolicy::Auto);
+}
+
+#[test]
+fn what_is_commented_out_is_the_default() {
+    let mut shown = parse(&uncommented());
+    let mut plain = parse(EXAMPLE);
+    // The one setting without a default.
+    assert_eq!((plain.supervisor.cpu, shown.supervisor.cpu), (None, Some(3)));
+    shown.supervisor.cpu = None;
+    shown.hash = 0;
+    plain.hash = 0;
+    let lines = |config: &Config| format!("{config:#?}").lines().map(str::to_owned).collect::<Vec<_>>();
+    for (shown, plain) in lines(&shown).iter().zip(lines(&plain)) {
+        assert_eq!(*shown, plain, "the example shows a default that is none");
+    }
+}
+
+/// The keys of each table, commented out or not, as `table.key`.
+fn keys_of_the_example() -> BTreeSet<String> {
+    let mut table = String::new();
+    let mut keys = BTreeSet::new();
+    for line in uncommented().lines() {
+        if line.starts_with('[') {
+            table = line.trim_matches(['[', ']']).to_owned();
+        } else if let Some((key, _)) = line.split_once(" = ").filter(|_| !line.starts_with('#')) {
+            keys.insert(format!("{table}.{key}"));
+        }
+    }
+    keys
+}
+
+/// The keys a table has, by the parser's own word on a key it does not know.
+fn known_keys(table: &str, header: &str) -> Vec<String> {
+    let error = Config::parse(Path::new("x"), &format!("{header}\nnonsense = 1\n")).unwrap_err().to_string();
+    let (_, known) = error
+        .lines()
+        .find_map(|line| {
+            line.contains("unknown key \"nonsense\"").then(|| line.split_once("known keys: "))?
+        })
+        .unwrap_or_else(|| panic!("no word on known keys in: {error}"));
+    known.split(", ").map(|key| format!("{table}.{key}")).collect()
+}
+
+#[test]
+fn every_key_appears() {
+    let shown = keys_of_the_example();
+    let mut known: BTreeSet<String> = BTreeSet::new();
+    for table in ["supervisor", "front"] {
+        known.extend(known_keys(table, &format!("[{table}]")));
+    }
+    for table in ["bus", "base"] {
+        known.extend(known_keys(table, &format!("[[{table}]]")));
+    }
+    for family in FAMILIES {
+        known.extend(family.keys.iter().map(|key| format!("motor.{key}")));
+    }
+    // The keys common to all motors are named by no message: they stand in the code of `fn motors` and
+    // the two functions it calls, as `(problems, "key"`.
+    let code = PARSER.split_whitespace().collect::<Vec<_>>().join(" ");
+    let functions = ["fn name(", "fn motors(", "fn bus_of(", "fn after_stop("];
+    for function in functions {
+        let body = code.split(function).nth(1).unwrap_or_else(|| panic!("no {function} in the parser"));
+        let body = body.split(" fn ").next().unwrap_or(body);
+        for key in body.split("problems, \"").skip(1).filter_map(|rest| rest.split('"').next()) {
+            if key != "motor" {
+                known.insert(format!("motor.{key}"));
+            }
+        }
+    }
+    assert!(known.contains("motor.stage_timeout") && known.contains("motor.after_stop"), "{known:?}");
+    let missing: Vec<&String> = known.difference(&shown).collect();
+    assert!(missing.is_empty(), "lanyard.example.toml does not show {missing:?}");
+    let unknown: Vec<&String> = shown.difference(&known).collect();
+    assert!(unknown.is_empty(), "nobody reads {unknown:?} of lanyard.example.toml");
+}
