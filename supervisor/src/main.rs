@@ -1,2 +1,65 @@
-//! Placeholder.
-fn main() {}
+//! `lanyard-supervisor`: reads its configuration and starts; see [`supervisor::start`] for the order.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use supervisor::{log, start};
+
+const HELP: &str = "\
+lanyard-supervisor: stops the motors when whoever drives the robot goes silent
+
+Usage: lanyard-supervisor [--config FILE]
+
+  --config FILE   the configuration (default /etc/lanyard/lanyard.toml);
+                  check it first with: lanyard check FILE
+  --help          this text
+  --version       the version
+
+It needs the CAN interfaces of the configuration to be up. For full effect run it as root or with
+CAP_SYS_NICE and unlimited RLIMIT_MEMLOCK; without them it runs, warns, and says `degraded` in
+`lanyard status`. SIGTERM stops every motor, then exits (0: all proven to stand still).";
+
+fn main() -> ExitCode {
+    let path = match arguments() {
+        Ok(Some(path)) => path,
+        Ok(None) => return ExitCode::SUCCESS,
+        Err(problem) => {
+            log::line(&format!("{problem}; try --help"));
+            return ExitCode::FAILURE;
+        }
+    };
+    let config = match config::Config::load(&path) {
+        Ok(config) => config,
+        Err(error) => {
+            error.to_string().lines().for_each(log::line);
+            return ExitCode::FAILURE;
+        }
+    };
+    start::run(config).unwrap_or_else(|problems| {
+        problems.iter().for_each(|problem| log::line(problem));
+        ExitCode::FAILURE
+    })
+}
+
+/// The configuration file to use; `None` when there is nothing more to do.
+fn arguments() -> Result<Option<PathBuf>, String> {
+    let mut path = Path::new(config::DEFAULT_PATH).to_owned();
+    let mut arguments = std::env::args_os().skip(1);
+    while let Some(argument) = arguments.next() {
+        match argument.to_str() {
+            Some("--config") => {
+                path = arguments.next().ok_or("--config needs a file")?.into();
+            }
+            Some("--help" | "-h") => {
+                println!("{HELP}");
+                return Ok(None);
+            }
+            Some("--version" | "-V") => {
+                println!("lanyard-supervisor {}", env!("CARGO_PKG_VERSION"));
+                return Ok(None);
+            }
+            _ => return Err(format!("unknown argument {}", argument.display())),
+        }
+    }
+    Ok(Some(path))
+}

@@ -1,0 +1,78 @@
+//! Grants: a motor follows the live session that used it last, once it may.
+
+use shm_proto::verdicts::{Phase, Reason};
+use shm_proto::{Nanos, Owner};
+
+use super::motor::{Run, State};
+use super::wire::Wire;
+use super::{Core, motor_index};
+
+impl Core {
+    /// Compares what the front wishes (owner words) with what holds (grants), motor by motor.
+    pub(super) fn settle_grants(&mut self, now: Nanos, wire: &mut impl Wire) {
+        for index in 0..self.motors.len() {
+            self.settle_grant(index, now, wire);
+        }
+    }
+
+    fn settle_grant(&mut self, index: usize, now: Nanos, wire: &mut impl Wire) {
+        let Some(front) = &self.front else { return };
+        let word = front.view.owner_word(motor_index(index));
+        let held = self.motors[index].owner();
+        let wished = Owner::from_word(word);
+        if wished.is_some() && wished == held {
+            return;
+        }
+        let alive = wished.filter(|owner| self.is_alive(*owner, now, wire));
+        match (held, alive) {
+            (_, Some(owner)) => self.grant(index, owner),
+            // The word no longer names the session that holds the motor, nor any other that lives:
+            // nobody answers for this motor.
+            (Some(_), None) => {
+                self.tally.bad_owners += 1;
+                self.stop_motor(index, Reason::Corrupt, now, wire);
+            }
+            (None, None) => {}
+        }
+    }
+
+    /// Whether the session lives; one that has just opened may not have been looked at yet.
+    fn is_alive(&mut self, owner: Owner, now: Nanos, wire: &mut impl Wire) -> bool {
+        if self.sessions.live(owner).is_none() && owner.slot < self.sessions.front_slot() {
+            self.welcome(owner.slot, now, wire);
+        }
+        self.sessions.live(owner).is_some() && self.sessions.deadline(owner.slot) > now
+    }
+
+    fn grant(&mut self, index: usize, owner: Owner) {
+        let armed = self.phase == Phase::Armed;
+        let motor = &mut self.motors[index];
+        let run = match motor.state {
+            // The session that used it last takes it over as it runs.
+            State::Granted { run, .. } => run,
+            _ if armed && motor.may_be_granted() => Run::NotSeen,
+            _ => return,
+        };
+        motor.state = State::Granted { owner, run };
+        self.verdicts.grant(motor_index(index), Some(owner));
+        self.publish_motor(index);
+    }
+
+    /// Before a session's motors are stopped: those that another live session has taken meanwhile go
+    /// to that session instead.
+    pub(super) fn hand_over_taken(&mut self, loser: Owner, now: Nanos) {
+        for index in 0..self.motors.len() {
+            if self.motors[index].owner() != Some(loser) {
+                continue;
+            }
+            let Some(front) = &self.front else { return };
+            let taker = Owner::from_word(front.view.owner_word(motor_index(index)))
+                .filter(|owner| *owner != loser)
+                .filter(|owner| self.sessions.live(*owner).is_some())
+                .filter(|owner| self.sessions.deadline(owner.slot) > now);
+            if let Some(taker) = taker {
+                self.grant(index, taker);
+            }
+        }
+    }
+}

@@ -1,0 +1,385 @@
+//! What the supervisor decides: a state machine without I/O, clocks or threads.
+//!
+//! What lives here: sessions and their deadlines, motors and their stops, trips, grants, resets. Inputs
+//! are the present moment, the front's beats (read through [`shm_proto::BeatView`]), received frames and
+//! operator commands; outputs are frames handed to a [`Wire`] and words in the verdict segment.
+//!
+//! What must never live here: a system call but the clock, an allocation after [`Core::new`], a lock, a log line, or
+//! anything that waits. Every pass over sessions or motors is bounded by their number.
+//!
+//! To see what happens on expiry, read [`Core::step`], then `Core::trip_session`.
+
+mod grants;
+mod motor;
+mod sessions;
+mod trips;
+pub mod wire;
+
+use drivers::{Frame, FrameList};
+use shm_proto::beat::Reject;
+use shm_proto::beats::SlotReader;
+use shm_proto::verdicts::{BusVerdict, Counter, Event, EventKind, Phase, Reason, ResetPolicy};
+use shm_proto::{BeatView, Generation, MotorIndex, Nanos, TripId, VerdictSegment, Window};
+
+pub use motor::Motor;
+pub use trips::ResetRefused;
+pub use wire::{SendError, Wire};
+
+use sessions::Sessions;
+
+/// What the core needs to know, in nanoseconds where times.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    /// How long the front may be silent.
+    pub front_window: Window,
+    /// Shortest and longest window a session may have.
+    pub windows: (Window, Window),
+    /// How often a stop stage is repeated.
+    pub stop_repeat: u64,
+    /// How often grants, stops and health are looked after.
+    pub tick: u64,
+    /// How trips are cleared.
+    pub policy: ResetPolicy,
+}
+
+/// How long a granted, running drive may say nothing before its session is tripped. Five times the
+/// slowest feedback a family has by default (100 ms: ODrive and CANopen heartbeats).
+const FEEDBACK_WINDOW: u64 = 500_000_000;
+
+/// One CAN bus as the core sees it.
+#[derive(Debug)]
+struct Bus {
+    verdict: BusVerdict,
+}
+
+/// A sign of life that drives watch: its silence is their reason to stop.
+#[derive(Clone, Copy, Debug)]
+pub struct Periodic {
+    /// The bus.
+    pub bus: usize,
+    /// The frame.
+    pub frame: Frame,
+    /// How often, nanoseconds.
+    pub period: u64,
+    /// When next.
+    pub due: Nanos,
+}
+
+/// The attached front.
+#[derive(Debug)]
+struct Front {
+    view: BeatView,
+    pid: u32,
+}
+
+/// The whole state.
+#[derive(Debug)]
+pub struct Core {
+    settings: Settings,
+    phase: Phase,
+    front: Option<Front>,
+    readers: Vec<SlotReader>,
+    sessions: Sessions,
+    motors: Vec<Motor>,
+    buses: Vec<Bus>,
+    heartbeats: Vec<Periodic>,
+    verdicts: VerdictSegment,
+    trips: TripId,
+    latch: TripId,
+    next_tick: Nanos,
+    tally: Tally,
+}
+
+/// Counters that are published.
+#[derive(Debug, Default)]
+struct Tally {
+    loops: u64,
+    late: u64,
+    worst_lateness: u64,
+    beats: u64,
+    stop_frames: u64,
+    send_errors: u64,
+    guarded: u64,
+    bad_owners: u64,
+    worst_trip: u64,
+    rejects: [u64; Reject::ALL.len()],
+}
+
+impl Core {
+    /// A core for these motors and buses; the only place that allocates.
+    #[must_use]
+    pub fn new(
+        settings: Settings,
+        motors: Vec<Motor>,
+        buses: usize,
+        heartbeats: Vec<Periodic>,
+        verdicts: VerdictSegment,
+        sessions: u16,
+    ) -> Self {
+        let working = BusVerdict { up: 1, sent: 0, errors: 0, last_error: 0, received: 0 };
+        Self {
+            settings,
+            phase: Phase::Starting,
+            front: None,
+            readers: vec![SlotReader::default(); usize::from(sessions) + 1],
+            sessions: Sessions::new(sessions),
+            motors,
+            buses: (0..buses).map(|_| Bus { verdict: working }).collect(),
+            heartbeats,
+            verdicts,
+            trips: TripId::NONE,
+            latch: TripId::NONE,
+            next_tick: Nanos::ZERO,
+            tally: Tally::default(),
+        }
+    }
+
+    /// Publishes what the system refused, as a sum of [`shm_proto::verdicts::Degraded`] bits.
+    pub fn degraded(&self, bits: u64) {
+        self.verdicts.degraded(bits);
+    }
+
+    /// Stops every motor, because nobody knows what they are doing, then watches.
+    pub fn start(&mut self, now: Nanos, wire: &mut impl Wire) {
+        self.stop_all(Reason::Startup, TripId::NONE, now, wire);
+        self.phase = Phase::Armed;
+        // Not at once: a drive that has just been sent its stop is not asked in the same breath.
+        self.next_tick = now.after(self.settings.tick);
+        self.verdicts.phase(Phase::Armed);
+        self.verdicts.event(&Event::new(EventKind::Armed, now));
+        self.publish_all(now);
+    }
+
+    /// One pass: expiries first, everything else after.
+    pub fn step(&mut self, now: Nanos, wire: &mut impl Wire) {
+        self.expire(now, wire);
+        if now >= self.next_tick {
+            self.note_lateness(now);
+            self.next_tick = now.after(self.settings.tick);
+            self.look_for_changes(now, wire);
+            self.settle_grants(now, wire);
+            self.tend_motors(now, wire);
+            self.beat_on_buses(now, wire);
+            self.publish_counters();
+        }
+        self.tally.loops += 1;
+        self.verdicts.beat(self.tally.loops, now);
+    }
+
+    /// When [`Core::step`] wants to be called next.
+    #[must_use]
+    pub fn next_wakeup(&self) -> Nanos {
+        self.next_tick.min(self.sessions.first_deadline())
+    }
+
+    /// A frame came in on a bus.
+    pub fn received(&mut self, bus: usize, frame: &Frame, now: Nanos, wire: &mut impl Wire) {
+        if let Some(bus) = self.buses.get_mut(bus) {
+            bus.verdict.received += 1;
+        }
+        for index in 0..self.motors.len() {
+            if self.motors[index].bus == bus {
+                self.observe(index, frame, now, wire);
+            }
+        }
+    }
+
+    /// A front has mapped its beat segment; from now on it is watched. Returns the segment of the
+    /// front before it, if any: unmapping is not this thread's work.
+    pub fn attach(&mut self, view: BeatView, pid: u32, now: Nanos, wire: &mut impl Wire) -> Option<BeatView> {
+        let before = self.detach(Reason::FrontDead, now, wire);
+        self.readers.fill(SlotReader::default());
+        self.sessions.forget_all();
+        self.verdicts.front(view.generation(), pid);
+        self.front = Some(Front { view, pid });
+        self.sessions.watch_front(now.after(self.settings.front_window.0));
+        self.verdicts.event(&Event::new(EventKind::FrontAttached, now));
+        self.publish_all(now);
+        before
+    }
+
+    /// The front is gone: its sessions are tripped, its motors stopped. Returns its segment.
+    pub fn detach(&mut self, reason: Reason, now: Nanos, wire: &mut impl Wire) -> Option<BeatView> {
+        self.front.as_ref()?;
+        self.trip_front(reason, now, wire);
+        self.sessions.unwatch_front();
+        self.verdicts.front(Generation(0), 0);
+        self.front.take().map(|front| front.view)
+    }
+
+    /// Process id of the attached front.
+    #[must_use]
+    pub fn front_pid(&self) -> Option<u32> {
+        self.front.as_ref().map(|front| front.pid)
+    }
+
+    /// Told to exit: stops everything. Ask [`Core::is_at_rest`] when it is done.
+    pub fn shut_down(&mut self, now: Nanos, wire: &mut impl Wire) {
+        if self.phase == Phase::Stopping {
+            return;
+        }
+        self.phase = Phase::Stopping;
+        self.trip_all(Reason::Shutdown, now, wire);
+        self.verdicts.phase(Phase::Stopping);
+    }
+
+    /// Whether every motor is proven to stand still.
+    #[must_use]
+    pub fn is_at_rest(&self) -> bool {
+        self.motors.iter().all(Motor::is_at_rest)
+    }
+
+    /// The longest a whole stop programme of any motor may take before it counts as unverified.
+    #[must_use]
+    pub fn longest_stop(&self) -> u64 {
+        self.motors.iter().map(Motor::longest_stop).max().unwrap_or(0)
+    }
+
+    /// The last word before exit.
+    pub fn end(&mut self, now: Nanos) {
+        self.phase = Phase::Ended;
+        self.verdicts.phase(Phase::Ended);
+        self.publish_all(now);
+    }
+
+    /// A bus does not work: sessions that drive motors on it are tripped.
+    pub fn bus_down(&mut self, bus: usize, errno: i32, now: Nanos, wire: &mut impl Wire) {
+        let Some(state) = self.buses.get_mut(bus) else { return };
+        state.verdict.last_error = u64::from(errno.unsigned_abs());
+        if state.verdict.up == 0 {
+            return;
+        }
+        state.verdict.up = 0;
+        self.trip_bus(bus, now, wire);
+        self.verdicts.event(&self.event_of_bus(EventKind::BusDown, bus, now));
+        self.publish_bus(bus);
+    }
+
+    /// A bus works again: motors that could not be reached are stopped from the first stage on.
+    pub fn bus_up(&mut self, bus: usize, now: Nanos, wire: &mut impl Wire) {
+        let Some(state) = self.buses.get_mut(bus) else { return };
+        if state.verdict.up == 1 {
+            return;
+        }
+        state.verdict.up = 1;
+        for index in 0..self.motors.len() {
+            if self.motors[index].bus == bus {
+                self.restart_stop(index, now, wire);
+            }
+        }
+        self.verdicts.event(&self.event_of_bus(EventKind::BusUp, bus, now));
+        self.publish_bus(bus);
+    }
+
+    fn event_of_bus(&self, kind: EventKind, bus: usize, now: Nanos) -> Event {
+        let mut event = Event::new(kind, now);
+        for (index, motor) in self.motors.iter().enumerate() {
+            if motor.bus == bus {
+                event.motors.insert(motor_index(index));
+            }
+        }
+        event
+    }
+
+    /// Sends frames, counts, and notes what failed; `true` when all were handed over.
+    fn send(&mut self, bus: usize, frames: &FrameList, now: Nanos, wire: &mut impl Wire) -> bool {
+        let mut all = true;
+        for frame in frames.as_slice() {
+            all &= self.send_one(bus, frame, now, wire);
+        }
+        all
+    }
+
+    fn send_one(&mut self, bus: usize, frame: &Frame, now: Nanos, wire: &mut impl Wire) -> bool {
+        let outcome = wire.send(bus, frame);
+        let Some(state) = self.buses.get_mut(bus) else { return false };
+        match outcome {
+            Ok(()) => {
+                state.verdict.sent += 1;
+                true
+            }
+            Err(error) => {
+                state.verdict.errors += 1;
+                state.verdict.last_error = u64::from(error.errno().unsigned_abs());
+                self.tally.send_errors += 1;
+                if error.is_fatal_for_bus() && state.verdict.up == 1 {
+                    // Only marked here; `tend_motors` trips the sessions of the bus right after the
+                    // frames at hand, so that one dead bus never delays the stop on another.
+                    state.verdict.up = 0;
+                    self.verdicts.event(&self.event_of_bus(EventKind::BusDown, bus, now));
+                }
+                false
+            }
+        }
+    }
+
+    fn beat_on_buses(&mut self, now: Nanos, wire: &mut impl Wire) {
+        for index in 0..self.heartbeats.len() {
+            let Periodic { bus, frame, period, due } = self.heartbeats[index];
+            if now >= due {
+                self.heartbeats[index].due = now.after(period);
+                self.send_one(bus, &frame, now, wire);
+            }
+        }
+        for bus in 0..self.buses.len() {
+            self.publish_bus(bus);
+        }
+    }
+
+    fn note_lateness(&mut self, now: Nanos) {
+        if self.next_tick == Nanos::ZERO {
+            return;
+        }
+        let lateness = now.since(self.next_tick);
+        self.tally.worst_lateness = self.tally.worst_lateness.max(lateness);
+        if lateness > self.settings.tick {
+            self.tally.late += 1;
+        }
+    }
+
+    fn publish_bus(&self, bus: usize) {
+        if let Some(state) = self.buses.get(bus) {
+            self.verdicts.bus(bus, &state.verdict);
+        }
+    }
+
+    fn publish_counters(&self) {
+        let tally = &self.tally;
+        for (counter, value) in [
+            (Counter::Loops, tally.loops),
+            (Counter::LateLoops, tally.late),
+            (Counter::WorstLatenessNanos, tally.worst_lateness),
+            (Counter::Beats, tally.beats),
+            (Counter::Trips, self.trips.0),
+            (Counter::StopFrames, tally.stop_frames),
+            (Counter::SendErrors, tally.send_errors),
+            (Counter::Guarded, tally.guarded),
+            (Counter::BadOwners, tally.bad_owners),
+            (Counter::WorstTripNanos, tally.worst_trip),
+        ] {
+            self.verdicts.counter(counter, value);
+        }
+        for (reject, count) in Reject::ALL.into_iter().zip(tally.rejects) {
+            self.verdicts.rejects(reject, count);
+        }
+    }
+
+    fn publish_all(&mut self, now: Nanos) {
+        for index in 0..self.motors.len() {
+            self.publish_motor(index);
+        }
+        for bus in 0..self.buses.len() {
+            self.publish_bus(bus);
+        }
+        self.publish_sessions();
+        self.publish_counters();
+        self.verdicts.latch(self.latch);
+        self.verdicts.beat(self.tally.loops, now);
+    }
+}
+
+/// The index of a motor by its place in the configuration.
+fn motor_index(place: usize) -> MotorIndex {
+    // Places come from a list of at most `Capacity::MOST_MOTORS`.
+    MotorIndex(u16::try_from(place).unwrap_or(u16::MAX))
+}

@@ -1,0 +1,430 @@
+//! One motor: `Idle -> Granted -> Stopping(stage) -> Stopped | Unverified -> Idle`.
+
+use drivers::{AfterStop, Drive, Frame, Observation, Power, StageKind, Standstill};
+use shm_proto::verdicts::{Event, EventKind, MotorState, MotorVerdict, Reason, ResetPolicy};
+use shm_proto::{Nanos, Owner, TripId};
+
+use super::wire::Wire;
+use super::{Core, FEEDBACK_WINDOW, motor_index};
+
+/// What a motor is doing.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum State {
+    /// Nobody's; may be granted.
+    Idle,
+    /// Follows a session.
+    Granted {
+        /// Which one.
+        owner: Owner,
+        /// Whether its drive has been seen running under this grant.
+        run: Run,
+    },
+    /// In a stage of its stop programme.
+    Stopping {
+        /// Which stage.
+        stage: usize,
+        /// When the stage began.
+        since: Nanos,
+        /// When its frames are sent again.
+        again: Nanos,
+    },
+    /// Proven to stand still.
+    Stopped {
+        /// The stage that was proven.
+        stage: usize,
+    },
+    /// Every stage timed out; the last one is repeated until proof.
+    Unverified {
+        /// When its frames are sent again.
+        again: Nanos,
+    },
+}
+
+/// Whether a granted drive has been seen producing torque.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Run {
+    /// Not yet: a fault or silence is what the front's enabling has to deal with.
+    NotSeen,
+    /// It has: from now on fault and silence are reasons to stop.
+    Seen,
+}
+
+/// Whether an operator must clear the trip before the motor may be granted again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Latch {
+    /// No.
+    Open,
+    /// Yes.
+    Held,
+}
+
+/// One motor with all that is known of it.
+#[derive(Debug)]
+pub struct Motor {
+    /// Its bus.
+    pub bus: usize,
+    drive: Drive,
+    stage_timeout: u64,
+    pub(super) state: State,
+    pub(super) latch: Latch,
+    pub(super) trip: TripId,
+    pub(super) reason: Option<Reason>,
+    pub(super) first_stop: Nanos,
+    standstill: Nanos,
+    tracker: Standstill,
+    seen: Observation,
+    heard: Nanos,
+    next_poll: usize,
+    stops_sent: u64,
+    guarded: u64,
+}
+
+/// How often a granted or stopped drive that must be asked is asked, in ticks. A stopping one is asked
+/// on every tick that sends no stop frame.
+const POLL_EVERY: u64 = 8;
+
+impl Motor {
+    /// A motor that nothing is known of.
+    #[must_use]
+    pub fn new(bus: usize, drive: Drive, stage_timeout: u64) -> Self {
+        Self {
+            bus,
+            drive,
+            stage_timeout,
+            state: State::Idle,
+            latch: Latch::Open,
+            trip: TripId::NONE,
+            reason: None,
+            first_stop: Nanos::ZERO,
+            standstill: Nanos::ZERO,
+            tracker: Standstill::NOTHING_SEEN,
+            seen: Observation::default(),
+            heard: Nanos::ZERO,
+            next_poll: 0,
+            stops_sent: 0,
+            guarded: 0,
+        }
+    }
+
+    /// Proven to stand still, or never moved since it was.
+    pub(super) fn is_at_rest(&self) -> bool {
+        matches!(self.state, State::Idle | State::Stopped { .. })
+    }
+
+    pub(super) fn longest_stop(&self) -> u64 {
+        self.stage_timeout.saturating_mul(self.drive.stop.stages().len() as u64)
+    }
+
+    /// The session it is granted to.
+    pub(super) fn owner(&self) -> Option<Owner> {
+        match self.state {
+            State::Granted { owner, .. } => Some(owner),
+            _ => None,
+        }
+    }
+
+    /// Whether a live session may take it.
+    pub(super) fn may_be_granted(&self) -> bool {
+        self.latch == Latch::Open && self.is_at_rest()
+    }
+
+    /// The stage whose frames answer a motion frame that should not be.
+    fn stage_in_force(&self) -> usize {
+        match self.state {
+            State::Stopping { stage, .. } | State::Stopped { stage } => stage,
+            State::Unverified { .. } => self.drive.stop.stages().len() - 1,
+            State::Idle | State::Granted { .. } => 0,
+        }
+    }
+
+    /// Keeps the newest of everything an observation says.
+    fn learn(&mut self, seen: &Observation, now: Nanos) {
+        self.heard = now;
+        self.seen.power = seen.power.or(self.seen.power);
+        self.seen.velocity = seen.velocity.or(self.seen.velocity);
+        self.seen.position = seen.position.or(self.seen.position);
+        self.seen.fault = seen.fault.or(self.seen.fault);
+        if let State::Granted { run, .. } = &mut self.state
+            && seen.power == Some(Power::On)
+        {
+            *run = Run::Seen;
+        }
+    }
+
+    /// Whether a motor that was proven to stand still has been set in motion or energised since.
+    fn violates(&self, stage: usize) -> bool {
+        let proven = self.drive.stop.stage(stage);
+        let energised = !matches!(self.seen.power, None | Some(Power::Off | Power::Fault));
+        if !energised {
+            // Pushed by hand or rolling without torque: no frame can hold it.
+            return false;
+        }
+        let moving = self
+            .seen
+            .velocity
+            .is_some_and(|velocity| velocity.0.abs() > proven.proof.max_speed.0 * MOVING_AGAIN);
+        let enabled_again = proven.kind != StageKind::Controlled && self.seen.power == Some(Power::On);
+        moving || enabled_again
+    }
+
+    /// Why a running motor must not go on, if so.
+    fn fails(&self, now: Nanos) -> Option<Reason> {
+        let State::Granted { run: Run::Seen, .. } = self.state else { return None };
+        if self.seen.power == Some(Power::Fault) {
+            return Some(Reason::DriveFault);
+        }
+        (now.since(self.heard) > FEEDBACK_WINDOW).then_some(Reason::FeedbackLost)
+    }
+
+    fn verdict(&self) -> MotorVerdict {
+        MotorVerdict {
+            grant: self.owner(),
+            state: match self.state {
+                State::Idle => MotorState::Idle,
+                State::Granted { .. } => MotorState::Granted,
+                State::Stopping { .. } => MotorState::Stopping,
+                State::Stopped { .. } => MotorState::Stopped,
+                State::Unverified { .. } => MotorState::Unverified,
+            },
+            stage: self.stage_in_force() as u64,
+            trip: self.trip,
+            reason: self.reason,
+            first_stop: self.first_stop,
+            standstill: self.standstill,
+            stops_sent: self.stops_sent,
+            velocity: self.seen.velocity.map(|velocity| velocity.0),
+            position: self.seen.position.map(|position| position.0),
+            power: self.seen.power.map_or(0, |power| match power {
+                Power::Off => 1,
+                Power::Transition => 2,
+                Power::On => 3,
+                Power::QuickStop => 4,
+                Power::Fault => 5,
+            }),
+            fault: self.seen.fault.flatten().map_or(0, |fault| u64::from(fault.0)),
+            feedback: self.heard,
+            guarded: self.guarded,
+            bus: self.bus as u64,
+            latched: u64::from(self.latch == Latch::Held),
+        }
+    }
+}
+
+/// A held motor counts as moving again above this multiple of its standstill speed: a held rotor
+/// dithers around zero, and the proof itself already allows up to the standstill speed.
+const MOVING_AGAIN: f32 = 3.0;
+
+impl Core {
+    /// Takes the motor's grant away and sends the first stage of its stop.
+    pub(super) fn begin_stop(
+        &mut self,
+        index: usize,
+        trip: TripId,
+        reason: Reason,
+        now: Nanos,
+        wire: &mut impl Wire,
+    ) {
+        // Revoked before the frame goes out: a front that checks its grant after sending then knows.
+        self.verdicts.grant(motor_index(index), None);
+        let manual = self.settings.policy == ResetPolicy::Manual;
+        let motor = &mut self.motors[index];
+        motor.trip = trip;
+        motor.reason = Some(reason);
+        motor.first_stop = Nanos::ZERO;
+        motor.standstill = Nanos::ZERO;
+        motor.latch = match reason {
+            Reason::OperatorStop => Latch::Held,
+            Reason::Startup | Reason::Shutdown => motor.latch,
+            _ if manual => Latch::Held,
+            _ => motor.latch,
+        };
+        self.enter_stage(index, 0, now, wire);
+    }
+
+    fn enter_stage(&mut self, index: usize, stage: usize, now: Nanos, wire: &mut impl Wire) {
+        let motor = &mut self.motors[index];
+        motor.tracker = Standstill::NOTHING_SEEN;
+        motor.state = State::Stopping { stage, since: now, again: now };
+        self.send_stage(index, now, wire);
+    }
+
+    /// Sends the frames of the stage in force, and sees to it that they are sent again: soon when the
+    /// kernel did not take them, else after the repeat time.
+    fn send_stage(&mut self, index: usize, now: Nanos, wire: &mut impl Wire) {
+        let motor = &self.motors[index];
+        let bus = motor.bus;
+        let frames = motor.drive.stop.stage(motor.stage_in_force()).frames;
+        let sent = self.send(bus, &frames, now, wire);
+        let motor = &mut self.motors[index];
+        if sent {
+            let count = frames.as_slice().len() as u64;
+            motor.stops_sent += count;
+            self.tally.stop_frames += count;
+            if motor.first_stop == Nanos::ZERO {
+                motor.first_stop = Nanos::now();
+            }
+        }
+        // A refused frame goes out again on the next tick, not in the pass that is under way.
+        let pause = if sent { self.settings.stop_repeat } else { 1 };
+        if let State::Stopping { again, .. } | State::Unverified { again } = &mut motor.state {
+            *again = now.after(pause);
+        }
+    }
+
+    /// After a bus came back: whatever was not proven begins again, gently.
+    pub(super) fn restart_stop(&mut self, index: usize, now: Nanos, wire: &mut impl Wire) {
+        if matches!(self.motors[index].state, State::Stopping { .. } | State::Unverified { .. }) {
+            self.enter_stage(index, 0, now, wire);
+            self.publish_motor(index);
+        }
+    }
+
+    /// Repeats, escalates, polls, and trips what must not go on.
+    pub(super) fn tend_motors(&mut self, now: Nanos, wire: &mut impl Wire) {
+        for bus in 0..self.buses.len() {
+            if self.buses[bus].verdict.up == 0 {
+                self.trip_bus(bus, now, wire);
+            }
+        }
+        for index in 0..self.motors.len() {
+            match self.motors[index].state {
+                State::Stopping { since, again, stage } => {
+                    if now.since(since) >= self.motors[index].stage_timeout {
+                        self.escalate(index, stage, now, wire);
+                    } else if now >= again {
+                        self.send_stage(index, now, wire);
+                    } else {
+                        self.poll(index, now, wire);
+                    }
+                }
+                State::Unverified { again } if now >= again => self.send_stage(index, now, wire),
+                State::Unverified { .. } => self.poll(index, now, wire),
+                State::Idle | State::Stopped { .. } | State::Granted { .. } => {
+                    if let Some(reason) = self.motors[index].fails(now) {
+                        self.trip_owner_of(index, reason, now, wire);
+                    } else if (self.tally.loops + index as u64).is_multiple_of(POLL_EVERY) {
+                        self.poll(index, now, wire);
+                    }
+                }
+            }
+            self.publish_motor(index);
+        }
+    }
+
+    fn escalate(&mut self, index: usize, stage: usize, now: Nanos, wire: &mut impl Wire) {
+        let last = stage + 1 >= self.motors[index].drive.stop.stages().len();
+        let kind = if last { EventKind::Unverified } else { EventKind::Escalated };
+        if last {
+            self.motors[index].state = State::Unverified { again: now };
+            self.send_stage(index, now, wire);
+        } else {
+            self.enter_stage(index, stage + 1, now, wire);
+        }
+        self.record_motor(kind, index, now);
+    }
+
+    /// Asks the drive for the next piece of feedback, one frame at a time: an SDO server takes one
+    /// request at a time.
+    fn poll(&mut self, index: usize, now: Nanos, wire: &mut impl Wire) {
+        let motor = &mut self.motors[index];
+        let polls = motor.drive.poll;
+        let bus = motor.bus;
+        if polls.as_slice().is_empty() || self.buses[bus].verdict.up == 0 {
+            return;
+        }
+        motor.next_poll = (motor.next_poll + 1) % polls.as_slice().len();
+        let frame = polls.as_slice()[motor.next_poll];
+        self.send_one(bus, &frame, now, wire);
+    }
+
+    /// What a received frame means for a motor.
+    pub(super) fn observe(&mut self, index: usize, frame: &Frame, now: Nanos, wire: &mut impl Wire) {
+        let motor = &mut self.motors[index];
+        if motor.owner().is_none() && motor.drive.is_motion(frame) {
+            self.guard(index, now, wire);
+            return;
+        }
+        let Some(seen) = motor.drive.decode(frame) else { return };
+        motor.learn(&seen, now);
+        match motor.state {
+            State::Stopping { stage, .. } => {
+                let proof = motor.drive.stop.stage(stage).proof;
+                if motor.tracker.observe(&proof, &seen) {
+                    self.proven(index, stage, now, wire);
+                }
+            }
+            State::Unverified { .. } => {
+                let stage = motor.drive.stop.stages().len() - 1;
+                let proof = motor.drive.stop.stage(stage).proof;
+                if motor.tracker.observe(&proof, &seen) {
+                    self.proven(index, stage, now, wire);
+                }
+            }
+            State::Stopped { stage } if motor.violates(stage) => {
+                let trip = motor.trip;
+                self.begin_stop(index, trip, Reason::Violation, now, wire);
+                self.record_motor(EventKind::Guarded, index, now);
+                self.publish_motor(index);
+            }
+            State::Granted { .. } => {
+                if let Some(reason) = motor.fails(now) {
+                    self.trip_owner_of(index, reason, now, wire);
+                }
+            }
+            State::Stopped { .. } | State::Idle => {}
+        }
+    }
+
+    /// A stage has its proof: torque is taken away next if the configuration wants that, else done.
+    fn proven(&mut self, index: usize, stage: usize, now: Nanos, wire: &mut impl Wire) {
+        let motor = &mut self.motors[index];
+        if motor.standstill == Nanos::ZERO {
+            motor.standstill = now;
+        }
+        let programme = &motor.drive.stop;
+        let release = programme.after == AfterStop::Release
+            && programme.stage(stage).kind == StageKind::Controlled
+            && stage + 1 < programme.stages().len();
+        if release {
+            self.enter_stage(index, stage + 1, now, wire);
+        } else {
+            motor.state = State::Stopped { stage };
+            if motor.reason == Some(Reason::Startup) && motor.latch == Latch::Open {
+                motor.state = State::Idle;
+            }
+            self.record_motor(EventKind::Standstill, index, now);
+        }
+        self.publish_motor(index);
+    }
+
+    /// The bus guard: somebody sent a motion frame to a motor that nobody may move.
+    fn guard(&mut self, index: usize, now: Nanos, wire: &mut impl Wire) {
+        self.tally.guarded += 1;
+        let motor = &mut self.motors[index];
+        motor.guarded += 1;
+        let trip = motor.trip;
+        if motor.is_at_rest() {
+            self.begin_stop(index, trip, Reason::Violation, now, wire);
+            self.record_motor(EventKind::Guarded, index, now);
+        } else {
+            self.send_stage(index, now, wire);
+        }
+        self.publish_motor(index);
+    }
+
+    fn record_motor(&mut self, kind: EventKind, index: usize, now: Nanos) {
+        let motor = &self.motors[index];
+        let mut event = Event::new(kind, now);
+        event.trip = motor.trip;
+        event.reason = motor.reason;
+        event.first_stop = motor.first_stop;
+        event.motors.insert(motor_index(index));
+        self.verdicts.event(&event);
+    }
+
+    pub(super) fn publish_motor(&self, index: usize) {
+        if let Some(motor) = self.motors.get(index) {
+            self.verdicts.motor(motor_index(index), &motor.verdict());
+        }
+    }
+}

@@ -1,0 +1,260 @@
+//! Trips: who is stopped for what reason, and how a trip is cleared.
+
+use core::fmt;
+
+use shm_proto::verdicts::{Event, EventKind, Reason, SessionState};
+use shm_proto::{Nanos, Owner, SlotIndex, TripId};
+
+use super::motor::{Latch, State};
+use super::wire::Wire;
+use super::{Core, motor_index};
+
+/// Why a reset was refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ResetRefused {
+    /// No motor is held by that trip.
+    NotHeld,
+    /// A motor of the trip is not proven to stand still.
+    NotAtRest {
+        /// Its place in the configuration.
+        motor: usize,
+    },
+}
+
+impl fmt::Display for ResetRefused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotHeld => write!(f, "no motor is held by that trip; `lanyard status` names the trips"),
+            Self::NotAtRest { motor } => write!(
+                f,
+                "motor number {motor} is not proven to stand still; see `lanyard status`, mend the drive, \
+                 then reset again"
+            ),
+        }
+    }
+}
+
+/// Which motors a trip stops.
+#[derive(Clone, Copy, Debug)]
+enum Whose {
+    /// Those granted to one session.
+    Owner(Owner),
+    /// Those granted to any session.
+    Anyone,
+    /// All there are.
+    All,
+}
+
+/// Whether any session was ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ended {
+    None,
+    Some,
+}
+
+impl Core {
+    /// Stops every motor a session drives, then ends the session. This is what happens on expiry.
+    pub(super) fn trip_session(
+        &mut self,
+        slot: SlotIndex,
+        reason: Reason,
+        end: SessionState,
+        now: Nanos,
+        wire: &mut impl Wire,
+    ) {
+        let Some(owner) = self.sessions.owner(slot) else {
+            self.sessions.end(slot, end, TripId::NONE);
+            return;
+        };
+        let deadline = self.sessions.deadline(slot);
+        self.hand_over_taken(owner, now);
+        let trip = self.next_trip();
+        let mut event = self.stop(Whose::Owner(owner), trip, reason, now, wire);
+        self.sessions.end(slot, end, trip);
+        let verdict = self.sessions.verdict(slot);
+        event.session = verdict.session;
+        event.slot = slot;
+        event.last_beat = verdict.last_beat;
+        event.deadline = deadline;
+        if reason == Reason::Expired && event.first_stop > deadline {
+            self.tally.worst_trip = self.tally.worst_trip.max(event.first_stop.since(deadline));
+        }
+        self.record(&event);
+        self.publish_session(slot);
+    }
+
+    /// Trips the session that drives a motor: with one wheel gone the others must not go on.
+    pub(super) fn trip_owner_of(&mut self, index: usize, reason: Reason, now: Nanos, wire: &mut impl Wire) {
+        if let Some(owner) = self.motors[index].owner() {
+            self.trip_session(owner.slot, reason, SessionState::Tripped, now, wire);
+        }
+        // Should the session have been gone already, the motor must not stay granted to it.
+        self.stop_motor(index, reason, now, wire);
+    }
+
+    /// Stops one granted motor and leaves its session alone.
+    pub(super) fn stop_motor(&mut self, index: usize, reason: Reason, now: Nanos, wire: &mut impl Wire) {
+        if self.motors[index].owner().is_none() {
+            return;
+        }
+        let trip = self.next_trip();
+        self.begin_stop(index, trip, reason, now, wire);
+        let mut event = Event::new(EventKind::Trip, now);
+        event.trip = trip;
+        event.reason = Some(reason);
+        event.first_stop = self.motors[index].first_stop;
+        event.all_stopped = event.first_stop;
+        event.motors.insert(motor_index(index));
+        self.record(&event);
+    }
+
+    /// The front is dead or silent: every motor any of its sessions drives is stopped first, then the
+    /// sessions are ended.
+    pub(super) fn trip_front(&mut self, reason: Reason, now: Nanos, wire: &mut impl Wire) {
+        let front_slot = self.sessions.front_slot();
+        let deadline = self.sessions.deadline(front_slot);
+        let trip = self.next_trip();
+        let mut event = self.stop(Whose::Anyone, trip, reason, now, wire);
+        event.slot = front_slot;
+        event.last_beat = self.sessions.get(front_slot).map_or(Nanos::ZERO, |front| front.last_beat);
+        event.deadline = if reason == Reason::FrontSilent { deadline } else { now };
+        if self.end_all_sessions(trip) == Ended::Some {
+            // Its clients lost their sessions even if no motor was theirs: the log must say why.
+            self.verdicts.event(&event);
+            self.publish_stopped(&event);
+        } else {
+            self.record(&event);
+        }
+    }
+
+    /// Stops every motor there is and ends every session.
+    pub(super) fn trip_all(&mut self, reason: Reason, now: Nanos, wire: &mut impl Wire) -> TripId {
+        let trip = self.next_trip();
+        let mut event = self.stop(Whose::All, trip, reason, now, wire);
+        self.look_everywhere(now);
+        event.last_beat = self.sessions.newest_beat();
+        event.deadline = now;
+        self.end_all_sessions(trip);
+        self.record(&event);
+        trip
+    }
+
+    /// Stops every motor without a trip of its own.
+    pub(super) fn stop_all(&mut self, reason: Reason, trip: TripId, now: Nanos, wire: &mut impl Wire) {
+        let event = self.stop(Whose::All, trip, reason, now, wire);
+        self.publish_stopped(&event);
+    }
+
+    /// A bus does not work: every session that drives a motor on it is tripped.
+    pub(super) fn trip_bus(&mut self, bus: usize, now: Nanos, wire: &mut impl Wire) {
+        for index in 0..self.motors.len() {
+            if self.motors[index].bus == bus && self.motors[index].owner().is_some() {
+                self.trip_owner_of(index, Reason::BusFault, now, wire);
+            }
+        }
+    }
+
+    /// Stops everything until an operator resets the trip.
+    pub fn estop(&mut self, now: Nanos, wire: &mut impl Wire) -> TripId {
+        let trip = self.trip_all(Reason::OperatorStop, now, wire);
+        self.latch = trip;
+        self.verdicts.latch(trip);
+        trip
+    }
+
+    /// Clears a trip: its motors may be granted again. Nothing moves by this.
+    ///
+    /// # Errors
+    ///
+    /// When no motor is held by that trip, or one of them is not proven to stand still.
+    pub fn reset(&mut self, trip: TripId, now: Nanos) -> Result<(), ResetRefused> {
+        let held = |motor: &&super::Motor| motor.trip == trip && motor.latch == Latch::Held;
+        let is_latch = self.latch != TripId::NONE && self.latch == trip;
+        if trip == TripId::NONE || (!is_latch && !self.motors.iter().any(|motor| held(&motor))) {
+            return Err(ResetRefused::NotHeld);
+        }
+        let moving = self.motors.iter().position(|motor| held(&motor) && !motor.is_at_rest());
+        if let Some(motor) = moving {
+            return Err(ResetRefused::NotAtRest { motor });
+        }
+        let mut event = Event::new(EventKind::Reset, now);
+        event.trip = trip;
+        for (index, motor) in self.motors.iter_mut().enumerate() {
+            if motor.trip == trip && motor.latch == Latch::Held {
+                motor.latch = Latch::Open;
+                motor.state = State::Idle;
+                event.motors.insert(motor_index(index));
+            }
+        }
+        if is_latch {
+            self.latch = TripId::NONE;
+            self.verdicts.latch(TripId::NONE);
+        }
+        self.record(&event);
+        Ok(())
+    }
+
+    fn next_trip(&mut self) -> TripId {
+        self.trips.0 += 1;
+        self.trips
+    }
+
+    /// The stop itself. Frames of one motor after the other; everything else comes later.
+    fn stop(
+        &mut self,
+        whose: Whose,
+        trip: TripId,
+        reason: Reason,
+        now: Nanos,
+        wire: &mut impl Wire,
+    ) -> Event {
+        let mut event = Event::new(EventKind::Trip, now);
+        event.trip = trip;
+        event.reason = Some(reason);
+        for index in 0..self.motors.len() {
+            let meant = match (whose, self.motors[index].owner()) {
+                (Whose::All, _) | (Whose::Anyone, Some(_)) => true,
+                (Whose::Owner(wanted), Some(owner)) => wanted == owner,
+                (Whose::Owner(_) | Whose::Anyone, None) => false,
+            };
+            if meant {
+                self.begin_stop(index, trip, reason, now, wire);
+                let first = self.motors[index].first_stop;
+                if event.first_stop == Nanos::ZERO {
+                    event.first_stop = first;
+                }
+                event.all_stopped = event.all_stopped.max(first);
+                event.motors.insert(motor_index(index));
+            }
+        }
+        event
+    }
+
+    fn end_all_sessions(&mut self, trip: TripId) -> Ended {
+        let mut ended = Ended::None;
+        for slot in (0..self.sessions.len()).map(SlotIndex) {
+            if self.sessions.owner(slot).is_some() {
+                self.sessions.end(slot, SessionState::Tripped, trip);
+                self.publish_session(slot);
+                ended = Ended::Some;
+            }
+        }
+        ended
+    }
+
+    /// Keeps an event that is about motors. The end of a session that drove nothing is published with
+    /// the session and not here: a client that opens and drops sessions must not push the evidence of
+    /// real stops out of the log.
+    fn record(&mut self, event: &Event) {
+        if !event.motors.is_empty() {
+            self.verdicts.event(event);
+        }
+        self.publish_stopped(event);
+    }
+
+    fn publish_stopped(&self, event: &Event) {
+        for motor in event.motors.iter() {
+            self.publish_motor(usize::from(motor.0));
+        }
+    }
+}

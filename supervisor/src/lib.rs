@@ -1,0 +1,19 @@
+//! Lanyard's supervisor: the process that stops the motors.
+//!
+//! What lives here: [`core`], the pure state machine that decides; [`runtime`], the real-time thread
+//! that feeds it; [`service`], the housekeeping beside it; [`last_words`], the stops of a panic; `sys`,
+//! the few system calls.
+//!
+//! What must never live here: a network stack, an async runtime, a logging framework, or anything the
+//! real-time thread could wait for.
+
+pub mod bus;
+pub mod core;
+pub mod last_words;
+pub mod log;
+pub mod notify;
+pub mod queue;
+pub mod runtime;
+pub mod service;
+pub mod start;
+mod sys;

@@ -1,0 +1,91 @@
+//! What housekeeping and the real-time thread tell each other, through two wait-free queues.
+
+use std::os::fd::OwnedFd;
+
+use shm_proto::{BeatView, TripId};
+use socketcan::CanFdSocket;
+
+use crate::core::ResetRefused;
+
+/// Entries each queue holds. Housekeeping sends one command per client request and passes 20 times a
+/// second; the real-time thread takes all of them within a tick.
+pub const DEPTH: usize = 64;
+
+/// From housekeeping to the real-time thread.
+#[derive(Debug)]
+pub enum Command {
+    /// A front has mapped its beats.
+    Attach {
+        /// The sealed segment, mapped for reading.
+        view: BeatView,
+        /// Its process.
+        pid: u32,
+        /// Becomes readable when the process ends.
+        pidfd: OwnedFd,
+    },
+    /// The front has closed its connection, whether its process lives or not.
+    Detach,
+    /// Stop everything until reset.
+    Estop,
+    /// Clear a trip.
+    Reset {
+        /// Which.
+        trip: TripId,
+    },
+    /// An interface went down.
+    BusDown {
+        /// Which bus.
+        bus: usize,
+    },
+    /// An interface came up again.
+    BusUp {
+        /// Which bus.
+        bus: usize,
+    },
+    /// An interface that had vanished is back, with a new socket.
+    Replace {
+        /// Which bus.
+        bus: usize,
+        /// Its socket.
+        socket: CanFdSocket,
+    },
+}
+
+/// From the real-time thread to housekeeping.
+#[derive(Debug)]
+pub enum Reply {
+    /// The front is watched.
+    Attached,
+    /// The front's process has ended.
+    FrontGone,
+    /// Everything is being stopped.
+    Stopped {
+        /// By this trip.
+        trip: TripId,
+    },
+    /// What came of a reset.
+    Reset {
+        /// The trip it was about.
+        trip: TripId,
+        /// Whether it was cleared.
+        outcome: Result<(), ResetRefused>,
+    },
+    /// Something to release: unmapping and closing is housekeeping's work.
+    Retired(Retired),
+    /// The real-time thread has ended.
+    Ended {
+        /// Whether every motor was proven to stand still.
+        at_rest: bool,
+    },
+}
+
+/// What is released outside the real-time thread.
+#[derive(Debug)]
+pub enum Retired {
+    /// The segment of a front that is gone.
+    View(BeatView),
+    /// The descriptor of its process.
+    Process(OwnedFd),
+    /// The socket of an interface that is gone.
+    Socket(CanFdSocket),
+}

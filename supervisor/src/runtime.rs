@@ -1,0 +1,211 @@
+//! The real-time thread: sleeps until the earliest deadline, tick or frame, and feeds the core.
+//!
+//! After arming it makes no system call but the clock, `ppoll`, non-blocking CAN reads and writes; it
+//! takes no lock, allocates nothing, and says nothing to anyone but through its queue.
+
+use std::os::fd::{AsFd, OwnedFd};
+
+use nix::poll::{PollFd, PollFlags, ppoll};
+use nix::sys::signal::Signal;
+use nix::sys::signalfd::SignalFd;
+use nix::sys::time::TimeSpec;
+use rtrb::{Consumer, Producer};
+use shm_proto::Nanos;
+use shm_proto::verdicts::{MOST_BUSES, Reason};
+
+use crate::bus::{Buses, Received};
+use crate::core::Core;
+use crate::queue::{Command, Reply, Retired};
+
+/// Frames taken from one bus before deadlines are looked at again. A classic bus at 1 Mbit/s carries
+/// about 20 of the shortest frames per millisecond.
+const FRAMES_AT_A_TIME: usize = 32;
+/// How much longer than its stop programmes a shutdown waits before it gives up on proof.
+const SHUTDOWN_GRACE: u64 = 200_000_000;
+
+/// Everything the real-time thread owns.
+#[derive(Debug)]
+pub struct Runtime {
+    /// The decisions.
+    pub core: Core,
+    /// The buses.
+    pub buses: Buses,
+    /// Commands from housekeeping.
+    pub commands: Consumer<Command>,
+    /// Answers to housekeeping.
+    pub replies: Producer<Reply>,
+    /// SIGTERM, SIGINT and SIGHUP.
+    pub signals: SignalFd,
+    /// The front's process.
+    pub front: Option<OwnedFd>,
+}
+
+/// What one sleep ended with.
+#[derive(Clone, Copy, Debug)]
+struct Wake {
+    front_ended: bool,
+    signalled: bool,
+    readable: [bool; MOST_BUSES],
+}
+
+/// Whether the loop goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Then {
+    Continue,
+    Stop,
+}
+
+impl Runtime {
+    /// Runs until told to exit, then stops every motor and returns.
+    pub fn run(mut self) {
+        self.core.start(Nanos::now(), &mut self.buses);
+        let mut leave_by = None;
+        loop {
+            let wake = self.sleep();
+            let now = Nanos::now();
+            if wake.front_ended {
+                // Before anything else of this pass: all its sessions are over.
+                self.front_ended(now);
+            }
+            self.core.step(now, &mut self.buses);
+            self.receive(&wake);
+            self.obey();
+            if wake.signalled && self.read_signal() == Then::Stop && leave_by.is_none() {
+                let now = Nanos::now();
+                self.core.shut_down(now, &mut self.buses);
+                leave_by = Some(now.after(self.core.longest_stop() + SHUTDOWN_GRACE));
+            }
+            if let Some(latest) = leave_by {
+                let now = Nanos::now();
+                if self.core.is_at_rest() || now >= latest {
+                    self.leave(now);
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Waits for a frame, the end of the front, a signal, or the core's next wakeup.
+    fn sleep(&mut self) -> Wake {
+        let mut wake = Wake { front_ended: false, signalled: false, readable: [false; MOST_BUSES] };
+        let patience = self.core.next_wakeup().since(Nanos::now());
+        let signals = self.signals.as_fd();
+        let front = self.front.as_ref().map(AsFd::as_fd);
+        // A place without descriptor waits for the signals once more, with no events: harmless.
+        let mut fds: [PollFd; MOST_BUSES + 2] =
+            std::array::from_fn(|_| PollFd::new(signals, PollFlags::empty()));
+        fds[0] = PollFd::new(signals, PollFlags::POLLIN);
+        if let Some(front) = front {
+            fds[1] = PollFd::new(front, PollFlags::POLLIN);
+        }
+        let buses = self.buses.len().min(MOST_BUSES);
+        for (bus, place) in fds[2..].iter_mut().enumerate().take(buses) {
+            if let Some(fd) = self.buses.fd(bus) {
+                *place = PollFd::new(fd, PollFlags::POLLIN);
+            }
+        }
+        let timeout = TimeSpec::from_duration(std::time::Duration::from_nanos(patience));
+        // An error here leaves no event: the pass then does what a tick does.
+        if ppoll(&mut fds[..2 + buses], Some(timeout), None).is_ok() {
+            let happened = |fd: &PollFd| fd.revents().is_some_and(|events| !events.is_empty());
+            wake.signalled = happened(&fds[0]);
+            wake.front_ended = front.is_some() && happened(&fds[1]);
+            for (readable, fd) in wake.readable.iter_mut().zip(&fds[2..2 + buses]) {
+                *readable = happened(fd);
+            }
+        }
+        wake
+    }
+
+    fn front_ended(&mut self, now: Nanos) {
+        let Some(view) = self.core.detach(Reason::FrontDead, now, &mut self.buses) else { return };
+        self.tell(Reply::Retired(Retired::View(view)));
+        if let Some(process) = self.front.take() {
+            self.tell(Reply::Retired(Retired::Process(process)));
+        }
+        self.tell(Reply::FrontGone);
+    }
+
+    fn receive(&mut self, wake: &Wake) {
+        for bus in 0..self.buses.len().min(MOST_BUSES) {
+            if !wake.readable[bus] {
+                continue;
+            }
+            for _ in 0..FRAMES_AT_A_TIME {
+                match self.buses.receive(bus) {
+                    Received::Frame(frame) => {
+                        let now = Nanos::now();
+                        self.core.received(bus, &frame, now, &mut self.buses);
+                    }
+                    Received::Other => {}
+                    Received::Nothing => break,
+                    Received::Broken(errno) => {
+                        self.core.bus_down(bus, errno, Nanos::now(), &mut self.buses);
+                        break;
+                    }
+                }
+            }
+        }
+    }
+
+    fn obey(&mut self) {
+        while let Ok(command) = self.commands.pop() {
+            let now = Nanos::now();
+            match command {
+                Command::Attach { view, pid, pidfd } => {
+                    if let Some(before) = self.core.attach(view, pid, now, &mut self.buses) {
+                        self.tell(Reply::Retired(Retired::View(before)));
+                    }
+                    if let Some(before) = self.front.replace(pidfd) {
+                        self.tell(Reply::Retired(Retired::Process(before)));
+                    }
+                    self.tell(Reply::Attached);
+                }
+                Command::Detach => self.front_ended(now),
+                Command::Estop => {
+                    let trip = self.core.estop(now, &mut self.buses);
+                    self.tell(Reply::Stopped { trip });
+                }
+                Command::Reset { trip } => {
+                    let outcome = self.core.reset(trip, now);
+                    self.tell(Reply::Reset { trip, outcome });
+                }
+                Command::BusDown { bus } => {
+                    self.core.bus_down(bus, libc::ENETDOWN, now, &mut self.buses);
+                }
+                Command::BusUp { bus } => self.core.bus_up(bus, now, &mut self.buses),
+                Command::Replace { bus, socket } => {
+                    let dead = self.buses.replace(bus, socket);
+                    self.tell(Reply::Retired(Retired::Socket(dead)));
+                    self.core.bus_up(bus, now, &mut self.buses);
+                }
+            }
+        }
+    }
+
+    /// Says something to housekeeping. Should the queue ever be full, the word is lost and its content
+    /// leaks: housekeeping is then stuck, and waiting for it is the one thing not to do.
+    fn tell(&mut self, reply: Reply) {
+        if let Err(rtrb::PushError::Full(reply)) = self.replies.push(reply) {
+            std::mem::forget(reply);
+        }
+    }
+
+    fn read_signal(&mut self) -> Then {
+        let Ok(Some(info)) = self.signals.read_signal() else { return Then::Continue };
+        let signal = i32::try_from(info.ssi_signo).ok().and_then(|number| Signal::try_from(number).ok());
+        match signal {
+            // Debug builds can be asked to panic, so that a test can see what a panic does.
+            #[cfg(debug_assertions)]
+            Some(Signal::SIGUSR1) => panic!("asked to panic by SIGUSR1"),
+            Some(Signal::SIGTERM | Signal::SIGINT) => Then::Stop,
+            _ => Then::Continue,
+        }
+    }
+
+    fn leave(&mut self, now: Nanos) {
+        let at_rest = self.core.is_at_rest();
+        self.core.end(now);
+        self.tell(Reply::Ended { at_rest });
+    }
+}

@@ -1,0 +1,482 @@
+//! Housekeeping: the hand-over socket, operator commands, interfaces that come and go, the log.
+//!
+//! Runs in the main thread with ordinary scheduling. It may be slow or stuck; the real-time thread
+//! does not notice.
+
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use config::Config;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::socket::{
+    AddressFamily, Backlog, SockFlag, SockType, UnixAddr, accept4, bind, connect, getsockopt, listen, socket,
+    sockopt::PeerCredentials,
+};
+use rtrb::{Consumer, Producer};
+use shm_proto::beats::BeatView;
+use shm_proto::handover::{Message, receive, send};
+use shm_proto::layout::{BeatLayout, Capacity, layout_hash};
+use shm_proto::verdicts::{Event, EventKind};
+use shm_proto::{Generation, TripId, VerdictView};
+
+use crate::notify::Notifier;
+use crate::queue::{Command, Reply};
+use crate::{bus, log, sys};
+
+/// How often housekeeping looks at queues and interfaces, milliseconds.
+const PASS: u8 = 50;
+/// Connections held at once: one front and a few people with `lanyard`. More wait in the backlog.
+const MOST_CONNECTIONS: usize = 32;
+/// Passes a connection may say nothing before it is closed, unless it is the front's: 10 s.
+const PATIENCE: u32 = 200;
+
+/// Binds the hand-over socket.
+///
+/// # Errors
+///
+/// When another supervisor listens there, or the path cannot be used; the text says what to do.
+pub fn listen_at(path: &Path) -> Result<OwnedFd, String> {
+    let name = path.display();
+    let explain = |error: io::Error| format!("[supervisor] socket \"{name}\": {error}");
+    if let Some(folder) = path.parent() {
+        std::fs::create_dir_all(folder).map_err(explain)?;
+    }
+    let address = UnixAddr::new(path).map_err(|error| explain(error.into()))?;
+    let new = || {
+        let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+        socket(AddressFamily::Unix, SockType::SeqPacket, flags, None).map_err(|error| explain(error.into()))
+    };
+    if path.exists() {
+        if connect(new()?.as_raw_fd(), &address).is_ok() {
+            return Err(format!(
+                "[supervisor] socket \"{name}\": another supervisor is running here; stop it first, or give \
+                 this one another socket"
+            ));
+        }
+        std::fs::remove_file(path).map_err(explain)?;
+    }
+    let listener = new()?;
+    bind(listener.as_raw_fd(), &address).map_err(|error| explain(error.into()))?;
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o660);
+    std::fs::set_permissions(path, mode).map_err(explain)?;
+    let backlog = Backlog::new(16).map_err(|error| explain(error.into()))?;
+    listen(&listener, backlog).map_err(|error| explain(error.into()))?;
+    Ok(listener)
+}
+
+/// What a connection is waiting for.
+#[derive(Debug)]
+enum Stage {
+    /// Its first message.
+    New,
+    /// "Mapped", after a beat memfd was offered.
+    Offered { beats: OwnedFd, generation: Generation },
+    /// The real-time thread's "attached".
+    Attaching,
+    /// Nothing more: it is the front.
+    Front,
+    /// The real-time thread's answer to a command.
+    Commanded,
+}
+
+#[derive(Debug)]
+struct Connection {
+    serial: u64,
+    socket: OwnedFd,
+    pid: u32,
+    stage: Stage,
+    idle: u32,
+}
+
+/// Whether a connection is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Keep {
+    Yes,
+    No,
+}
+
+/// Everything housekeeping owns.
+#[derive(Debug)]
+pub struct Service {
+    config: Config,
+    capacity: Capacity,
+    listener: OwnedFd,
+    path: PathBuf,
+    verdicts_fd: OwnedFd,
+    verdicts: VerdictView,
+    commands: Producer<Command>,
+    replies: Consumer<Reply>,
+    connections: Vec<Connection>,
+    /// Connections whose command the real-time thread has yet to answer, in order: it answers in order.
+    awaiting: VecDeque<u64>,
+    accepted: u64,
+    generation: Generation,
+    interfaces: Vec<Interface>,
+    logged: u64,
+    notifier: Notifier,
+}
+
+/// What was last seen of a bus's interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Interface {
+    number: Option<u64>,
+    up: bool,
+}
+
+/// What housekeeping is given to work with.
+#[derive(Debug)]
+pub struct Parts {
+    /// The configuration.
+    pub config: Config,
+    /// The bound hand-over socket.
+    pub listener: OwnedFd,
+    /// The verdict segment, for handing out.
+    pub verdicts_fd: OwnedFd,
+    /// The verdict segment, for reading events.
+    pub verdicts: VerdictView,
+    /// To the real-time thread.
+    pub commands: Producer<Command>,
+    /// From the real-time thread.
+    pub replies: Consumer<Reply>,
+    /// To systemd.
+    pub notifier: Notifier,
+}
+
+impl Service {
+    /// Housekeeping over these parts.
+    #[must_use]
+    pub fn new(parts: Parts) -> Self {
+        let interfaces = parts.config.buses.iter().map(|bus| look_at(&bus.interface)).collect();
+        Self {
+            capacity: parts.config.supervisor.capacity,
+            path: parts.config.supervisor.socket.clone(),
+            config: parts.config,
+            listener: parts.listener,
+            verdicts_fd: parts.verdicts_fd,
+            verdicts: parts.verdicts,
+            commands: parts.commands,
+            replies: parts.replies,
+            connections: Vec::new(),
+            awaiting: VecDeque::new(),
+            accepted: 0,
+            generation: Generation(0),
+            interfaces,
+            logged: 0,
+            notifier: parts.notifier,
+        }
+    }
+
+    /// Runs until the real-time thread has ended.
+    pub fn run(mut self) -> ExitCode {
+        loop {
+            self.wait_and_serve();
+            self.watch_interfaces();
+            self.log_events();
+            if let Some(code) = self.take_replies() {
+                self.log_events();
+                let _ = std::fs::remove_file(&self.path);
+                return code;
+            }
+        }
+    }
+
+    fn wait_and_serve(&mut self) {
+        let room = self.connections.len() < MOST_CONNECTIONS;
+        let mut fds: Vec<PollFd> =
+            self.connections.iter().map(|c| PollFd::new(c.socket.as_fd(), PollFlags::POLLIN)).collect();
+        if room {
+            fds.push(PollFd::new(self.listener.as_fd(), PollFlags::POLLIN));
+        }
+        if poll(&mut fds, PollTimeout::from(PASS)).is_err() {
+            return;
+        }
+        let ready: Vec<bool> =
+            fds.iter().map(|fd| fd.revents().is_some_and(|events| !events.is_empty())).collect();
+        let incoming = room && ready.last().copied().unwrap_or(false);
+        let present = self.connections.len();
+        for ready in ready.into_iter().take(present) {
+            // Taken out while it is served, so that the others can be looked at.
+            let mut connection = self.connections.remove(0);
+            connection.idle += 1;
+            let keep = if ready { self.serve(&mut connection) } else { patience(&connection) };
+            if keep == Keep::Yes {
+                self.connections.push(connection);
+            }
+        }
+        if incoming {
+            self.welcome();
+        }
+    }
+
+    fn welcome(&mut self) {
+        let flags = SockFlag::SOCK_CLOEXEC;
+        let Ok(raw) = accept4(self.listener.as_raw_fd(), flags) else { return };
+        let socket = sys::own(raw);
+        let pid = getsockopt(&socket, PeerCredentials).map_or(0, |peer| peer.pid());
+        let pid = u32::try_from(pid).unwrap_or(0);
+        self.accepted += 1;
+        self.connections.push(Connection { serial: self.accepted, socket, pid, stage: Stage::New, idle: 0 });
+    }
+
+    /// Takes one message and answers it.
+    fn serve(&mut self, connection: &mut Connection) -> Keep {
+        connection.idle = 0;
+        let (message, _) = match receive(connection.socket.as_fd()) {
+            Ok(Some(received)) => received,
+            Ok(None) => return self.hang_up(connection),
+            Err(error) => {
+                let _ = refuse(connection, &format!("{error}; are both programs of one version?"));
+                return self.hang_up(connection);
+            }
+        };
+        match (message, &connection.stage) {
+            (Message::Attach { layout, config }, Stage::New) => self.offer(connection, layout, config),
+            (Message::Observe { layout }, Stage::New) => self.show(connection, layout),
+            (Message::Estop, Stage::New) => self.command(connection, Command::Estop),
+            (Message::Reset { trip }, Stage::New) => self.command(connection, Command::Reset { trip }),
+            (Message::Mapped, Stage::Offered { .. }) => self.attach(connection),
+            _ => {
+                let _ = refuse(connection, "that message makes no sense at this point");
+                self.hang_up(connection)
+            }
+        }
+    }
+
+    /// A front that is no longer connected is no longer trusted, even while its process lives.
+    fn hang_up(&mut self, connection: &Connection) -> Keep {
+        if matches!(connection.stage, Stage::Front | Stage::Attaching) {
+            // Should the queue be full, the front's own beats decide.
+            let _ = self.commands.push(Command::Detach);
+        }
+        Keep::No
+    }
+
+    /// Whether a front is attached or about to be, other than through this connection.
+    fn front_is_taken(&self) -> bool {
+        let (_, pid) = self.verdicts.front();
+        pid != 0 || self.connections.iter().any(|c| matches!(c.stage, Stage::Attaching))
+    }
+
+    fn offer(&mut self, connection: &mut Connection, layout: u64, config: u64) -> Keep {
+        if layout != layout_hash() {
+            return refuse(
+                connection,
+                "the shared-memory layouts differ: front and supervisor are of different versions; install \
+                 both from one package",
+            );
+        }
+        if config != self.config.hash {
+            return refuse(
+                connection,
+                &format!(
+                    "the configuration differs from the one this supervisor started with ({}); restart the \
+                     supervisor, or start the front with the same file",
+                    self.config.path.display()
+                ),
+            );
+        }
+        let (_, front) = self.verdicts.front();
+        let attaching = self.connections.iter().any(|other| matches!(other.stage, Stage::Attaching));
+        if front != 0 || attaching {
+            return refuse(
+                connection,
+                &format!("another front is attached (process {front}); stop it first"),
+            );
+        }
+        if connection.pid == 0 {
+            return refuse(
+                connection,
+                "the process id of the front is not visible here (another namespace?)",
+            );
+        }
+        self.generation.0 += 1;
+        let words = BeatLayout::new(self.capacity).words();
+        let beats = match shm_proto::memory::create("lanyard-beats", words) {
+            Ok(beats) => beats,
+            Err(error) => return refuse(connection, &format!("no shared memory: {error}")),
+        };
+        let offer = Message::Offer { generation: self.generation, capacity: self.capacity };
+        let fds = [beats.as_fd(), self.verdicts_fd.as_fd()];
+        if send(connection.socket.as_fd(), &offer, &fds).is_err() {
+            return Keep::No;
+        }
+        connection.stage = Stage::Offered { beats, generation: self.generation };
+        Keep::Yes
+    }
+
+    fn refuse_second(&self, connection: &Connection) -> Keep {
+        let (_, pid) = self.verdicts.front();
+        refuse(connection, &format!("another front is attached (process {pid}); stop it first"))
+    }
+
+    /// The front has mapped: from now on nobody may map for writing or resize.
+    fn attach(&mut self, connection: &mut Connection) -> Keep {
+        // Two may have been offered a segment; the first to map it is the front.
+        if self.front_is_taken() {
+            return self.refuse_second(connection);
+        }
+        let Stage::Offered { beats, generation } = std::mem::replace(&mut connection.stage, Stage::Attaching)
+        else {
+            return Keep::No;
+        };
+        let view = shm_proto::memory::seal(beats.as_fd())
+            .and_then(|()| BeatView::map(beats.as_fd(), self.capacity, generation));
+        let process = sys::pidfd_open(connection.pid);
+        let (view, pidfd) = match (view, process) {
+            (Ok(view), Ok(pidfd)) => (view, pidfd),
+            (Err(error), _) | (_, Err(error)) => {
+                return refuse(connection, &format!("the hand-over failed: {error}"));
+            }
+        };
+        self.command(connection, Command::Attach { view, pid: connection.pid, pidfd })
+    }
+
+    fn show(&self, connection: &mut Connection, layout: u64) -> Keep {
+        if layout != layout_hash() {
+            return refuse(
+                connection,
+                "the shared-memory layouts differ: this program and the supervisor are of different versions",
+            );
+        }
+        let view = Message::View { capacity: self.capacity };
+        // Whatever comes of it, there is nothing more to say.
+        let _ = send(connection.socket.as_fd(), &view, &[self.verdicts_fd.as_fd()]);
+        Keep::No
+    }
+
+    fn command(&mut self, connection: &mut Connection, command: Command) -> Keep {
+        if !matches!(connection.stage, Stage::Attaching) {
+            connection.stage = Stage::Commanded;
+        }
+        if self.commands.push(command).is_err() {
+            return refuse(connection, "the real-time thread does not take commands; see `lanyard status`");
+        }
+        self.awaiting.push_back(connection.serial);
+        Keep::Yes
+    }
+
+    /// Hands the real-time thread's answers on; `Some` when it has ended.
+    fn take_replies(&mut self) -> Option<ExitCode> {
+        while let Ok(reply) = self.replies.pop() {
+            match reply {
+                Reply::Attached => self.answer(&Message::Armed),
+                Reply::Stopped { trip } => self.answer(&Message::Done { trip }),
+                Reply::Reset { trip, outcome: Ok(()) } => self.answer(&Message::Done { trip }),
+                Reply::Reset { trip, outcome: Err(why) } => {
+                    self.answer(&Message::Refused(format!("trip {trip}: {why}")));
+                }
+                Reply::FrontGone => self.connections.retain(|c| !matches!(c.stage, Stage::Front)),
+                Reply::Retired(retired) => drop(retired),
+                Reply::Ended { at_rest: true } => {
+                    log::line("every motor is proven to stand still; bye");
+                    return Some(ExitCode::SUCCESS);
+                }
+                Reply::Ended { at_rest: false } => {
+                    log::line("WARNING: not every motor was proven to stand still; stop frames were sent");
+                    return Some(ExitCode::FAILURE);
+                }
+            }
+        }
+        None
+    }
+
+    fn answer(&mut self, message: &Message) {
+        let Some(waiting) = self.awaiting.pop_front() else { return };
+        let Some(at) = self.connections.iter().position(|c| c.serial == waiting) else { return };
+        let connection = &mut self.connections[at];
+        let sent = send(connection.socket.as_fd(), message, &[]);
+        match (&connection.stage, sent) {
+            (Stage::Attaching, Ok(())) => connection.stage = Stage::Front,
+            _ => {
+                self.connections.remove(at);
+            }
+        }
+    }
+
+    /// Tells the real-time thread of interfaces that went down, came up, or were replaced.
+    fn watch_interfaces(&mut self) {
+        for bus in 0..self.interfaces.len() {
+            let name = &self.config.buses[bus].interface;
+            let (before, seen) = (self.interfaces[bus], look_at(name));
+            // A bus the real-time thread has found broken is reported up again once it is.
+            let believed_down = self.verdicts.bus(bus).is_some_and(|verdict| verdict.up == 0);
+            if before == seen && !(believed_down && seen.up) {
+                continue;
+            }
+            self.interfaces[bus] = seen;
+            let command = if !seen.up {
+                Command::BusDown { bus }
+            } else if seen.number != before.number {
+                match bus::open(&self.config, bus) {
+                    Ok(socket) => Command::Replace { bus, socket },
+                    Err(problem) => {
+                        log::line(&problem);
+                        self.interfaces[bus] = Interface { number: None, up: false };
+                        continue;
+                    }
+                }
+            } else {
+                Command::BusUp { bus }
+            };
+            if self.commands.push(command).is_err() {
+                self.interfaces[bus] = before;
+            }
+        }
+    }
+
+    fn log_events(&mut self) {
+        let newest = self.verdicts.event_count();
+        let view = &self.verdicts;
+        for (number, event) in view.events() {
+            if number > self.logged {
+                log::line(&describe(view, &event));
+                if event.kind == EventKind::Armed {
+                    self.notifier.say("READY=1");
+                }
+            }
+        }
+        self.logged = newest;
+    }
+}
+
+fn look_at(interface: &str) -> Interface {
+    Interface { number: bus::interface_number(interface), up: bus::is_up(interface) }
+}
+
+fn patience(connection: &Connection) -> Keep {
+    match connection.stage {
+        Stage::Front => Keep::Yes,
+        _ if connection.idle > PATIENCE => Keep::No,
+        _ => Keep::Yes,
+    }
+}
+
+fn refuse(connection: &Connection, why: &str) -> Keep {
+    log::line(&format!("refused process {}: {why}", connection.pid));
+    let _ = send(connection.socket.as_fd(), &Message::Refused(why.to_owned()), &[]);
+    Keep::No
+}
+
+/// One line about an event.
+fn describe(view: &VerdictView, event: &Event) -> String {
+    let names: Vec<String> = event.motors.iter().map(|motor| view.motor_name(motor)).collect();
+    let motors = if names.is_empty() { "no motor".to_owned() } else { names.join(", ") };
+    let reason = event.reason.map_or("", |reason| reason.name());
+    match event.kind {
+        EventKind::Trip => {
+            let session = if event.session.0 == 0 { String::new() } else { format!(" {}", event.session) };
+            format!("trip {}: {reason}{session}: stopped {motors}", event.trip)
+        }
+        EventKind::Reset => format!("trip {} reset by operator: {motors}", event.trip),
+        EventKind::FrontAttached => {
+            let (generation, pid) = view.front();
+            format!("front attached: process {pid}, generation {}", generation.0)
+        }
+        EventKind::Armed => "armed".to_owned(),
+        kind if event.trip == TripId::NONE => format!("{}: {motors}", kind.name()),
+        kind => format!("{}: {motors} (trip {}, {reason})", kind.name(), event.trip),
+    }
+}

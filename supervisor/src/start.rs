@@ -1,0 +1,173 @@
+//! The order of starting: everything that can fail first, everything that moves time after, arming last.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use config::{Config, LONGEST_WINDOW, SHORTEST_WINDOW};
+use nix::sched::{CpuSet, sched_setaffinity};
+use nix::sys::mman::{MlockAllFlags, mlockall};
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::unistd::Pid;
+use shm_proto::verdicts::{Degraded, Identity};
+use shm_proto::{Nanos, VerdictSegment, VerdictView, Window};
+
+use crate::bus::Buses;
+use crate::core::{Core, Motor, Periodic, Settings};
+use crate::notify::Notifier;
+use crate::queue::DEPTH;
+use crate::runtime::Runtime;
+use crate::service::{Parts, Service, listen_at};
+use crate::{last_words, log, sys};
+
+/// Stack of the real-time thread: four times what is pre-faulted, small enough to be locked as a whole.
+const STACK: usize = 256 * 1024;
+
+fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// Starts, watches, and returns when told to exit and every motor was told to stop.
+///
+/// # Errors
+///
+/// With everything that keeps the supervisor from arming; nothing is half-armed.
+pub fn run(config: Config) -> Result<ExitCode, Vec<String>> {
+    let one = |problem: String| vec![problem];
+    let path = config.path.display().to_string();
+    let named = |problems: Vec<String>| {
+        problems.into_iter().map(|problem| format!("{path}: {problem}")).collect::<Vec<_>>()
+    };
+    let buses = Buses::open(&config).map_err(named)?;
+    let listener = listen_at(&config.supervisor.socket).map_err(one).map_err(named)?;
+    let signals = take_signals().map_err(|error| vec![format!("signals: {error}")])?;
+
+    let names: Vec<&str> = config.motors.iter().map(|motor| motor.name.as_str()).collect();
+    let bus_names: Vec<&str> = config.buses.iter().map(|bus| bus.name.as_str()).collect();
+    let identity = Identity {
+        config_hash: config.hash,
+        pid: std::process::id(),
+        started: Nanos::now(),
+        policy: config.supervisor.reset,
+    };
+    let capacity = config.supervisor.capacity;
+    let shared = |error: std::io::Error| vec![format!("shared memory: {error}")];
+    let (verdicts, verdicts_fd) =
+        VerdictSegment::create(capacity, &identity, &names, &bus_names).map_err(shared)?;
+    let view = VerdictView::map(std::os::fd::AsFd::as_fd(&verdicts_fd), capacity).map_err(shared)?;
+
+    last_words::prepare(&config).map_err(named)?;
+    let mut degraded = lock_memory();
+    let core = build_core(&config, &buses, verdicts);
+    let (command_sender, commands) = rtrb::RingBuffer::new(DEPTH);
+    let (replies, reply_receiver) = rtrb::RingBuffer::new(DEPTH);
+    let runtime = Runtime { core, buses, commands, replies, signals, front: None };
+    let (cpu, priority) = (config.supervisor.cpu, config.supervisor.priority);
+
+    std::thread::Builder::new()
+        .name("lanyard-rt".to_owned())
+        .stack_size(STACK)
+        .spawn(move || {
+            degraded |= become_real_time(cpu, priority);
+            runtime.core.degraded(degraded);
+            sys::prefault_stack();
+            runtime.run();
+        })
+        .map_err(|error| vec![format!("cannot start the real-time thread: {error}")])?;
+
+    let notifier = Notifier::from_environment();
+    let parts = Parts {
+        config,
+        listener,
+        verdicts_fd,
+        verdicts: view,
+        commands: command_sender,
+        replies: reply_receiver,
+        notifier,
+    };
+    Ok(Service::new(parts).run())
+}
+
+fn build_core(config: &Config, buses: &Buses, verdicts: VerdictSegment) -> Core {
+    let supervisor = &config.supervisor;
+    let settings = Settings {
+        front_window: Window(nanos(supervisor.front_window)),
+        windows: (Window(nanos(SHORTEST_WINDOW)), Window(nanos(LONGEST_WINDOW))),
+        stop_repeat: nanos(supervisor.stop_repeat),
+        tick: nanos(supervisor.tick),
+        policy: supervisor.reset,
+    };
+    let motors = config
+        .motors
+        .iter()
+        .map(|motor| Motor::new(motor.bus, motor.drive.clone(), nanos(motor.stage_timeout)))
+        .collect();
+    Core::new(settings, motors, buses.len(), heartbeats(config), verdicts, supervisor.capacity.sessions())
+}
+
+/// One heartbeat per bus and frame, as often as its most impatient drive needs.
+fn heartbeats(config: &Config) -> Vec<Periodic> {
+    let mut all: Vec<Periodic> = Vec::new();
+    for motor in &config.motors {
+        let Some(heartbeat) = &motor.drive.heartbeat else { continue };
+        // Four within the drive's window: it may lose two and still hear one in time.
+        let period = nanos(heartbeat.window) / 4;
+        match all.iter_mut().find(|known| known.bus == motor.bus && known.frame == heartbeat.frame) {
+            Some(known) => known.period = known.period.min(period),
+            None => {
+                let frame = heartbeat.frame;
+                all.push(Periodic { bus: motor.bus, frame, period, due: Nanos::ZERO });
+            }
+        }
+    }
+    all
+}
+
+/// Takes the signals out of their usual way: the real-time thread reads them from a descriptor.
+fn take_signals() -> nix::Result<SignalFd> {
+    let mut set = SigSet::empty();
+    for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {
+        set.add(signal);
+    }
+    if cfg!(debug_assertions) {
+        set.add(Signal::SIGUSR1);
+    }
+    set.thread_block()?;
+    SignalFd::with_flags(&set, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)
+}
+
+fn lock_memory() -> u64 {
+    match mlockall(MlockAllFlags::MCL_CURRENT | MlockAllFlags::MCL_FUTURE) {
+        Ok(()) => 0,
+        Err(error) => {
+            log::line(&format!(
+                "WARNING: degraded: memory cannot be locked ({error}); page faults may delay a stop. Give \
+                 the service LimitMEMLOCK=infinity"
+            ));
+            Degraded::Memory.number()
+        }
+    }
+}
+
+/// Makes the calling thread the real-time one; what the system refuses is said and flagged.
+fn become_real_time(cpu: Option<usize>, priority: u8) -> u64 {
+    let mut degraded = 0;
+    if let Some(cpu) = cpu {
+        let mut set = CpuSet::new();
+        if let Err(error) = set.set(cpu).and_then(|()| sched_setaffinity(Pid::from_raw(0), &set)) {
+            log::line(&format!(
+                "WARNING: degraded: cannot pin to cpu {cpu} ({error}); other work may delay a stop. Choose a \
+                 CPU this machine has in [supervisor] cpu"
+            ));
+            degraded |= Degraded::Affinity.number();
+        }
+    }
+    if let Err(error) = sys::set_fifo(priority) {
+        log::line(&format!(
+            "WARNING: degraded: no SCHED_FIFO ({error}); any busy program may delay a stop. Run as root, \
+             or give the service CPUSchedulingPolicy=fifo or LimitRTPRIO={priority}"
+        ));
+        degraded |= Degraded::Scheduling.number();
+    }
+    degraded
+}

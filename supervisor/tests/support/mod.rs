@@ -1,0 +1,254 @@
+//! A core with a front beside it in one process: real segments, a recording wire, a clock that the
+//! test moves. Nothing here sleeps.
+
+use std::collections::VecDeque;
+use std::os::fd::AsFd;
+use std::path::Path;
+use std::sync::Arc;
+
+use config::Config;
+use drivers::{ArbitrationId, Frame};
+use shm_proto::layout::BeatLayout;
+use shm_proto::verdicts::{Event, EventKind, Identity, ResetPolicy};
+use shm_proto::{
+    BeatSegment, BeatView, BeatWriter, Capacity, Generation, MotorIndex, Nanos, Owner, SessionId, SlotIndex,
+    VerdictSegment, VerdictView, Window,
+};
+use supervisor::core::{Core, Motor, SendError, Settings, Wire};
+
+/// One millisecond.
+pub const MS: u64 = 1_000_000;
+/// The window tests use.
+pub const WINDOW: Window = Window::from_millis(200);
+/// The tick tests use.
+pub const TICK: u64 = 5 * MS;
+
+/// Keeps what was sent, and fails as told.
+#[derive(Debug, Default)]
+pub struct Recorder {
+    /// Frames that were taken, with their bus.
+    pub sent: Vec<(usize, Frame)>,
+    /// What the next sends on a bus answer.
+    pub failures: Vec<(usize, VecDeque<SendError>)>,
+}
+
+impl Wire for Recorder {
+    fn send(&mut self, bus: usize, frame: &Frame) -> Result<(), SendError> {
+        if let Some((_, failures)) = self.failures.iter_mut().find(|(failing, _)| *failing == bus)
+            && let Some(error) = failures.pop_front()
+        {
+            return Err(error);
+        }
+        self.sent.push((bus, *frame));
+        Ok(())
+    }
+}
+
+/// A supervisor's core and a front.
+#[derive(Debug)]
+pub struct Bench {
+    /// The core under test.
+    pub core: Core,
+    /// What it sent.
+    pub wire: Recorder,
+    /// What it published.
+    pub view: VerdictView,
+    /// The front's segment.
+    pub beats: Arc<BeatSegment>,
+    /// The front's own beats.
+    pub front: BeatWriter,
+    /// The present moment.
+    pub now: Nanos,
+    front_beats: bool,
+}
+
+/// Two ODrives on bus 0 (nodes 3 and 4), one on bus 1 (node 3); `a` and `b` are released at standstill,
+/// `c` is held.
+const ROBOT: &str = r#"
+[[bus]]
+name = "can0"
+[[bus]]
+name = "can1"
+[[motor]]
+name = "a"
+bus = "can0"
+driver = "odrive"
+node = 3
+firmware = "0.6"
+after_stop = "release"
+max_rpm = 300
+[[motor]]
+name = "b"
+bus = "can0"
+driver = "odrive"
+node = 4
+firmware = "0.6"
+after_stop = "release"
+max_rpm = 300
+[[motor]]
+name = "c"
+bus = "can1"
+driver = "odrive"
+node = 3
+firmware = "0.6"
+after_stop = "hold"
+max_rpm = 300
+"#;
+
+/// Motors of [`ROBOT`].
+pub const A: MotorIndex = MotorIndex(0);
+/// The second motor.
+pub const B: MotorIndex = MotorIndex(1);
+/// The motor on the other bus.
+pub const C: MotorIndex = MotorIndex(2);
+
+impl Bench {
+    /// A core that has started, proven all motors at rest, and has a front attached.
+    pub fn new(policy: ResetPolicy) -> Self {
+        let mut bench = Self::cold(policy);
+        bench.core.start(bench.now, &mut bench.wire);
+        bench.rest_all();
+        bench.run(40 * TICK);
+        bench.wire.sent.clear();
+        bench
+    }
+
+    /// A core that has not started.
+    pub fn cold(policy: ResetPolicy) -> Self {
+        let config = Config::parse(Path::new("test.toml"), ROBOT).expect("the test robot is valid");
+        let capacity = Capacity::new(8, 8).expect("in range");
+        let identity = Identity { config_hash: 1, pid: 1, started: Nanos(1), policy };
+        let (verdicts, fd) = VerdictSegment::create(capacity, &identity, &["a", "b", "c"], &["can0", "can1"])
+            .expect("a memfd");
+        let view = VerdictView::map(fd.as_fd(), capacity).expect("a mapping");
+        let settings = Settings {
+            front_window: Window::from_millis(100),
+            windows: (Window::from_millis(30), Window::from_millis(60_000)),
+            stop_repeat: 20 * MS,
+            tick: TICK,
+            policy,
+        };
+        let motors =
+            config.motors.iter().map(|motor| Motor::new(motor.bus, motor.drive.clone(), 100 * MS)).collect();
+        let mut core = Core::new(settings, motors, 2, Vec::new(), verdicts, capacity.sessions());
+        let mut wire = Recorder::default();
+        let now = Nanos::now();
+        let (beats, beat_view) = segment(capacity, Generation(1));
+        core.attach(beat_view, 42, now, &mut wire);
+        let front = beats.front_writer();
+        let mut bench = Self { core, wire, view, beats, front, now, front_beats: true };
+        bench.front.open_at(SessionId(7), Window::from_millis(100), now);
+        bench
+    }
+
+    /// Opens a session in a slot, beating at the present moment.
+    pub fn open(&mut self, slot: u16) -> BeatWriter {
+        let mut writer = self.beats.writer(SlotIndex(slot)).expect("the slot exists");
+        writer.open_at(SessionId(u128::from(slot) + 1), WINDOW, self.now);
+        writer
+    }
+
+    /// Beats at the bench's present moment.
+    pub fn beat(&mut self, writer: &mut BeatWriter) {
+        writer.beat_at(self.now);
+    }
+
+    /// The front notes the session as the motor's last user.
+    pub fn take(&mut self, writer: &BeatWriter, motor: MotorIndex) -> Owner {
+        self.beats.take_motor(motor, writer.owner());
+        writer.owner()
+    }
+
+    /// Opens a session and waits until it holds the motors.
+    pub fn drive(&mut self, slot: u16, motors: &[MotorIndex]) -> BeatWriter {
+        let writer = self.open(slot);
+        for motor in motors {
+            self.take(&writer, *motor);
+        }
+        self.run(2 * TICK);
+        for motor in motors {
+            assert_eq!(self.view.granted(*motor), Some(writer.owner()), "motor {motor:?} is granted");
+        }
+        writer
+    }
+
+    /// The front falls silent, or beats again.
+    pub fn front_beats(&mut self, beats: bool) {
+        self.front_beats = beats;
+    }
+
+    /// Moves time on, tick by tick, waking the core whenever it asked to be woken.
+    pub fn run(&mut self, nanos: u64) {
+        let end = self.now.after(nanos);
+        while self.now < end {
+            let next = self.core.next_wakeup().max(self.now.after(1)).min(end);
+            self.now = next;
+            if self.front_beats {
+                self.front.beat_at(self.now);
+            }
+            self.core.step(self.now, &mut self.wire);
+        }
+    }
+
+    /// An ODrive's heartbeat and encoder frame.
+    pub fn odrive_says(&mut self, motor: MotorIndex, axis_state: u8, velocity: f32) {
+        let (bus, node) = place(motor);
+        let heartbeat = [0, 0, 0, 0, axis_state, 0, 0, 0];
+        let mut encoder = [0; 8];
+        encoder[4..].copy_from_slice(&velocity.to_le_bytes());
+        for (command, payload) in [(1, heartbeat), (9, encoder)] {
+            let frame = Frame::classic(ArbitrationId::standard(node << 5 | command), &payload);
+            self.core.received(bus, &frame, self.now, &mut self.wire);
+        }
+    }
+
+    /// Every motor says that it is idle and still, often enough for any proof.
+    pub fn rest_all(&mut self) {
+        for motor in [A, B, C] {
+            self.rest(motor);
+        }
+    }
+
+    /// One motor says that it is idle and still, often enough for every stage.
+    pub fn rest(&mut self, motor: MotorIndex) {
+        for _ in 0..12 {
+            self.odrive_says(motor, 1, 0.0);
+        }
+    }
+
+    /// Frames sent to one motor.
+    pub fn sent_to(&self, motor: MotorIndex) -> Vec<String> {
+        let (bus, node) = place(motor);
+        let ids = (node << 5)..(node << 5) + 32;
+        self.wire
+            .sent
+            .iter()
+            .filter(|(sent_on, frame)| {
+                *sent_on == bus && matches!(frame.id(), ArbitrationId::Standard(id) if ids.contains(&id))
+            })
+            .map(|(_, frame)| frame.to_string())
+            .collect()
+    }
+
+    /// Events of a kind, oldest first.
+    pub fn events(&self, kind: EventKind) -> Vec<Event> {
+        self.view.events().map(|(_, event)| event).filter(|event| event.kind == kind).collect()
+    }
+}
+
+fn place(motor: MotorIndex) -> (usize, u16) {
+    match motor.0 {
+        0 => (0, 3),
+        1 => (0, 4),
+        _ => (1, 3),
+    }
+}
+
+/// Both sides of a fresh beat segment.
+pub fn segment(capacity: Capacity, generation: Generation) -> (Arc<BeatSegment>, BeatView) {
+    let fd = shm_proto::memory::create("test-beats", BeatLayout::new(capacity).words()).expect("a memfd");
+    let beats = BeatSegment::map(fd.as_fd(), capacity, generation).expect("a mapping");
+    shm_proto::memory::seal(fd.as_fd()).expect("seals");
+    let view = BeatView::map(fd.as_fd(), capacity, generation).expect("a mapping");
+    (beats, view)
+}
