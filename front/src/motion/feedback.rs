@@ -1,0 +1,202 @@
+//! What one drive said last: the newest value of every field with its moment.
+
+use std::fmt::Write as _;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use drivers::{Fault, Observation, Power, Refusal, Revolutions, RevolutionsPerSecond};
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+/// A drive heard within this time counts as heard now. Drives report every 10 to 100 ms; five of the
+/// slowest reports may be lost.
+pub const FRESH: Duration = Duration::from_millis(500);
+
+/// A value with its moment.
+#[derive(Clone, Copy, Debug)]
+pub struct Stamped<T> {
+    /// The value.
+    pub value: T,
+    /// When it arrived.
+    pub at: Instant,
+    /// Which observation it came with, counted from 1.
+    pub turn: u64,
+}
+
+impl<T> Stamped<T> {
+    /// Whether it arrived within [`FRESH`].
+    pub fn fresh(&self) -> bool {
+        self.at.elapsed() <= FRESH
+    }
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Seen {
+    turn: u64,
+    heard: Option<Instant>,
+    power: Option<Stamped<Power>>,
+    state: Option<Stamped<u16>>,
+    velocity: Option<Stamped<RevolutionsPerSecond>>,
+    position: Option<Stamped<Revolutions>>,
+    fault: Option<Stamped<Option<Fault>>>,
+    answer: Option<Stamped<u32>>,
+    refused: Option<Stamped<Refusal>>,
+}
+
+/// Newest feedback of one drive. Its lock is held for some copies and never across a wait.
+pub struct Feedback {
+    seen: Mutex<Seen>,
+    news: watch::Sender<u64>,
+}
+
+impl Feedback {
+    /// Nothing heard yet.
+    pub fn new() -> Self {
+        Self { seen: Mutex::default(), news: watch::Sender::new(0) }
+    }
+
+    fn seen(&self) -> MutexGuard<'_, Seen> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes in one observation and wakes who waits for news.
+    pub fn take_in(&self, observation: &Observation) {
+        let turn = {
+            let mut seen = self.seen();
+            let at = Instant::now();
+            seen.turn += 1;
+            seen.heard = Some(at);
+            let turn = seen.turn;
+            let Observation { power, state, velocity, position, fault, answer, refused } = *observation;
+            put(&mut seen.power, power, at, turn);
+            put(&mut seen.state, state, at, turn);
+            put(&mut seen.velocity, velocity, at, turn);
+            put(&mut seen.position, position, at, turn);
+            put(&mut seen.fault, fault, at, turn);
+            put(&mut seen.answer, answer, at, turn);
+            put(&mut seen.refused, refused, at, turn);
+            turn
+        };
+        self.news.send_replace(turn);
+    }
+
+    /// Number of the newest observation.
+    pub fn turn(&self) -> u64 {
+        self.seen().turn
+    }
+
+    /// Tells the number of every new observation, beginning with the next one.
+    pub fn news(&self) -> watch::Receiver<u64> {
+        self.news.subscribe()
+    }
+
+    /// The newest values of all observations after that one.
+    pub fn since(&self, turn: u64) -> Observation {
+        let seen = *self.seen();
+        Observation {
+            power: newer(seen.power, turn),
+            state: newer(seen.state, turn),
+            velocity: newer(seen.velocity, turn),
+            position: newer(seen.position, turn),
+            fault: newer(seen.fault, turn),
+            answer: newer(seen.answer, turn),
+            refused: newer(seen.refused, turn),
+        }
+    }
+
+    /// The newest word on the power stage.
+    pub fn power(&self) -> Option<Stamped<Power>> {
+        self.seen().power
+    }
+
+    /// The newest speed.
+    pub fn velocity(&self) -> Option<Stamped<RevolutionsPerSecond>> {
+        self.seen().velocity
+    }
+
+    /// The newest position.
+    pub fn position(&self) -> Option<Stamped<Revolutions>> {
+        self.seen().position
+    }
+
+    /// Whether the drive was heard within [`FRESH`].
+    pub fn fresh(&self) -> bool {
+        self.seen().heard.is_some_and(|at| at.elapsed() <= FRESH)
+    }
+
+    /// What was heard last, for messages.
+    pub fn describe(&self) -> String {
+        let seen = *self.seen();
+        let Some(heard) = seen.heard else {
+            return "nothing was ever heard from this drive: check its supply, its cabling, its node \
+                    number and that it reports by itself"
+                .to_owned();
+        };
+        let mut text = format!("heard {} ms ago", heard.elapsed().as_millis());
+        // Writing to a string cannot fail.
+        if let Some(power) = seen.power {
+            let _ = write!(text, ", power {}", power_name(power.value));
+        }
+        if let Some(state) = seen.state {
+            let _ = write!(text, ", state {:#06x}", state.value);
+        }
+        if let Some(Stamped { value: Some(fault), .. }) = seen.fault {
+            let _ = write!(text, ", fault {:#x}", fault.0);
+        }
+        text
+    }
+}
+
+fn put<T>(place: &mut Option<Stamped<T>>, value: Option<T>, at: Instant, turn: u64) {
+    if let Some(value) = value {
+        *place = Some(Stamped { value, at, turn });
+    }
+}
+
+fn newer<T>(stamped: Option<Stamped<T>>, turn: u64) -> Option<T> {
+    stamped.filter(|stamped| stamped.turn > turn).map(|stamped| stamped.value)
+}
+
+/// The name of a power state in messages.
+pub const fn power_name(power: Power) -> &'static str {
+    match power {
+        Power::Off => "off",
+        Power::Transition => "in transition",
+        Power::On => "on",
+        Power::QuickStop => "in quick stop",
+        Power::Fault => "off with a fault",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Feedback, Observation, Power, Revolutions};
+
+    #[test]
+    fn only_what_came_later_counts() {
+        let feedback = Feedback::new();
+        feedback.take_in(&Observation { power: Some(Power::On), ..Observation::default() });
+        let turn = feedback.turn();
+        assert_eq!(feedback.since(turn), Observation::default());
+        feedback.take_in(&Observation { position: Some(Revolutions(2.0)), ..Observation::default() });
+        let seen = feedback.since(turn);
+        assert_eq!(seen.power, None, "that was said before");
+        assert_eq!(seen.position, Some(Revolutions(2.0)));
+        assert_eq!(feedback.power().map(|power| power.value), Some(Power::On));
+        assert!(feedback.fresh());
+    }
+
+    #[test]
+    fn silence_is_explained() {
+        let feedback = Feedback::new();
+        assert!(feedback.describe().contains("nothing was ever heard"));
+        feedback.take_in(&Observation {
+            power: Some(Power::Fault),
+            state: Some(8),
+            fault: Some(Some(drivers::Fault(0x40))),
+            ..Observation::default()
+        });
+        let text = feedback.describe();
+        assert!(text.contains("power off with a fault, state 0x0008, fault 0x40"), "{text}");
+    }
+}

@@ -1,0 +1,317 @@
+//! Motion over CAN: the only code of the front that sends frames to motors.
+//!
+//! A command passes in this order, and no frame goes out before the end of it: the session lives, the
+//! motor's owner word is taken, the supervisor's grant is seen, the drive is enabled if it does not say
+//! that it is, every motor of the command is that far. Then the set-point is sent, and sent again every
+//! refresh for the drive's own watchdog; the grant is looked at before and after every frame.
+//!
+//! | file | its one idea |
+//! |---|---|
+//! | [`actor`] | the one task that moves a motor |
+//! | [`desk`] | how commands and stops reach it: the newest counts, nothing queues up |
+//! | [`grant`] | whether a session may move a motor, and if not, why |
+//! | [`group`] | motors of one command start and fail together |
+//! | [`enable`] | how the steps of an enable programme end |
+//! | [`travel`] | how fast to turn to come to rest at a distance |
+//! | [`feedback`] | what a drive said last |
+//! | [`bus`], [`interface`], [`wire`] | CAN sockets |
+
+mod actor;
+mod bus;
+mod desk;
+mod enable;
+mod error;
+mod feedback;
+mod grant;
+mod group;
+mod interface;
+#[cfg(test)]
+mod tests;
+mod travel;
+mod wire;
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use config::Config;
+use drivers::{Power, Revolutions, RevolutionsPerSecond, VelocityError};
+use shm_proto::MotorIndex;
+use tokio::sync::oneshot;
+
+use crate::sessions::Hold;
+use actor::{Actor, Times};
+use bus::{Bus, Listener};
+use desk::{Aim, Answer, Desk, Job};
+pub use error::{MotionError, MotionStartError};
+use feedback::Feedback;
+use grant::Permit;
+use group::Group;
+use travel::Leg;
+use wire::Wire;
+
+/// A motor and the speed it is to turn at.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Target {
+    /// The motor.
+    pub motor: MotorIndex,
+    /// Its speed; positive is the robot's direction, as the configuration has it.
+    pub speed: RevolutionsPerSecond,
+}
+
+/// A motor and how far it is to turn.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Travel {
+    /// The motor.
+    pub motor: MotorIndex,
+    /// Its speed on the way; the direction is the sign of speed times revolutions.
+    pub speed: RevolutionsPerSecond,
+    /// How far.
+    pub revolutions: f64,
+}
+
+/// What is known of a motor, in the robot's direction.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Reading {
+    /// Measured speed.
+    pub velocity: Option<RevolutionsPerSecond>,
+    /// Measured position.
+    pub position: Option<Revolutions>,
+    /// The drive's word on its power stage.
+    pub power: Option<Power>,
+    /// The set-point that is being sent; `None` when nothing is.
+    pub commanded: Option<RevolutionsPerSecond>,
+    /// Whether the drive was heard within half a second.
+    pub fresh: bool,
+}
+
+/// What the tasks around one motor share.
+struct Station {
+    desk: Desk,
+    feedback: Feedback,
+    /// The set-point as bits, drive's direction; NaN: none.
+    commanded: AtomicU32,
+}
+
+impl Station {
+    fn new() -> Arc<Self> {
+        let commanded = AtomicU32::new(f32::NAN.to_bits());
+        Arc::new(Self { desk: Desk::new(), feedback: Feedback::new(), commanded })
+    }
+
+    fn set_commanded(&self, speed: Option<RevolutionsPerSecond>) {
+        let bits = speed.map_or(f32::NAN, |speed| speed.0).to_bits();
+        self.commanded.store(bits, Ordering::Relaxed);
+    }
+
+    fn commanded(&self) -> Option<RevolutionsPerSecond> {
+        let speed = f32::from_bits(self.commanded.load(Ordering::Relaxed));
+        (!speed.is_nan()).then_some(RevolutionsPerSecond(speed))
+    }
+}
+
+/// Moves the configured motors.
+pub struct Motion {
+    config: Arc<Config>,
+    stations: Vec<Arc<Station>>,
+}
+
+impl Motion {
+    /// Opens every bus and starts a task per bus and per motor.
+    ///
+    /// # Errors
+    ///
+    /// When an interface is missing, down or not what the configuration says.
+    ///
+    /// # Panics
+    ///
+    /// Outside a tokio runtime.
+    pub fn start(config: Arc<Config>) -> Result<Arc<Self>, MotionStartError> {
+        let stations = stations(&config);
+        let mut wires: Vec<Arc<dyn Wire>> = Vec::new();
+        for (index, settings) in config.buses.iter().enumerate() {
+            let motors = config.motors.iter().zip(&stations).filter(|(motor, _)| motor.bus == index);
+            let listeners = motors
+                .map(|(motor, station)| Listener { drive: motor.drive.clone(), station: Arc::clone(station) })
+                .collect();
+            wires.push(Bus::open(settings, listeners)?);
+        }
+        Ok(Self::over(config, stations, &wires))
+    }
+
+    /// Starts a task per motor over one wire per bus.
+    fn over(config: Arc<Config>, stations: Vec<Arc<Station>>, wires: &[Arc<dyn Wire>]) -> Arc<Self> {
+        let times = Times {
+            refresh: config.front.refresh,
+            grant: config.front.grant_timeout,
+            enable: config.front.enable_timeout,
+        };
+        for (motor, station) in config.motors.iter().zip(&stations) {
+            let (Some(wire), Some(bus)) = (wires.get(motor.bus), config.buses.get(motor.bus)) else {
+                continue;
+            };
+            let actor = Actor::new(Arc::clone(station), Arc::clone(wire), motor, &bus.name, times);
+            tokio::spawn(actor.run());
+        }
+        Arc::new(Self { config, stations })
+    }
+
+    /// Makes motors turn until told otherwise. Returns when every set-point is on its way; from then on
+    /// they are kept up until a newer command, a stop, or the end of the grant.
+    ///
+    /// # Errors
+    ///
+    /// When any of the motors cannot; then none of them goes on with this command.
+    pub async fn turn(&self, hold: &Hold, targets: &[Target]) -> Result<(), MotionError> {
+        self.admit(hold)?;
+        let aims = targets.iter().map(|target| {
+            let speed = self.checked_speed(target.motor, target.speed)?;
+            Ok((target.motor, Aim::Turn(speed)))
+        });
+        let aims: Vec<_> = aims.collect::<Result<_, MotionError>>()?;
+        self.carry_out(hold, aims).await
+    }
+
+    /// Turns motors by a distance. Returns when every one of them has arrived.
+    ///
+    /// # Errors
+    ///
+    /// When any of the motors cannot; then none of them goes on with this command.
+    pub async fn travel(&self, hold: &Hold, legs: &[Travel]) -> Result<(), MotionError> {
+        self.admit(hold)?;
+        let aims = legs.iter().map(|leg| {
+            let speed = self.checked_speed(leg.motor, leg.speed)?;
+            if !leg.revolutions.is_finite() {
+                return Err(self.unfit(leg.motor, "the distance is not a finite number"));
+            }
+            if speed.0 == 0.0 && leg.revolutions != 0.0 {
+                return Err(self.unfit(leg.motor, "at speed 0 no distance is ever done; give a speed"));
+            }
+            Ok((leg.motor, Aim::Travel(Leg::new(speed, leg.revolutions))))
+        });
+        let aims: Vec<_> = aims.collect::<Result<_, MotionError>>()?;
+        self.carry_out(hold, aims).await
+    }
+
+    /// Stops motors: whatever they are doing or waiting for ends, and the controlled stop goes out, with
+    /// or without a session. Returns when it has gone out.
+    ///
+    /// # Errors
+    ///
+    /// When it did not get onto a bus within half a second.
+    pub async fn stop(&self, motors: &[MotorIndex]) -> Result<(), MotionError> {
+        let asked: Vec<_> = motors
+            .iter()
+            .filter_map(|motor| self.stations.get(usize::from(motor.0)))
+            .map(|station| (station, station.desk.ask_stop()))
+            .collect();
+        let mut answer = Ok(());
+        for (station, number) in asked {
+            let stopped = station.desk.stopped(number).await;
+            answer = answer.and(stopped);
+        }
+        answer
+    }
+
+    /// What is known of a motor.
+    #[must_use]
+    pub fn reading(&self, motor: MotorIndex) -> Reading {
+        let place = usize::from(motor.0);
+        let (Some(station), Some(settings)) = (self.stations.get(place), self.config.motors.get(place))
+        else {
+            return Reading::default();
+        };
+        let oriented = |speed: RevolutionsPerSecond| orient(settings, speed);
+        let feedback = &station.feedback;
+        Reading {
+            velocity: feedback.velocity().map(|velocity| oriented(velocity.value)),
+            position: feedback
+                .position()
+                .map(|position| Revolutions(position.value.0 * settings.direction.sign())),
+            power: feedback.power().map(|power| power.value),
+            commanded: station.commanded().map(oriented),
+            fresh: feedback.fresh(),
+        }
+    }
+
+    /// The speed in the drive's direction, if it may be commanded.
+    fn checked_speed(
+        &self,
+        motor: MotorIndex,
+        speed: RevolutionsPerSecond,
+    ) -> Result<RevolutionsPerSecond, MotionError> {
+        let Some(settings) = self.config.motors.get(usize::from(motor.0)) else {
+            return Err(self.unfit(motor, "no such motor is configured"));
+        };
+        let speed = orient(settings, speed);
+        let refused = |error: VelocityError| MotionError::Speed { motor: settings.name.clone(), error };
+        settings.drive.velocity(speed).map(|_| speed).map_err(refused)
+    }
+
+    fn unfit(&self, motor: MotorIndex, what: &str) -> MotionError {
+        let name = self.config.motors.get(usize::from(motor.0)).map(|settings| settings.name.clone());
+        MotionError::Drive {
+            motor: name.unwrap_or_else(|| format!("number {}", motor.0)),
+            what: what.to_owned(),
+        }
+    }
+
+    /// A session that is over touches nothing, not even what another one has set moving.
+    fn admit(&self, hold: &Hold) -> Result<(), MotionError> {
+        grant::alive(&hold.attachment, hold.owner, self.patience())
+    }
+
+    async fn carry_out(&self, hold: &Hold, aims: Vec<(MotorIndex, Aim)>) -> Result<(), MotionError> {
+        let patience = self.patience();
+        let mut seen = HashSet::new();
+        if let Some((motor, _)) = aims.iter().find(|(motor, _)| !seen.insert(*motor)) {
+            return Err(self.unfit(*motor, "one command names it twice"));
+        }
+        let group = Arc::new(Group::new(aims.len()));
+        let mut replies = Vec::with_capacity(aims.len());
+        for (motor, aim) in aims {
+            let place = usize::from(motor.0);
+            let (Some(station), Some(settings)) = (self.stations.get(place), self.config.motors.get(place))
+            else {
+                continue;
+            };
+            let (reply, answer) = oneshot::channel();
+            let permit = Permit::new(hold, motor, &settings.name, patience);
+            station.desk.post(Job { permit, aim, group: Arc::clone(&group), reply: Some(reply) });
+            replies.push(answer);
+        }
+        first_reason(replies).await
+    }
+
+    /// How long the supervisor may be silent: as long as it lets the front be.
+    fn patience(&self) -> Duration {
+        self.config.supervisor.front_window
+    }
+}
+
+fn stations(config: &Config) -> Vec<Arc<Station>> {
+    config.motors.iter().map(|_| Station::new()).collect()
+}
+
+/// From the robot's direction to the drive's, or back.
+fn orient(settings: &config::Motor, speed: RevolutionsPerSecond) -> RevolutionsPerSecond {
+    match settings.direction {
+        config::Direction::Forward => speed,
+        config::Direction::Reversed => RevolutionsPerSecond(-speed.0),
+    }
+}
+
+/// Waits for every motor of a command. When one fails the others are superseded: the reason is that of
+/// the one that failed.
+async fn first_reason(replies: Vec<oneshot::Receiver<Answer>>) -> Result<(), MotionError> {
+    let mut answer = Ok(());
+    for reply in replies {
+        match (reply.await.unwrap_or(Err(MotionError::Superseded)), &answer) {
+            (Err(MotionError::Superseded), Err(_)) => {}
+            (Err(error), Ok(()) | Err(MotionError::Superseded)) => answer = Err(error),
+            _ => {}
+        }
+    }
+    answer
+}

@@ -1,0 +1,141 @@
+//! All sessions of one attachment. A new supervisor means a new, empty book.
+//!
+//! No lock in here is held for longer than it takes to look something up or to write one beat, and none
+//! across an `.await`: a heartbeat never waits behind a command.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+
+use shm_proto::{Nanos, Owner, SessionId, SlotIndex, Window};
+
+use super::identity::{Entity, Peer};
+use super::slot::{Cause, Departed, Slot};
+use crate::link::Attachment;
+
+/// The sessions and their slots.
+#[derive(Debug)]
+pub struct Book {
+    /// The attachment whose rings these are.
+    pub attachment: Arc<Attachment>,
+    slots: Box<[Mutex<Slot>]>,
+    index: RwLock<HashMap<SessionId, SlotIndex>>,
+    free: Mutex<VecDeque<SlotIndex>>,
+    used: Mutex<HashMap<Box<str>, Owner>>,
+}
+
+/// A session that lives.
+#[derive(Clone, Debug)]
+pub struct Listed {
+    /// Its id.
+    pub id: SessionId,
+    /// Where it was opened from.
+    pub peer: Peer,
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Book {
+    /// An empty book. There must be only one per attachment, as there may be only one writer per ring.
+    pub fn new(attachment: Arc<Attachment>) -> Self {
+        let beats = &attachment.beats;
+        let slots: Box<[_]> = beats
+            .capacity()
+            .slots()
+            .filter_map(|slot| beats.writer(slot))
+            .map(|writer| Mutex::new(Slot::new(writer)))
+            .collect();
+        let free = beats.capacity().slots().collect();
+        Self { slots, index: RwLock::default(), free: Mutex::new(free), used: Mutex::default(), attachment }
+    }
+
+    fn slot(&self, slot: SlotIndex) -> Option<MutexGuard<'_, Slot>> {
+        self.slots.get(usize::from(slot.0)).map(locked)
+    }
+
+    /// Opens a session in a free slot; `None` when there is none.
+    pub fn open(&self, id: SessionId, entity: Entity, peer: Peer, window: Window) -> Option<Owner> {
+        let free = locked(&self.free).pop_front()?;
+        let owner = self.slot(free)?.open(id, entity, peer, window);
+        self.index.write().unwrap_or_else(PoisonError::into_inner).insert(id, free);
+        Some(owner)
+    }
+
+    /// Finds a living session of that owner and does something with its slot.
+    ///
+    /// # Errors
+    ///
+    /// When there is none; with the session if it was found to be over just now.
+    pub fn with<T>(
+        &self,
+        id: SessionId,
+        entity: &Entity,
+        act: impl FnOnce(&mut Slot, Nanos) -> T,
+    ) -> Result<T, Option<Box<Departed>>> {
+        let place = self.index.read().unwrap_or_else(PoisonError::into_inner).get(&id).copied();
+        let mut slot = place.and_then(|place| self.slot(place)).ok_or(None)?;
+        // The slot may have changed hands since the look into the index.
+        let known = slot.tenant().is_some_and(|tenant| tenant.id == id && tenant.entity.is(entity));
+        if !known {
+            return Err(None);
+        }
+        // Read under the lock, so that the beats of a ring are in order.
+        let now = Nanos::now();
+        match slot.over(&self.attachment.verdicts, now) {
+            None => Ok(act(&mut slot, now)),
+            Some(cause) => Err(slot.leave(cause).map(Box::new)),
+        }
+    }
+
+    /// Takes out every session that is over and frees the slots whose end the supervisor has seen.
+    pub fn sweep(&self) -> Vec<Departed> {
+        let verdicts = &self.attachment.verdicts;
+        let mut departed = Vec::new();
+        for place in (0..).map(SlotIndex).take(self.slots.len()) {
+            let Some(mut slot) = self.slot(place) else { continue };
+            if let Some(cause) = slot.over(verdicts, Nanos::now()) {
+                departed.extend(slot.leave(cause));
+            }
+            let cleared = slot.clear(verdicts);
+            drop(slot);
+            if cleared {
+                locked(&self.free).push_back(place);
+            }
+        }
+        departed
+    }
+
+    /// Takes out every session.
+    pub fn empty(&self, cause: Cause) -> Vec<Departed> {
+        self.slots.iter().filter_map(|slot| locked(slot).leave(cause)).collect()
+    }
+
+    /// Removes what is noted of a session that has departed, and tells which resources it used last.
+    pub fn strike(&self, departed: &Departed) -> Vec<Box<str>> {
+        self.index.write().unwrap_or_else(PoisonError::into_inner).remove(&departed.id);
+        locked(&self.used).extract_if(|_, owner| *owner == departed.owner).map(|(name, _)| name).collect()
+    }
+
+    /// Notes who used a resource last.
+    pub fn note_use(&self, resource: &str, owner: Owner) {
+        let mut used = locked(&self.used);
+        if let Some(last) = used.get_mut(resource) {
+            *last = owner;
+        } else {
+            used.insert(resource.into(), owner);
+        }
+    }
+
+    /// Every session that lives.
+    pub fn list(&self) -> Vec<Listed> {
+        let living = |slot: &Mutex<Slot>| {
+            let slot = locked(slot);
+            if slot.over(&self.attachment.verdicts, Nanos::now()).is_some() {
+                return None;
+            }
+            slot.tenant().map(|tenant| Listed { id: tenant.id, peer: tenant.peer })
+        };
+        self.slots.iter().filter_map(living).collect()
+    }
+}

@@ -1,0 +1,28 @@
+//! Why a session could not be opened or used.
+
+/// What stands between a client and the motors. Each protocol has its own words for these.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SessionError {
+    /// No such session, another owner's, or one that is over: deliberately one answer.
+    #[error("the session is unknown or over; start a new one")]
+    Expired,
+    /// Every slot is taken.
+    #[error("too many concurrent sessions")]
+    TooMany,
+    /// There is nobody who would stop the motors.
+    #[error("{0}")]
+    Unavailable(&'static str),
+}
+
+impl SessionError {
+    /// No attachment.
+    pub const NO_SUPERVISOR: Self = Self::Unavailable(
+        "the supervisor is not running, so nobody could stop the motors; \
+         nothing moves until lanyard-supervisor is back",
+    );
+    /// An attachment, but no sign of life.
+    pub const SUPERVISOR_SILENT: Self = Self::Unavailable(
+        "the supervisor does not respond, so nobody could stop the motors; \
+         see `lanyard status` and the log of lanyard-supervisor",
+    );
+}

@@ -1,0 +1,170 @@
+//! One place for a session: its ring of beats, and who is in it.
+
+use std::fmt;
+
+use shm_proto::verdicts::SessionState;
+use shm_proto::{BeatWriter, Nanos, Owner, SessionId, VerdictView, Window};
+
+use super::identity::{Entity, Peer};
+
+/// The session in a slot.
+#[derive(Clone, Debug)]
+pub struct Tenant {
+    /// Its id.
+    pub id: SessionId,
+    /// Whose it is.
+    pub entity: Entity,
+    /// Where it was opened from.
+    pub peer: Peer,
+    /// How long it may be silent.
+    pub window: Window,
+    /// When it is over unless it beats again, by the front's own clock.
+    deadline: Nanos,
+    /// Whether its client has beaten or used it since it was opened or resumed.
+    fledged: bool,
+}
+
+#[derive(Debug)]
+enum Place {
+    Free,
+    Taken(Tenant),
+    /// Over here; the supervisor has not said so yet.
+    Leaving(SessionId),
+}
+
+/// Why a session ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// It was silent for longer than its window.
+    Silent,
+    /// The supervisor ended it.
+    Verdict,
+    /// Its client said goodbye.
+    Goodbye,
+    /// The supervisor itself is gone.
+    Forgotten,
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Silent => "it was silent for longer than its window",
+            Self::Verdict => "the supervisor ended it",
+            Self::Goodbye => "its client closed it",
+            Self::Forgotten => "the supervisor is gone",
+        })
+    }
+}
+
+/// A session that has just ended.
+#[derive(Debug)]
+pub struct Departed {
+    /// Who it was.
+    pub id: SessionId,
+    /// Whose it was.
+    pub entity: Entity,
+    /// Where it was opened from.
+    pub peer: Peer,
+    /// How the motors know it.
+    pub owner: Owner,
+    /// Why it ended.
+    pub cause: Cause,
+    /// It ended before its client's first beat.
+    pub unfledged: bool,
+}
+
+/// A ring of beats and the session in it. The writer stays for as long as the attachment: its counter
+/// must never begin anew within one.
+#[derive(Debug)]
+pub struct Slot {
+    writer: BeatWriter,
+    place: Place,
+}
+
+impl Slot {
+    /// A slot that nobody has been in.
+    pub const fn new(writer: BeatWriter) -> Self {
+        Self { writer, place: Place::Free }
+    }
+
+    /// Puts a new session in, with its first beat.
+    pub fn open(&mut self, id: SessionId, entity: Entity, peer: Peer, window: Window) -> Owner {
+        // The stamp of the beat, so that both sides have the same deadline.
+        let now = Nanos::now();
+        let owner = self.writer.open_at(id, window, now);
+        let deadline = now.after(window.0);
+        self.place = Place::Taken(Tenant { id, entity, peer, window, deadline, fledged: false });
+        owner
+    }
+
+    /// The session in the slot, dead or alive.
+    pub const fn tenant(&self) -> Option<&Tenant> {
+        match &self.place {
+            Place::Taken(tenant) => Some(tenant),
+            Place::Free | Place::Leaving(_) => None,
+        }
+    }
+
+    /// How the motors know the session in the slot.
+    pub const fn owner(&self) -> Owner {
+        self.writer.owner()
+    }
+
+    /// Why the session in the slot is over, if it is: the supervisor said so, or its time has passed.
+    pub fn over(&self, verdicts: &VerdictView, now: Nanos) -> Option<Cause> {
+        let tenant = self.tenant()?;
+        if ended(verdicts, self.owner(), tenant.id) {
+            Some(Cause::Verdict)
+        } else if now >= tenant.deadline {
+            Some(Cause::Silent)
+        } else {
+            None
+        }
+    }
+
+    /// A beat of the session in the slot, at `now`. Look at [`Self::over`] first: a silent session
+    /// must not revive.
+    pub fn beat(&mut self, now: Nanos) {
+        if let Place::Taken(tenant) = &mut self.place {
+            self.writer.beat_at(now);
+            tenant.deadline = now.after(tenant.window.0);
+            tenant.fledged = true;
+        }
+    }
+
+    /// The client was given this session's id anew: its next beat counts as the first.
+    pub const fn unfledge(&mut self) {
+        if let Place::Taken(tenant) = &mut self.place {
+            tenant.fledged = false;
+        }
+    }
+
+    /// Takes the session out. For good: the slot stays closed until the supervisor has seen the end too.
+    pub fn leave(&mut self, cause: Cause) -> Option<Departed> {
+        let Tenant { id, entity, peer, fledged, .. } = self.tenant()?.clone();
+        if cause == Cause::Goodbye {
+            self.writer.close();
+        }
+        let owner = self.owner();
+        self.place = Place::Leaving(id);
+        Some(Departed { id, entity, peer, owner, cause, unfledged: !fledged })
+    }
+
+    /// Frees the slot when the supervisor has seen the end of its last session. True once per end.
+    pub fn clear(&mut self, verdicts: &VerdictView) -> bool {
+        let over = matches!(&self.place, Place::Leaving(id) if ended(verdicts, self.owner(), *id));
+        if over {
+            self.place = Place::Free;
+        }
+        over
+    }
+}
+
+/// Whether the supervisor has ended a session. An entry of an older session, or none at all, means that
+/// it has not looked yet; and an entry that only has the same number may be left from another front.
+fn ended(verdicts: &VerdictView, owner: Owner, id: SessionId) -> bool {
+    let (incarnation, state) = verdicts.session_state(owner.slot);
+    incarnation >= owner.incarnation
+        && state != SessionState::Live
+        && verdicts.session(owner.slot).is_some_and(|verdict| verdict.session == id)
+}

@@ -1,0 +1,225 @@
+//! The rules of sessions, with a supervisor that says what each test needs.
+
+use std::collections::HashSet;
+use std::thread::sleep;
+use std::time::Duration;
+
+use shm_proto::verdicts::SessionState::{Closed, Live, Tripped};
+use shm_proto::{Nanos, SessionId, Window};
+
+use super::testing::Watcher;
+use super::{Entity, Opened, Peer, SessionError, Sessions};
+use crate::link::Link;
+
+const LONG: Window = Window::from_millis(60_000);
+const SHORT: Window = Window::from_millis(30);
+const AFTER_SHORT: Duration = Duration::from_millis(40);
+const PATIENCE: Duration = Duration::from_secs(60);
+
+struct Setting {
+    watcher: Watcher,
+    link: std::sync::Arc<Link>,
+    sessions: Sessions,
+    me: Entity,
+}
+
+fn setting(room: u16) -> Setting {
+    let watcher = Watcher::with_room(room);
+    let link = Link::to(watcher.attachment.clone());
+    let sessions = Sessions::new(link.clone(), PATIENCE);
+    Setting { watcher, link, sessions, me: Entity::anonymous() }
+}
+
+impl Setting {
+    fn open(&self, window: Window) -> Result<Opened, SessionError> {
+        self.sessions.open(&self.me, Peer::default(), window)
+    }
+
+    fn beat(&self, id: SessionId) -> Result<(), SessionError> {
+        self.sessions.beat(&self.me, id)
+    }
+}
+
+#[test]
+fn a_new_session_lives_before_the_supervisor_has_seen_it() {
+    let setting = setting(2);
+    let opened = setting.open(LONG).unwrap();
+    assert_eq!(setting.beat(opened.id), Ok(()));
+    let hold = setting.sessions.hold(&setting.me, opened.id).unwrap();
+    setting.watcher.says(opened.id, hold.owner, Live);
+    assert_eq!(setting.beat(opened.id), Ok(()));
+    assert_eq!(setting.sessions.list().len(), 1);
+}
+
+#[test]
+fn the_supervisors_word_ends_a_session_at_once_and_for_good() {
+    for verdict in [Tripped, Closed] {
+        let setting = setting(2);
+        let opened = setting.open(LONG).unwrap();
+        let hold = setting.sessions.hold(&setting.me, opened.id).unwrap();
+        setting.watcher.says(opened.id, hold.owner, verdict);
+        assert_eq!(setting.sessions.list().len(), 0);
+        assert_eq!(setting.beat(opened.id), Err(SessionError::Expired));
+        setting.watcher.says(opened.id, hold.owner, Live);
+        assert_eq!(setting.beat(opened.id), Err(SessionError::Expired), "it must not come back");
+        assert!(setting.sessions.hold(&setting.me, opened.id).is_err());
+    }
+}
+
+#[test]
+fn a_silent_session_does_not_revive_even_if_the_supervisor_is_late() {
+    let setting = setting(2);
+    let opened = setting.open(SHORT).unwrap();
+    setting.beat(opened.id).unwrap();
+    sleep(AFTER_SHORT);
+    assert_eq!(setting.beat(opened.id), Err(SessionError::Expired));
+    assert_eq!(setting.beat(opened.id), Err(SessionError::Expired));
+}
+
+#[test]
+fn beats_and_commands_alike_keep_a_session_alive() {
+    let setting = setting(2);
+    let opened = setting.open(Window::from_millis(1_000)).unwrap();
+    for turn in 0..6 {
+        sleep(Duration::from_millis(200));
+        if turn % 2 == 0 {
+            setting.beat(opened.id).unwrap();
+        } else {
+            setting.sessions.hold(&setting.me, opened.id).unwrap();
+        }
+    }
+}
+
+#[test]
+fn the_first_beat_is_never_refused_but_revives_nothing() {
+    let setting = setting(1);
+    let opened = setting.open(SHORT).unwrap();
+    sleep(AFTER_SHORT);
+    assert_eq!(setting.beat(opened.id), Ok(()), "this answer would deadlock the Python client");
+    assert_eq!(setting.beat(opened.id), Err(SessionError::Expired));
+
+    let stranger = Entity::new("somebody else");
+    let setting = self::setting(1);
+    let opened = setting.open(SHORT).unwrap();
+    sleep(AFTER_SHORT);
+    assert_eq!(setting.sessions.hold(&setting.me, opened.id).err(), Some(SessionError::Expired));
+    assert_eq!(setting.sessions.beat(&stranger, opened.id), Err(SessionError::Expired));
+    assert_eq!(setting.beat(opened.id), Ok(()));
+}
+
+#[test]
+fn unknown_and_foreign_sessions_are_one_answer() {
+    let setting = setting(2);
+    let mine = setting.sessions.open(&Entity::new("me"), Peer::default(), LONG).unwrap();
+    let other = Entity::new("mf");
+    assert_eq!(setting.sessions.beat(&other, mine.id), Err(SessionError::Expired));
+    assert_eq!(setting.sessions.hold(&other, mine.id).err(), Some(SessionError::Expired));
+    assert_eq!(setting.sessions.beat(&other, SessionId(7)), Err(SessionError::Expired));
+    assert!(setting.sessions.resume(&other, mine.id).unwrap().is_none());
+    assert_eq!(setting.sessions.beat(&Entity::new("me"), mine.id), Ok(()), "the owner's goes on");
+}
+
+#[test]
+fn resume_gives_the_same_id_while_it_lives() {
+    let setting = setting(2);
+    let opened = setting.open(LONG).unwrap();
+    let resumed = setting.sessions.resume(&setting.me, opened.id).unwrap().unwrap();
+    assert_eq!((resumed.id, resumed.window), (opened.id, LONG));
+    assert!(setting.sessions.resume(&setting.me, SessionId(7)).unwrap().is_none());
+    setting.sessions.close(&setting.me, opened.id).unwrap();
+    assert!(setting.sessions.resume(&setting.me, opened.id).unwrap().is_none());
+}
+
+#[test]
+fn two_thousand_opened_sessions_harm_none_of_those_that_live() {
+    let setting = setting(64);
+    let mut ids = HashSet::new();
+    for number in 0..2_000 {
+        match setting.open(LONG) {
+            Ok(opened) => assert!(ids.insert(opened.id)),
+            Err(error) => assert!(number >= 64 && error == SessionError::TooMany, "{number}: {error}"),
+        }
+    }
+    assert_eq!(ids.len(), 64);
+    assert!(ids.iter().all(|id| setting.beat(*id) == Ok(())));
+}
+
+#[test]
+fn a_slot_is_used_again_only_after_the_supervisor_has_seen_the_end() {
+    let setting = setting(1);
+    let first = setting.open(LONG).unwrap();
+    let hold = setting.sessions.hold(&setting.me, first.id).unwrap();
+    setting.watcher.says(first.id, hold.owner, Live);
+    setting.sessions.close(&setting.me, first.id).unwrap();
+    assert_eq!(setting.beat(first.id), Err(SessionError::Expired));
+    assert_eq!(setting.open(LONG).err(), Some(SessionError::TooMany));
+
+    setting.watcher.says(first.id, hold.owner, Closed);
+    let second = setting.open(LONG).unwrap();
+    let next = setting.sessions.hold(&setting.me, second.id).unwrap();
+    assert_eq!(next.owner.slot, hold.owner.slot);
+    assert!(next.owner.incarnation > hold.owner.incarnation);
+    assert_eq!(setting.beat(first.id), Err(SessionError::Expired), "the old id is not the new session");
+}
+
+#[test]
+fn what_another_front_left_in_the_verdicts_ends_nothing() {
+    let setting = setting(1);
+    let opened = setting.open(LONG).unwrap();
+    let hold = setting.sessions.hold(&setting.me, opened.id).unwrap();
+    setting.watcher.says(SessionId(7), hold.owner, Tripped);
+    assert_eq!(setting.beat(opened.id), Ok(()));
+}
+
+#[test]
+fn with_the_supervisor_all_sessions_go_and_the_rings_of_the_next_one_begin_anew() {
+    let setting = setting(2);
+    let used = setting.open(LONG).unwrap();
+    setting.beat(used.id).unwrap();
+    let fresh = setting.open(LONG).unwrap();
+
+    setting.link.set(None);
+    assert!(setting.watcher.attachment.is_gone());
+    assert_eq!(setting.beat(used.id), Err(SessionError::Expired));
+    assert_eq!(setting.beat(fresh.id), Ok(()), "its first beat");
+    assert_eq!(setting.open(LONG).err(), Some(SessionError::NO_SUPERVISOR));
+    assert_eq!(setting.sessions.hold(&setting.me, used.id).err(), Some(SessionError::NO_SUPERVISOR));
+    assert_eq!(setting.sessions.list().len(), 0);
+
+    let next = Watcher::with_room(2);
+    setting.link.set(Some(next.attachment.clone()));
+    assert_eq!(setting.beat(used.id), Err(SessionError::Expired));
+    assert_eq!(setting.sessions.hold(&setting.me, fresh.id).err(), Some(SessionError::Expired));
+    let opened = setting.open(LONG).unwrap();
+    assert_eq!(setting.sessions.hold(&setting.me, opened.id).unwrap().owner.incarnation.get(), 1);
+}
+
+#[test]
+fn a_supervisor_that_hangs_gets_no_new_work_but_beats_go_on() {
+    let watcher = Watcher::with_room(2);
+    let sessions = Sessions::new(Link::to(watcher.attachment.clone()), Duration::from_millis(300));
+    let me = Entity::anonymous();
+    watcher.verdicts.beat(2, Nanos::now());
+    let opened = sessions.open(&me, Peer::default(), LONG).unwrap();
+    sleep(Duration::from_millis(350));
+    assert_eq!(sessions.hold(&me, opened.id).err(), Some(SessionError::SUPERVISOR_SILENT));
+    assert_eq!(sessions.open(&me, Peer::default(), LONG).err(), Some(SessionError::SUPERVISOR_SILENT));
+    assert_eq!(sessions.beat(&me, opened.id), Ok(()));
+}
+
+#[test]
+fn the_end_of_a_session_tells_what_it_used_last() {
+    let watcher = Watcher::with_room(2);
+    let book = super::Book::new(watcher.attachment.clone());
+    let [a, b] = [SessionId(1), SessionId(2)].map(|id| {
+        let owner = book.open(id, Entity::anonymous(), Peer::default(), LONG).unwrap();
+        (id, owner)
+    });
+    book.note_use("left", a.1);
+    book.note_use("right", a.1);
+    book.note_use("left", b.1);
+    let departed = book.empty(super::Cause::Goodbye);
+    assert_eq!(departed.iter().map(|session| session.id).collect::<Vec<_>>(), [a.0, b.0]);
+    assert_eq!(book.strike(&departed[0]), ["right".into()]);
+    assert_eq!(book.strike(&departed[1]), ["left".into()]);
+}

@@ -1,0 +1,12 @@
+//! The messages and service traits generated from `proto/`.
+
+#[allow(clippy::all, clippy::pedantic, unused, reason = "generated code")]
+mod generated {
+    include!(concat!(env!("OUT_DIR"), "/protocols.rs"));
+}
+
+pub use generated::proto::rpc::webrtc::v1 as signaling;
+pub use generated::viam::common::v1 as common;
+pub use generated::viam::component::base::v1 as base;
+pub use generated::viam::component::motor::v1 as motor;
+pub use generated::viam::robot::v1 as robot;
