@@ -1,2 +1,225 @@
-//! Placeholder.
-fn main() {}
+//! The `lanyard` command: what a robot engineer types to see, stop and reset.
+//!
+//! What lives here: the command line, reading the verdict segment, rendering it as text or JSON.
+//!
+//! What must never live here: a decision. Who may move and what is stopped is the supervisor's; this
+//! program can only look, ask for a stop, and ask for a reset.
+#![forbid(unsafe_code)]
+
+mod check;
+mod clock;
+mod commands;
+mod events;
+#[cfg(test)]
+mod fixture;
+mod health;
+mod output;
+mod source;
+mod spans;
+mod status;
+mod table;
+mod text;
+mod watch;
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::{Parser, Subcommand};
+use config::Config;
+use shm_proto::TripId;
+
+use crate::source::Source;
+
+const DEFAULT_SOCKET: &str = "/run/lanyard/supervisor.sock";
+
+/// Everything went well, and `status` found everything in order.
+const SUCCESS: u8 = 0;
+/// The command failed; for `check`: the file has mistakes.
+const FAILURE: u8 = 1;
+/// `status` found something that needs a human.
+const NOT_IN_ORDER: u8 = 2;
+
+const EXAMPLES: &str = "\
+Examples:
+  lanyard status                     what every motor, session and bus is doing
+  lanyard status --watch             the same on the whole screen, twice a second; q quits
+  lanyard status --json | jq .motors one JSON object for scripts
+  lanyard estop                      stop every motor now and keep it stopped
+  lanyard reset 7                    allow motion again after trip 7
+  lanyard events --follow            why did it stop? every trip with its figures
+  lanyard check robot.toml           is this configuration right?
+
+Exit codes:
+  0  done; for status: armed and everything in order
+  1  an error: no supervisor, refused, a configuration with mistakes
+  2  status only: something is tripped, latched, unverified, degraded or broken
+
+This is a protective stop on loss of communication. It is not a certified emergency stop.";
+
+/// See, stop and reset a robot guarded by Lanyard, the dead-man's switch.
+#[derive(Debug, Parser)]
+#[command(name = "lanyard", version, after_help = EXAMPLES)]
+struct Cli {
+    /// Socket of the supervisor [default: /run/lanyard/supervisor.sock]
+    #[arg(long, global = true, value_name = "PATH")]
+    socket: Option<PathBuf>,
+    /// Take the socket's path from this configuration file
+    #[arg(long, global = true, value_name = "FILE", conflicts_with = "socket")]
+    config: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Show what the supervisor, the motors, sessions and buses are doing
+    ///
+    /// Lines that begin with !! need you. Stages of a stop are counted from 1: a controlled stop, then
+    /// torque off, then the drive's own emergency latch if it has one. Exit code 0: armed and in order;
+    /// 2: something is tripped, latched, unverified, degraded or broken; 1: the supervisor could not be
+    /// asked.
+    Status {
+        /// Print one JSON object; times ending in _ns are CLOCK_BOOTTIME, absent values are null
+        #[arg(long)]
+        json: bool,
+        /// Redraw twice a second until q is pressed; without a terminal, print a block each second
+        #[arg(long)]
+        watch: bool,
+    },
+    /// Stop every motor now and keep all of them stopped until the trip is reset
+    ///
+    /// A protective stop in software, over the CAN bus. It does not replace the red button.
+    Estop,
+    /// Clear one trip, so that its motors may be driven again; nothing moves by this
+    ///
+    /// Refused while a motor of the trip is not proven to stand still. The id is in `lanyard status`; it
+    /// is asked for so that a late or blind reset never clears a trip that nobody has looked at.
+    Reset {
+        /// Number of the trip
+        #[arg(value_name = "TRIP_ID", value_parser = clap::value_parser!(u64).range(1..))]
+        trip: u64,
+    },
+    /// Show what happened, oldest first: the last 256 trips, standstills, resets and faults
+    ///
+    /// For a trip: how long after the last beat the deadline lay, how long after the deadline the first
+    /// stop frame was handed to the kernel, and how much later that of the last motor.
+    Events {
+        /// Print one JSON object a line; times ending in _ns are CLOCK_BOOTTIME, absent values are null
+        #[arg(long)]
+        json: bool,
+        /// Go on with what happens from now on, across restarts of the supervisor
+        #[arg(long)]
+        follow: bool,
+    },
+    /// Check a configuration file without touching the machine
+    ///
+    /// Prints what it holds and what deserves a second look, or every mistake with its line.
+    Check {
+        /// The file [default: /etc/lanyard/lanyard.toml]
+        #[arg(value_name = "FILE")]
+        file: Option<PathBuf>,
+    },
+}
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // clap's own code for a wrong command line is 2, which means something else here.
+            let code = if error.use_stderr() { FAILURE } else { SUCCESS };
+            let _ = error.print();
+            return code.into();
+        }
+    };
+    match run(&cli) {
+        Ok(code) => code.into(),
+        // Whoever read our output has seen enough (`lanyard events | head`).
+        Err(error) if output::reader_is_gone(&error) => SUCCESS.into(),
+        Err(error) => {
+            eprintln!("lanyard: {error:#}");
+            FAILURE.into()
+        }
+    }
+}
+
+fn run(cli: &Cli) -> anyhow::Result<u8> {
+    let mut out = io::stdout().lock();
+    match &cli.command {
+        Command::Status { json, watch: true } => {
+            let mut source = Source::connect(&socket(cli)?)?;
+            watch::run(&mut source, *json, &mut out)?;
+            Ok(SUCCESS)
+        }
+        Command::Status { json, watch: false } => {
+            let source = Source::connect(&socket(cli)?)?;
+            let status = source.status();
+            output::status(&mut out, &status, *json)?;
+            Ok(if status.healthy { SUCCESS } else { NOT_IN_ORDER })
+        }
+        Command::Estop => {
+            let socket = socket(cli).context(commands::NOT_STOPPED)?;
+            commands::estop(&socket, &mut out)?;
+            Ok(SUCCESS)
+        }
+        Command::Reset { trip } => {
+            commands::reset(&socket(cli)?, TripId(*trip), &mut out)?;
+            Ok(SUCCESS)
+        }
+        Command::Events { json, follow } => {
+            let mut source = Source::connect(&socket(cli)?)?;
+            events::run(&mut source, *json, *follow, &mut out)?;
+            Ok(SUCCESS)
+        }
+        Command::Check { file } => {
+            let default = Path::new(config::DEFAULT_PATH);
+            let file = file.as_deref().or(cli.config.as_deref()).unwrap_or(default);
+            let well = check::run(file, &mut out, &mut io::stderr().lock())?;
+            Ok(if well { SUCCESS } else { FAILURE })
+        }
+    }
+}
+
+fn socket(cli: &Cli) -> anyhow::Result<PathBuf> {
+    match (&cli.socket, &cli.config) {
+        (Some(socket), _) => Ok(socket.clone()),
+        (None, Some(file)) => {
+            let config = Config::load(file).context("the socket's path is in no valid configuration")?;
+            Ok(config.supervisor.socket)
+        }
+        (None, None) => Ok(PathBuf::from(DEFAULT_SOCKET)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_socket_comes_from_the_command_line_or_the_configuration() {
+        let socket_of = |args: &[&str]| Cli::try_parse_from(args).map(|cli| socket(&cli).ok());
+        assert_eq!(socket_of(&["lanyard", "estop"]).ok(), Some(Some(DEFAULT_SOCKET.into())));
+        assert_eq!(socket_of(&["lanyard", "estop", "--socket", "/a"]).ok(), Some(Some("/a".into())));
+        assert_eq!(socket_of(&["lanyard", "--socket", "/a", "estop"]).ok(), Some(Some("/a".into())));
+        assert_eq!(socket_of(&["lanyard", "estop", "--config", "/no/such/file"]).ok(), Some(None));
+        let example = concat!(env!("CARGO_MANIFEST_DIR"), "/../lanyard.example.toml");
+        let from_file = socket_of(&["lanyard", "estop", "--config", example]);
+        assert_eq!(from_file.ok(), Some(Some(DEFAULT_SOCKET.into())));
+        assert!(socket_of(&["lanyard", "estop", "--config", "/a", "--socket", "/b"]).is_err());
+    }
+
+    #[test]
+    fn a_reset_needs_a_trip() {
+        for args in [&["lanyard", "reset"][..], &["lanyard", "reset", "0"], &["lanyard", "reset", "all"]] {
+            assert!(Cli::try_parse_from(args).is_err(), "{args:?}");
+        }
+    }
+}

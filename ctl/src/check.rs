@@ -1,0 +1,114 @@
+//! `lanyard check`: the mistakes in a configuration, and what deserves a second look.
+
+use std::io::{self, Write};
+use std::path::Path;
+use std::time::Duration;
+
+use config::Config;
+use shm_proto::verdicts::ResetPolicy;
+
+/// Below this a window is shorter than what an ordinary network and a busy client need between two beats.
+const SHORT_WINDOW: Duration = Duration::from_millis(100);
+
+/// Writes what is in the file to `out`, or its mistakes to `errors`. True: it is valid.
+pub fn run(file: &Path, out: &mut dyn Write, errors: &mut dyn Write) -> io::Result<bool> {
+    let config = match Config::load(file) {
+        Ok(config) => config,
+        Err(problems) => {
+            writeln!(errors, "{problems}")?;
+            return Ok(false);
+        }
+    };
+    let name = file.display();
+    let count = [
+        plural(config.buses.len(), "bus", "buses"),
+        plural(config.motors.len(), "motor", "motors"),
+        plural(config.bases.len(), "base", "bases"),
+    ];
+    writeln!(out, "{name}: ok: {}", count.join(", "))?;
+    for warning in warnings(&config) {
+        writeln!(out, "{name}: warning: {warning}")?;
+    }
+    Ok(true)
+}
+
+fn plural(number: usize, one: &str, many: &str) -> String {
+    format!("{number} {}", if number == 1 { one } else { many })
+}
+
+/// What is allowed and still often not meant.
+fn warnings(config: &Config) -> Vec<String> {
+    let (supervisor, front) = (&config.supervisor, &config.front);
+    let mut warnings = Vec::new();
+    if !front.listen.ip().is_loopback() {
+        warnings.push(format!(
+            "[front] listen = \"{}\" is reachable from the network: whoever can connect can drive the robot",
+            front.listen
+        ));
+    }
+    if supervisor.reset == ResetPolicy::Auto {
+        warnings.push(
+            "[supervisor] reset = \"auto\": after a trip a new session may drive at once, nobody has to look"
+                .to_owned(),
+        );
+    }
+    if supervisor.cpu.is_none() {
+        warnings.push(
+            "[supervisor] cpu is not set: the real-time thread is not pinned, other work can delay a stop"
+                .to_owned(),
+        );
+    }
+    if front.heartbeat_window < SHORT_WINDOW {
+        warnings.push(format!(
+            "[front] heartbeat_window = \"{}ms\": below 100 ms an ordinary client or network can be late and \
+             stop the robot without need",
+            front.heartbeat_window.as_millis()
+        ));
+    }
+    warnings
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MOTOR: &str = "[[bus]]\nname = \"can0\"\n[[motor]]\nname = \"m\"\nbus = \"can0\"\n\
+        driver = \"odrive\"\nfirmware = \"0.6\"\nnode = 1\nafter_stop = \"hold\"\nmax_rpm = 100\n";
+
+    fn warnings_of(head: &str) -> Vec<String> {
+        let config = Config::parse(Path::new("robot.toml"), &format!("{head}{MOTOR}"));
+        warnings(&config.unwrap_or_else(|error| panic!("{error}")))
+    }
+
+    #[test]
+    fn a_careful_file_has_no_warning() {
+        assert_eq!(warnings_of("[supervisor]\ncpu = 3\n"), [""; 0]);
+        assert_eq!(warnings_of("[supervisor]\ncpu = 3\n[front]\nlisten = \"[::1]:80\"\n"), [""; 0]);
+    }
+
+    #[test]
+    fn what_is_often_not_meant_is_said() {
+        let head = "[supervisor]\nreset = \"auto\"\n[front]\nlisten = \"0.0.0.0:8080\"\nheartbeat_window = \"99ms\"\n";
+        let warnings = warnings_of(head);
+        let expected = ["listen = \"0.0.0.0:8080\"", "reset = \"auto\"", "cpu is not set", "\"99ms\""];
+        assert_eq!(warnings.len(), expected.len(), "{warnings:#?}");
+        for (warning, expected) in warnings.iter().zip(expected) {
+            assert!(warning.contains(expected), "{warning:?} lacks {expected:?}");
+        }
+    }
+
+    #[test]
+    fn the_example_is_counted_and_a_missing_file_is_an_error() {
+        let example = concat!(env!("CARGO_MANIFEST_DIR"), "/../lanyard.example.toml");
+        let (mut out, mut errors) = (Vec::new(), Vec::new());
+        assert!(run(Path::new(example), &mut out, &mut errors).unwrap());
+        let out = String::from_utf8(out).unwrap();
+        assert!(out.starts_with(&format!("{example}: ok: 1 bus, 3 motors, 1 base\n")), "{out}");
+        assert!(errors.is_empty());
+
+        let (mut out, mut errors) = (Vec::new(), Vec::new());
+        assert!(!run(Path::new("/no/such/file.toml"), &mut out, &mut errors).unwrap());
+        assert!(out.is_empty());
+        assert!(errors.starts_with(b"/no/such/file.toml: cannot read the configuration: "));
+    }
+}

@@ -1,0 +1,345 @@
+//! `lanyard status` as text of at most 100 columns.
+
+use std::collections::BTreeMap;
+
+use shm_proto::verdicts::{MotorState, SessionState};
+
+use crate::health::error_text;
+use crate::spans::{coarse, fine};
+use crate::status::{Motor, Session, Status};
+use crate::table::{Column, Lean, lines as table, wrap};
+
+const WIDTH: usize = 100;
+const NONE: &str = "-";
+
+/// How a line is meant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tone {
+    /// As it is.
+    Plain,
+    /// The title line of a table.
+    Title,
+    /// All is well.
+    Good,
+    /// Somebody must look at it.
+    Loud,
+}
+
+/// One line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Line {
+    /// How it is meant.
+    pub tone: Tone,
+    /// What it says.
+    pub text: String,
+}
+
+/// The whole status.
+pub fn render(status: &Status) -> Vec<Line> {
+    let mut page = Page::default();
+    head(&mut page, status);
+    buses(&mut page, status);
+    sessions(&mut page, status);
+    motors(&mut page, status);
+    stops(&mut page, status);
+    counters(&mut page, status);
+    page.0
+}
+
+#[derive(Default)]
+struct Page(Vec<Line>);
+
+impl Page {
+    fn line(&mut self, tone: Tone, text: impl Into<String>) {
+        self.0.push(Line { tone, text: text.into() });
+    }
+
+    fn table(&mut self, columns: &[Column], rows: &[Vec<String>]) {
+        self.line(Tone::Plain, "");
+        let mut tone = Tone::Title;
+        for line in table(columns, rows) {
+            self.line(tone, line);
+            tone = Tone::Plain;
+        }
+    }
+
+    fn wrapped(&mut self, tone: Tone, prefix: &str, text: &str) {
+        let indent = " ".repeat(prefix.chars().count());
+        for (index, line) in wrap(text, WIDTH - indent.len()).into_iter().enumerate() {
+            self.line(tone, format!("{}{line}", if index == 0 { prefix } else { &indent }));
+        }
+    }
+}
+
+fn head(page: &mut Page, status: &Status) {
+    let latch = status.latch.map_or(NONE.to_owned(), |trip| format!("trip {trip}"));
+    page.line(
+        if status.healthy { Tone::Good } else { Tone::Loud },
+        format!(
+            "supervisor {}   pid {}   up {}   reset {}   latch {latch}",
+            status.phase.to_uppercase(),
+            status.pid,
+            span(Some(status.uptime_ms)),
+            status.reset_policy,
+        ),
+    );
+    match &status.front {
+        Some(front) => page.line(
+            Tone::Plain,
+            format!(
+                "front      pid {}   generation {}   last beat {}",
+                front.pid,
+                front.generation,
+                front.last_beat_age_ms.map_or("never".to_owned(), |age| format!("{} ago", span(Some(age)))),
+            ),
+        ),
+        None => page.line(Tone::Plain, "front      NONE ATTACHED: nobody can drive the motors"),
+    }
+    for alert in &status.alerts {
+        page.wrapped(Tone::Loud, "!! ", alert);
+    }
+}
+
+fn buses(page: &mut Page, status: &Status) {
+    let columns = [
+        Column("BUS", 20, Lean::Left),
+        Column("STATE", 5, Lean::Left),
+        Column("SENT", 10, Lean::Right),
+        Column("RECEIVED", 10, Lean::Right),
+        Column("ERRORS", 8, Lean::Right),
+        Column("LAST ERROR", 36, Lean::Left),
+    ];
+    let row = |bus: &crate::status::Bus| {
+        vec![
+            bus.name.clone(),
+            if bus.up { "up" } else { "DOWN" }.to_owned(),
+            bus.sent.to_string(),
+            bus.received.to_string(),
+            bus.errors.to_string(),
+            bus.last_error.map_or(NONE.to_owned(), error_text),
+        ]
+    };
+    page.table(&columns, &status.buses.iter().map(row).collect::<Vec<_>>());
+}
+
+fn sessions(page: &mut Page, status: &Status) {
+    let columns = [
+        Column("SLOT", 4, Lean::Right),
+        Column("SESSION", 36, Lean::Left),
+        Column("STATE", 7, Lean::Left),
+        Column("WINDOW", 8, Lean::Right),
+        Column("DEADLINE", 12, Lean::Right),
+        Column("BEATS", 10, Lean::Right),
+        Column("TRIP", 6, Lean::Right),
+    ];
+    let row = |session: &Session| {
+        vec![
+            session.slot.to_string(),
+            session.id.clone(),
+            session.state.to_owned(),
+            format!("{:.0} ms", session.window_ms),
+            session.deadline_in_ms.map_or(NONE.to_owned(), |left| format!("{left:.0} ms")),
+            session.beats.to_string(),
+            number(session.trip),
+        ]
+    };
+    let closed = SessionState::Closed.name();
+    // A session that said goodbye stays in its slot until the next one comes: no news.
+    let (quiet, shown): (Vec<&Session>, Vec<&Session>) =
+        status.sessions.iter().partition(|session| session.state == closed);
+    if shown.is_empty() {
+        page.line(Tone::Plain, "");
+        page.line(Tone::Plain, "no session is open");
+    } else {
+        page.table(&columns, &shown.into_iter().map(row).collect::<Vec<_>>());
+    }
+    if !quiet.is_empty() {
+        page.line(Tone::Plain, format!("(and {} closed by their clients)", quiet.len()));
+    }
+}
+
+fn motors(page: &mut Page, status: &Status) {
+    let columns = [
+        Column("MOTOR", 20, Lean::Left),
+        Column("BUS", 8, Lean::Left),
+        Column("STATE", 10, Lean::Left),
+        Column("STAGE", 5, Lean::Right),
+        Column("SLOT", 4, Lean::Right),
+        Column("RPM", 9, Lean::Right),
+        Column("POWER", 10, Lean::Left),
+        Column("FAULT", 10, Lean::Left),
+        Column("HEARD", 8, Lean::Right),
+    ];
+    let row = |motor: &Motor| {
+        let loud = motor.state == MotorState::Unverified.name();
+        vec![
+            motor.name.clone(),
+            motor.bus.clone(),
+            if loud { motor.state.to_uppercase() } else { motor.state.to_owned() },
+            number(motor.stage),
+            motor.granted_to.as_ref().map_or(NONE.to_owned(), |holder| holder.slot.to_string()),
+            motor.velocity_rpm.map_or(NONE.to_owned(), |rpm| format!("{rpm:.1}")),
+            motor.power.to_owned(),
+            motor.fault.map_or(NONE.to_owned(), |fault| format!("{fault:#x}")),
+            motor.feedback_age_ms.map_or("never".to_owned(), |age| span(Some(age))),
+        ]
+    };
+    page.table(&columns, &status.motors.iter().map(row).collect::<Vec<_>>());
+}
+
+/// The last stop of every motor that had one.
+fn stops(page: &mut Page, status: &Status) {
+    let columns = [
+        Column("TRIP", 6, Lean::Right),
+        Column("MOTOR", 20, Lean::Left),
+        Column("REASON", 15, Lean::Left),
+        Column("STOPPED", 11, Lean::Right),
+        Column("STANDSTILL", 12, Lean::Left),
+        Column("FRAMES", 7, Lean::Right),
+        Column("GUARDED", 7, Lean::Right),
+        Column("RESET", 6, Lean::Left),
+    ];
+    let row = |motor: &Motor| {
+        let ago = motor.first_stop_ns.map_or(NONE.to_owned(), |at| coarse(status.at_ns.saturating_sub(at)));
+        let standstill = match (motor.first_stop_ns, motor.standstill_ns) {
+            (Some(stop), Some(still)) => format!("after {}", coarse(still.saturating_sub(stop))),
+            (None, Some(_)) => "proven".to_owned(),
+            (_, None) => "NOT PROVEN".to_owned(),
+        };
+        vec![
+            number(motor.trip),
+            motor.name.clone(),
+            motor.reason.unwrap_or(NONE).to_owned(),
+            ago,
+            standstill,
+            motor.stops_sent.to_string(),
+            motor.guarded.to_string(),
+            if motor.latched { "needed" } else { NONE }.to_owned(),
+        ]
+    };
+    let stopped = |motor: &&Motor| motor.trip.is_some() || motor.reason.is_some() || motor.guarded > 0;
+    let rows: Vec<_> = status.motors.iter().filter(stopped).map(row).collect();
+    if !rows.is_empty() {
+        page.table(&columns, &rows);
+    }
+}
+
+fn counters(page: &mut Page, status: &Status) {
+    let show = |(name, value): (&String, &u64)| match name.strip_suffix("_ns") {
+        Some(name) => format!("{} {}", name.replace('_', " "), fine(*value)),
+        None => format!("{} {value}", name.replace('_', " ")),
+    };
+    let list = |entries: &BTreeMap<String, u64>, all: bool| {
+        let shown = entries.iter().filter(|(_, value)| all || **value > 0).map(show);
+        shown.collect::<Vec<_>>().join(", ")
+    };
+    page.line(Tone::Plain, "");
+    page.wrapped(Tone::Plain, "counters   ", &list(&status.counters, true));
+    let rejects = list(&status.rejects, false);
+    page.wrapped(Tone::Plain, "rejects    ", if rejects.is_empty() { "none" } else { &rejects });
+}
+
+fn number(number: Option<u64>) -> String {
+    number.map_or(NONE.to_owned(), |number| number.to_string())
+}
+
+/// A length of time that JSON gives in milliseconds.
+fn span(millis: Option<f64>) -> String {
+    let millis = millis.unwrap_or(0.0).max(0.0);
+    let length = std::time::Duration::try_from_secs_f64(millis / 1e3).unwrap_or(std::time::Duration::MAX);
+    coarse(u64::try_from(length.as_nanos()).unwrap_or(u64::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use shm_proto::verdicts::{BusVerdict, Counter, MotorState as State, MotorVerdict, Reason};
+    use shm_proto::{MotorIndex, Nanos, TripId};
+
+    use super::*;
+    use crate::fixture;
+
+    fn text(status: &Status) -> String {
+        render(status).into_iter().map(|line| line.text + "\n").collect()
+    }
+
+    #[test]
+    fn a_healthy_robot() {
+        let (_segment, view) = fixture::healthy();
+        let expected = "\
+supervisor ARMED   pid 4242   up 1 min 30 s   reset manual   latch -
+front      pid 4300   generation 3   last beat 4 ms ago
+
+BUS   STATE  SENT  RECEIVED  ERRORS  LAST ERROR
+can0  up       10        20       0  -
+
+SLOT  SESSION                               STATE   WINDOW  DEADLINE  BEATS  TRIP
+   1  00000000-0000-0000-0000-0000000000ff  live   2000 ms   1900 ms     77     -
+
+MOTOR  BUS   STATE    STAGE  SLOT   RPM  POWER  FAULT  HEARD
+left   can0  granted      -     1  90.0  on     -      10 ms
+right  can0  idle         -     -   0.0  off    -      10 ms
+
+counters   bad owners 0, beats 0, guarded 0, late loops 0, loops 0, send errors 0, stop frames 0,
+           trips 0, worst lateness 0.000 us, worst trip 43.000 us
+rejects    wrong session 6
+";
+        assert_eq!(text(&Status::read(&view, fixture::NOW)), expected);
+    }
+
+    #[test]
+    fn a_tripped_robot_is_loud() {
+        let (_segment, view) = fixture::tripped();
+        let status = Status::read(&view, fixture::NOW);
+        let lines = render(&status);
+        let loud: Vec<&str> =
+            lines.iter().filter(|line| line.tone == Tone::Loud).map(|line| line.text.as_str()).collect();
+        assert!(loud[0].starts_with("supervisor STOPPING"), "{loud:#?}");
+        assert!(loud.iter().any(|line| line.starts_with("!! DEGRADED, not SCHED_FIFO")), "{loud:#?}");
+        let expected = "\
+MOTOR  BUS   STATE       STAGE  SLOT  RPM  POWER       FAULT      HEARD
+left   can0  stopped         1     -  0.0  quick stop  -          10 ms
+right  can0  UNVERIFIED      3     -    -  fault       0x1000000  never
+
+TRIP  MOTOR  REASON           STOPPED  STANDSTILL   FRAMES  GUARDED  RESET
+   7  left   operator stop      2.0 s  after 1.0 s       5        2  needed
+   6  right  session expired    2.9 s  NOT PROVEN        5        0  needed
+";
+        let text = text(&status);
+        assert!(text.contains(expected), "{text}");
+        assert!(text.contains("front      NONE ATTACHED"), "{text}");
+    }
+
+    #[test]
+    fn nothing_is_wider_than_a_hundred_columns() {
+        let names = ["m".repeat(32), "n".repeat(32)];
+        let (segment, view) =
+            fixture::bare(&[names[0].as_str(), names[1].as_str()], &["b".repeat(32).as_str()]);
+        let huge = MotorVerdict {
+            state: State::Unverified,
+            stage: 2,
+            trip: TripId(123_456),
+            reason: Some(Reason::Expired),
+            first_stop: Nanos(1),
+            standstill: Nanos(fixture::NOW.0),
+            stops_sent: 9_999_999,
+            velocity: Some(-3_333.3),
+            power: 4,
+            fault: u64::from(u32::MAX),
+            feedback: Nanos(1),
+            guarded: 9_999_999,
+            latched: 1,
+            ..fixture::idle()
+        };
+        for index in [0, 1] {
+            segment.motor(MotorIndex(index), &huge);
+        }
+        let bus = BusVerdict { up: 0, sent: u64::MAX, errors: u64::MAX, last_error: 105, received: u64::MAX };
+        segment.bus(0, &bus);
+        for counter in Counter::ALL {
+            segment.counter(*counter, u64::MAX);
+        }
+        for line in render(&Status::read(&view, fixture::NOW)) {
+            assert!(line.text.chars().count() <= WIDTH, "{}", line.text);
+        }
+    }
+}
