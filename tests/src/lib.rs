@@ -1,1 +1,21 @@
-//! Placeholder.
+//! What the integration tests and the demo share: simulated drives, a whole robot, real clients, and a
+//! listener on the bus that knows nothing of Lanyard.
+//!
+//! What must never live here: anything of the crates under test. A test that decodes frames with the
+//! code that encoded them, or reads shared memory with the code that wrote it, would agree with a mistake.
+
+pub mod clock;
+pub mod demo;
+pub mod expect;
+pub mod folder;
+pub mod interface;
+pub mod intruder;
+pub mod listener;
+pub mod process;
+pub mod python;
+pub mod robot;
+pub mod sim;
+pub mod simulation;
+pub mod stalls;
+pub mod status;
+pub mod wire;

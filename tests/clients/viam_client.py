@@ -1,0 +1,195 @@
+"""One client of the robot: the unmodified viam-sdk, told what to do line by line.
+
+A request is {"number": N, "do": NAME, ...}; its reply carries the same number and either "value" or
+"error" (with the gRPC status and message where there is one), and how long it took. Requests run side
+by side: one that hangs does not keep the next from starting.
+"""
+
+import asyncio
+import json
+import time
+
+from grpclib import GRPCError
+from viam.components.base import Base, Vector3
+from viam.components.motor import Motor
+from viam.proto.component.motor import MotorServiceStub, SetPowerRequest
+from viam.proto.robot import RobotServiceStub, SendSessionHeartbeatRequest, StartSessionRequest
+from viam.proto.rpc.webrtc.signaling import CallRequest, OptionalWebRTCConfigRequest, SignalingServiceStub
+from viam.robot.client import RobotClient
+from viam.rpc.dial import DialOptions
+
+import rude
+
+
+class Client:
+    """What the requests do."""
+
+    def __init__(self):
+        self.robot = None
+        self.address = None
+        self.tasks = []
+
+    # The SDK as its users use it.
+
+    async def connect(self, address, sessions=True, webrtc=False):
+        """Connects; `webrtc` leaves the SDK's default way of dialling in place."""
+        dial = DialOptions(insecure=True) if webrtc else DialOptions(insecure=True, disable_webrtc=True)
+        options = RobotClient.Options(dial_options=dial, disable_sessions=not sessions)
+        self.robot = await RobotClient.at_address(address, options)
+        self.address = address
+
+    async def resource_names(self):
+        return [f"{n.namespace}:{n.type}:{n.subtype}/{n.name}" for n in self.robot.resource_names]
+
+    def motor(self, name):
+        return Motor.from_robot(self.robot, name)
+
+    def base(self, name):
+        return Base.from_robot(self.robot, name)
+
+    async def set_power(self, name, power):
+        await self.motor(name).set_power(power)
+
+    async def set_power_text(self, name, power_text):
+        """For numbers that JSON does not have."""
+        await self.motor(name).set_power(float(power_text))
+
+    async def set_rpm(self, name, rpm):
+        await self.motor(name).set_rpm(rpm)
+
+    async def go_for(self, name, rpm, revolutions):
+        await self.motor(name).go_for(rpm, revolutions)
+
+    async def stop(self, name):
+        await self.motor(name).stop()
+
+    async def is_moving(self, name):
+        return await self.motor(name).is_moving()
+
+    async def is_powered(self, name):
+        return list(await self.motor(name).is_powered())
+
+    async def get_position(self, name):
+        return await self.motor(name).get_position()
+
+    async def base_set_velocity(self, name, forward, turn=0.0):
+        """`forward` in mm/s, `turn` in degrees per second."""
+        await self.base(name).set_velocity(Vector3(x=0, y=forward, z=0), Vector3(x=0, y=0, z=turn))
+
+    async def base_set_power(self, name, forward, turn=0.0):
+        await self.base(name).set_power(Vector3(x=0, y=forward, z=0), Vector3(x=0, y=0, z=turn))
+
+    async def base_stop(self, name):
+        await self.base(name).stop()
+
+    async def base_is_moving(self, name):
+        return await self.base(name).is_moving()
+
+    async def stop_all(self):
+        await self.robot.stop_all()
+
+    async def close(self):
+        await self.robot.close()
+
+    async def session(self):
+        """The id the SDK holds; it forgets one that it was told has expired."""
+        return self.robot._sessions_client._current_id
+
+    # The same calls with more control over them, through the SDK's own stubs.
+
+    def service(self):
+        return RobotServiceStub(self.robot._channel)
+
+    async def start_session(self, resume=""):
+        response = await self.service().StartSession(StartSessionRequest(resume=resume))
+        return {"id": response.id, "window": response.heartbeat_window.ToTimedelta().total_seconds()}
+
+    async def heartbeat(self, id):
+        await self.service().SendSessionHeartbeat(SendSessionHeartbeatRequest(id=id))
+
+    async def set_power_as(self, name, power, session):
+        """Uses a session id that need not be this client's; connect without sessions first."""
+        stub = MotorServiceStub(self.robot._channel)
+        metadata = {"viam-sid": session} if session else None
+        await stub.SetPower(SetPowerRequest(name=name, power_pct=power), metadata=metadata)
+
+    async def beat_for_ever(self, sessions, every):
+        """Keeps many sessions alive, their heartbeats spread over the time."""
+
+        async def beat(id, delay):
+            await asyncio.sleep(delay)
+            while True:
+                await self.heartbeat(id)
+                await asyncio.sleep(every)
+
+        for place, id in enumerate(sessions):
+            self.tasks.append(asyncio.create_task(beat(id, every * place / len(sessions))))
+
+    async def beats_that_failed(self):
+        return sum(1 for task in self.tasks if task.done())
+
+    async def start_many(self, count, together=50):
+        """Starts sessions; returns the ids, and how often each error came."""
+        ids, errors = [], {}
+
+        async def start():
+            try:
+                ids.append((await self.start_session())["id"])
+            except GRPCError as error:
+                text = f"{error.status.name}: {error.message}"
+                errors[text] = errors.get(text, 0) + 1
+
+        while count > 0:
+            await asyncio.gather(*(start() for _ in range(min(together, count))))
+            count -= together
+        return {"ids": ids, "errors": errors}
+
+    async def slowest_heartbeat(self, id, count):
+        """The longest that any of a row of heartbeats took, in seconds."""
+        worst = 0.0
+        for _ in range(count):
+            start = time.monotonic()
+            await self.heartbeat(id)
+            worst = max(worst, time.monotonic() - start)
+        return worst
+
+    async def signalling(self, call):
+        stub = SignalingServiceStub(self.robot._channel)
+        if call == "OptionalWebRTCConfig":
+            await stub.OptionalWebRTCConfig(OptionalWebRTCConfigRequest())
+        else:
+            async with stub.Call.open() as stream:
+                await stream.send_message(CallRequest(sdp="none"), end=True)
+                await stream.recv_message()
+
+    async def misbehave(self, kind, address):
+        """Talks to the server as no honest client would; returns what became of the connection."""
+        host, port = address.rsplit(":", 1)
+        return await asyncio.to_thread(rude.KINDS[kind], host, int(port))
+
+
+async def answer(client, request, writer):
+    """Carries out one request and writes its reply."""
+    number, do = request.pop("number"), request.pop("do")
+    reply = {"number": number}
+    start = time.monotonic()
+    try:
+        reply["value"] = await getattr(client, do)(**request)
+    except GRPCError as error:
+        reply["error"] = {"kind": "GRPCError", "status": error.status.name, "message": error.message}
+    except Exception as error:  # whatever it is, the test wants to know
+        reply["error"] = {"kind": type(error).__name__, "status": None, "message": str(error)}
+    reply["seconds"] = time.monotonic() - start
+    writer.write(json.dumps(reply).encode() + b"\n")
+    await writer.drain()
+
+
+async def serve(connection):
+    """Takes requests until the test hangs up."""
+    reader, writer = await asyncio.open_unix_connection(sock=connection, limit=2**24)
+    client = Client()
+    running = set()
+    while line := await reader.readline():
+        task = asyncio.create_task(answer(client, json.loads(line), writer))
+        running.add(task)
+        task.add_done_callback(running.discard)

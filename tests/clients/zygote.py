@@ -1,0 +1,41 @@
+"""Imports the SDK once, then forks a fresh process for every client a test asks for.
+
+A client is a process of its own, so that killing it is real; only the import is shared. Every line on
+standard input is the path of a Unix socket on which a test waits for its client.
+"""
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import sys
+
+import viam_client
+
+
+def live(path):
+    """The whole life of one client."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    connection.connect(path)
+    connection.sendall(json.dumps({"pid": os.getpid()}).encode() + b"\n")
+    asyncio.run(viam_client.serve(connection))
+
+
+def main():
+    # Dead clients are reaped by the kernel.
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    print("ready", flush=True)
+    while line := sys.stdin.readline():
+        if os.fork() == 0:
+            code = 1
+            try:
+                live(line.strip())
+                code = 0
+            finally:
+                os._exit(code)
+
+
+if __name__ == "__main__":
+    main()

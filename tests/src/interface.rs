@@ -1,0 +1,71 @@
+//! Network interfaces: taking one down, and giving it back as it was.
+
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+
+/// Runs `ip link` with these arguments.
+///
+/// # Errors
+/// There is no `ip`, or it fails.
+pub fn ip_link(arguments: &[&str]) -> Result<()> {
+    let output = Command::new("ip").arg("link").args(arguments).output().context("cannot run ip")?;
+    if !output.status.success() {
+        bail!("ip link {}: {}", arguments.join(" "), String::from_utf8_lossy(&output.stderr).trim());
+    }
+    Ok(())
+}
+
+/// An interface that something was changed on; dropping this puts it right.
+#[derive(Debug)]
+pub struct Changed {
+    name: String,
+}
+
+impl Changed {
+    /// Takes an interface down.
+    ///
+    /// # Errors
+    /// See [`ip_link`].
+    pub fn down(name: &str) -> Result<Self> {
+        ip_link(&["set", name, "down"])?;
+        Ok(Self { name: name.to_owned() })
+    }
+
+    /// Makes an interface carry classic CAN only.
+    ///
+    /// # Errors
+    /// See [`ip_link`].
+    pub fn classic(name: &str) -> Result<Self> {
+        let changed = Self::down(name)?;
+        ip_link(&["set", name, "mtu", "16"])?;
+        ip_link(&["set", name, "up"])?;
+        Ok(changed)
+    }
+
+    /// Up again, with CAN FD as the rig made it.
+    ///
+    /// # Errors
+    /// See [`ip_link`].
+    pub fn restore(self) -> Result<()> {
+        // Dropping does it once more, which changes nothing.
+        self.put_right()
+    }
+
+    fn put_right(&self) -> Result<()> {
+        if ip_link(&["set", &self.name, "mtu", "72"]).is_err() {
+            // The size can only be changed while the interface is down.
+            ip_link(&["set", &self.name, "down"])?;
+            ip_link(&["set", &self.name, "mtu", "72"])?;
+        }
+        ip_link(&["set", &self.name, "up"])
+    }
+}
+
+impl Drop for Changed {
+    fn drop(&mut self) {
+        if let Err(error) = self.put_right() {
+            eprintln!("{} is left as it is: {error:#}", self.name);
+        }
+    }
+}

@@ -1,0 +1,239 @@
+//! A witness on the bus: a CAN socket of its own that keeps every frame with the kernel's time stamp.
+//!
+//! The stamps are made when the kernel queues a frame, so they do not depend on when this thread runs.
+
+use std::io::IoSliceMut;
+use std::os::fd::{AsFd, AsRawFd};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use nix::cmsg_space;
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::socket::sockopt::{RcvBufForce, ReceiveTimestampns, RxqOvfl};
+use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg, setsockopt};
+use nix::sys::time::TimeSpec;
+use socketcan::{CanSocket, Socket};
+
+use crate::clock::{self, Moment};
+use crate::wire::{Motor, Seen};
+
+/// Room for some seconds of a busy bus while this thread does not run.
+const BUFFER: usize = 4 << 20;
+/// How often the thread looks whether it shall end, and compares the clocks.
+const PASS: u16 = 100;
+
+/// Layout of `struct can_frame`: identifier, length, three more bytes, data.
+const LENGTH_AT: usize = 4;
+const DATA_AT: usize = 8;
+
+#[derive(Debug, Default)]
+struct Shared {
+    frames: Mutex<Vec<Seen>>,
+    news: Condvar,
+    lost: AtomicU32,
+    ending: AtomicBool,
+}
+
+impl Shared {
+    fn frames(&self) -> MutexGuard<'_, Vec<Seen>> {
+        self.frames.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The witness.
+#[derive(Debug)]
+pub struct Listener {
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Listener {
+    /// Listens on an interface from now on.
+    ///
+    /// # Errors
+    /// There is no such interface, or the kernel cannot stamp frames.
+    pub fn open(interface: &str) -> Result<Self> {
+        let explain = || format!("cannot listen on {interface}");
+        let socket = CanSocket::open(interface).with_context(explain)?;
+        socket.set_nonblocking(true).with_context(explain)?;
+        setsockopt(&socket.as_fd(), ReceiveTimestampns, &true).with_context(explain)?;
+        setsockopt(&socket.as_fd(), RxqOvfl, &1).with_context(explain)?;
+        // Without privileges the smaller buffer has to do; what is lost is noticed.
+        let _ = setsockopt(&socket.as_fd(), RcvBufForce, &BUFFER);
+        let shared = Arc::new(Shared::default());
+        let for_thread = Arc::clone(&shared);
+        let thread = std::thread::Builder::new()
+            .name("listener".to_owned())
+            .spawn(move || listen(&socket, &for_thread))
+            .with_context(explain)?;
+        Ok(Self { shared, thread: Some(thread) })
+    }
+
+    /// Every frame from a moment on. Fails if the kernel dropped any: a witness that missed something
+    /// proves nothing.
+    ///
+    /// # Errors
+    /// Frames were lost.
+    pub fn since(&self, from: Moment) -> Result<Vec<Seen>> {
+        let lost = self.shared.lost.load(Ordering::Relaxed);
+        if lost > 0 {
+            bail!("the listener lost {lost} frames");
+        }
+        let frames = self.shared.frames();
+        let first = frames.partition_point(|frame| frame.at < from);
+        Ok(frames[first..].to_vec())
+    }
+
+    /// The first frame from a moment on that matches.
+    ///
+    /// # Errors
+    /// Frames were lost.
+    pub fn first(&self, from: Moment, matches: impl Fn(&Seen) -> bool) -> Result<Option<Seen>> {
+        Ok(self.since(from)?.into_iter().find(|frame| matches(frame)))
+    }
+
+    /// How many frames within a time match.
+    ///
+    /// # Errors
+    /// Frames were lost.
+    pub fn count(&self, from: Moment, until: Moment, matches: impl Fn(&Seen) -> bool) -> Result<usize> {
+        Ok(self.since(from)?.iter().filter(|frame| frame.at <= until && matches(frame)).count())
+    }
+
+    /// Waits for the first frame from a moment on that matches.
+    ///
+    /// # Errors
+    /// There is none in time.
+    pub fn wait(
+        &self,
+        from: Moment,
+        limit: Duration,
+        what: &str,
+        matches: impl Fn(&Seen) -> bool,
+    ) -> Result<Seen> {
+        let until = Instant::now() + limit;
+        let mut frames = self.shared.frames();
+        let mut looked_at = frames.partition_point(|frame| frame.at < from);
+        loop {
+            if let Some(found) = frames[looked_at..].iter().find(|frame| matches(frame)) {
+                return Ok(found.clone());
+            }
+            looked_at = frames.len();
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                let heard = frames.len() - frames.partition_point(|frame| frame.at < from);
+                bail!("no {what} on the bus within {limit:?} ({heard} other frames since {from})");
+            }
+            frames = self.shared.news.wait_timeout(frames, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    /// Waits for a motor's first stop frame.
+    ///
+    /// # Errors
+    /// There is none in time.
+    pub fn wait_for_stop(&self, motor: &Motor, from: Moment, limit: Duration) -> Result<Seen> {
+        self.wait(from, limit, &format!("stop frame for {}", motor.name), |frame| motor.is_stop(frame))
+    }
+
+    /// Waits until a motor is told to turn.
+    ///
+    /// # Errors
+    /// It is not in time.
+    pub fn wait_for_drive(&self, motor: &Motor, from: Moment, limit: Duration) -> Result<Seen> {
+        self.wait(from, limit, &format!("motion frame for {}", motor.name), |frame| motor.drives(frame))
+    }
+
+    /// The complete set of a motor's stop frames from a moment on, each at its first appearance.
+    ///
+    /// # Errors
+    /// Frames were lost.
+    pub fn stop_set(&self, motor: &Motor, from: Moment) -> Result<Vec<Seen>> {
+        let frames = self.since(from)?;
+        let wanted = motor.stop_frames();
+        let first = |(id, data): &(u32, Vec<u8>)| {
+            frames.iter().find(|frame| frame.id == *id && frame.data == *data).cloned()
+        };
+        Ok(wanted.iter().filter_map(first).collect())
+    }
+
+    /// The last frame that told a motor to turn.
+    ///
+    /// # Errors
+    /// Frames were lost.
+    pub fn last_drive(&self, motor: &Motor, from: Moment) -> Result<Option<Seen>> {
+        Ok(self.since(from)?.into_iter().rfind(|frame| motor.drives(frame)))
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        self.shared.ending.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            // It cannot fail but by a panic, which has been shown.
+            drop(thread.join());
+        }
+    }
+}
+
+fn listen(socket: &CanSocket, shared: &Shared) {
+    while !shared.ending.load(Ordering::Relaxed) {
+        // Newly for every batch: the wall clock may be set while a test runs.
+        let offset = clock::boottime_minus_realtime();
+        let mut waiting = [PollFd::new(socket.as_fd(), PollFlags::POLLIN)];
+        if poll(&mut waiting, PollTimeout::from(PASS)).is_err() {
+            continue;
+        }
+        let mut batch = Vec::new();
+        while let Some(frame) = receive(socket, offset, &shared.lost) {
+            batch.push(frame);
+        }
+        if !batch.is_empty() {
+            shared.frames().append(&mut batch);
+            shared.news.notify_all();
+        }
+    }
+}
+
+/// One frame, or `None` when there is none at present.
+fn receive(socket: &CanSocket, offset: i64, lost: &AtomicU32) -> Option<Seen> {
+    loop {
+        let mut buffer = [0; 72];
+        let mut control = cmsg_space!(TimeSpec, u32);
+        let mut parts = [IoSliceMut::new(&mut buffer)];
+        let message =
+            recvmsg::<()>(socket.as_raw_fd(), &mut parts, Some(&mut control), MsgFlags::MSG_DONTWAIT);
+        let message = match message {
+            Ok(message) => message,
+            // An interface that goes down says so once; it may come up again.
+            Err(Errno::EINTR | Errno::ENETDOWN) => continue,
+            Err(_) => return None,
+        };
+        let mut at = None;
+        for part in message.cmsgs().ok()? {
+            match part {
+                ControlMessageOwned::ScmTimestampns(time) => {
+                    at = Some(Moment(clock::nanos_of(time) + offset))
+                }
+                ControlMessageOwned::RxqOvfl(count) => lost.store(count, Ordering::Relaxed),
+                _ => {}
+            }
+        }
+        let at = at.unwrap_or_else(Moment::now);
+        let id = u32::from_ne_bytes(buffer[..LENGTH_AT].try_into().ok()?);
+        if id & libc::CAN_ERR_FLAG != 0 {
+            continue;
+        }
+        let length = usize::from(buffer[LENGTH_AT]).min(buffer.len() - DATA_AT);
+        return Some(Seen {
+            at,
+            id: id & libc::CAN_EFF_MASK,
+            remote: id & libc::CAN_RTR_FLAG != 0,
+            data: buffer[DATA_AT..DATA_AT + length].to_vec(),
+        });
+    }
+}

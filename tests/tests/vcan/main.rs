@@ -1,0 +1,17 @@
+//! Lanyard as a whole on a real (virtual) CAN bus: the programs as they are installed, simulated drives, and
+//! clients that run the unmodified Viam SDK.
+//!
+//! All tests use `vcan0`, so they run one at a time (`--test-threads=1`). Frames are judged by a witness of
+//! its own on the bus, with time stamps of the kernel and a reading of the protocols that shares nothing
+//! with the code under test. Each test says what would make it fail.
+
+mod clients;
+mod drives;
+mod front;
+mod hostile;
+mod impostor;
+mod operator;
+mod scene;
+mod sessions;
+mod start;
+mod supervisor;
