@@ -1,2 +1,64 @@
-//! Placeholder.
-fn main() {}
+//! `cargo xtask`: everything a contributor does beyond `cargo build`.
+//!
+//! What lives here: the command line and nothing else. Each subcommand has a file of its own
+//! ([`mod@demo`], [`mod@test`], [`mod@bench`]); the machine with CAN interfaces is in [`rig`]; what gets
+//! installed on a fresh machine is in [`install`], [`packages`] and [`python`].
+
+mod bench;
+mod demo;
+mod install;
+mod packages;
+mod python;
+mod rig;
+mod rules;
+mod tally;
+mod test;
+mod workspace;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::workspace::Workspace;
+
+/// Lanyard's development tasks.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Run a command on a machine that has vcan0 and vcan1 (exit code, stdout and stderr pass through)
+    Rig(rig::RigArgs),
+    /// Show the whole chain at work: clients, front, supervisor and simulated drives on a vcan
+    Demo(demo::DemoArgs),
+    /// Format, lints, dependency rules, unit tests and the tests on vcan
+    Test(test::TestArgs),
+    /// Build for release, print the supervisor's size and run the benchmarks
+    Bench(bench::BenchArgs),
+}
+
+/// Exit code when the task itself could not do its work, as opposed to what it ran having failed.
+/// For `rig` it must not look like an exit code of the command, hence the value env(1) and
+/// timeout(1) use.
+const TASK_FAILED: u8 = 125;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let outcome = Workspace::find().and_then(|workspace| match &cli.task {
+        Task::Rig(args) => rig::main(&workspace, args),
+        Task::Demo(args) => demo::main(&workspace, args),
+        Task::Test(args) => test::main(&workspace, args),
+        Task::Bench(args) => bench::main(&workspace, args),
+    });
+    match outcome {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            eprintln!("xtask: error: {error:#}");
+            ExitCode::from(TASK_FAILED)
+        }
+    }
+}

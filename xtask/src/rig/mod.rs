@@ -1,0 +1,199 @@
+//! The rig: a machine with vcan interfaces, wherever this is run.
+//!
+//! What lives here: what can be asked of a rig ([`Request`]), the choice between its kinds, and
+//! `cargo xtask rig`. The kinds have a file each: [`native`] is this machine itself, [`uml`] a
+//! user-mode Linux with this machine's files, [`qemu`] an emulated PC with a PREEMPT_RT kernel.
+//! [`guest`] is what the last two share, [`sandbox`] what all three do. See docs/rig.md.
+
+pub mod cpio;
+pub mod guest;
+pub mod modules;
+pub mod native;
+pub mod qemu;
+pub mod sandbox;
+pub mod uml;
+
+use std::env;
+use std::ffi::OsString;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use clap::{Args, ValueEnum};
+
+use crate::workspace::{Workspace, say};
+
+/// Exit code of a run that took too long, the same as timeout(1)'s.
+pub const TIMED_OUT: u8 = 124;
+
+/// Which machine the command runs on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Kind {
+    /// This machine, if its kernel has CAN
+    Native,
+    /// User-mode Linux: starts in seconds, one CPU, no meaningful time measurements
+    Uml,
+    /// An emulated PC with a PREEMPT_RT kernel and several CPUs: slow, closest to the real thing
+    Qemu,
+}
+
+impl Kind {
+    /// The name on the command line and in the variable RIG.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Native => "native",
+            Self::Uml => "uml",
+            Self::Qemu => "qemu",
+        }
+    }
+}
+
+/// Where to run, shared by all tasks that use a rig.
+#[derive(Args, Clone, Debug)]
+pub struct WhereArgs {
+    /// Machine to use [default: native if this kernel has CAN, else uml]
+    #[arg(long, value_enum)]
+    pub kind: Option<Kind>,
+    /// Memory of the uml or qemu machine
+    #[arg(long, default_value = "1G", value_parser = parse_memory)]
+    pub mem: String,
+    /// Processors of the qemu machine (uml always has one)
+    #[arg(long, default_value_t = 2)]
+    pub cpus: u32,
+}
+
+/// Arguments of `cargo xtask rig`.
+#[derive(Args, Debug)]
+pub struct RigArgs {
+    #[command(flatten)]
+    place: WhereArgs,
+    /// Folder the command may change; elsewhere its changes are lost (target/ always is one of them)
+    #[arg(long, value_name = "DIR")]
+    rw: Vec<PathBuf>,
+    /// Number of interfaces: vcan0, vcan1, ...
+    #[arg(long, default_value_t = 2, value_name = "N")]
+    vcans: u32,
+    /// Everything is killed after this time
+    #[arg(long, default_value_t = 300, value_name = "SECS", value_parser = clap::value_parser!(u64).range(1..))]
+    timeout: u64,
+    /// Variable for the command, NAME=VALUE or only NAME to pass it on; PATH, HOME, USER, LANG,
+    /// LANYARD_* and RUST_* are always passed on
+    #[arg(long, value_name = "NAME[=VALUE]")]
+    env: Vec<String>,
+    /// Command and its arguments
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true, value_name = "COMMAND")]
+    command: Vec<OsString>,
+}
+
+fn parse_memory(text: &str) -> Result<String, String> {
+    let digits = text.strip_suffix(['M', 'G']).unwrap_or_default();
+    match digits.parse::<u32>() {
+        Ok(1..) => Ok(text.to_owned()),
+        _ => Err("write a whole number and M or G, such as 512M or 1G".into()),
+    }
+}
+
+/// One command to run on a rig.
+#[derive(Debug)]
+pub struct Request {
+    /// Which machine and how big.
+    pub place: WhereArgs,
+    /// Folders whose changes are kept, besides the workspace's target folder.
+    pub rw: Vec<PathBuf>,
+    /// How many vcan interfaces.
+    pub vcans: u32,
+    /// After which time everything is killed.
+    pub timeout: Duration,
+    /// Variables set for the command, over the ones that are always passed on.
+    pub env: Vec<(OsString, OsString)>,
+    /// Working folder.
+    pub cwd: PathBuf,
+    /// Program and arguments.
+    pub command: Vec<OsString>,
+}
+
+impl Request {
+    /// A command in the given folder, two interfaces, nothing writable but the target folder.
+    pub fn new(place: &WhereArgs, cwd: &Path, timeout: Duration, command: Vec<OsString>) -> Self {
+        Self {
+            place: place.clone(),
+            rw: Vec::new(),
+            vcans: 2,
+            timeout,
+            env: Vec::new(),
+            cwd: cwd.to_owned(),
+            command,
+        }
+    }
+}
+
+/// `cargo xtask rig`.
+///
+/// # Errors
+/// When no rig can be had. Never when the command fails: that is its exit code.
+pub fn main(workspace: &Workspace, args: &RigArgs) -> Result<u8> {
+    let cwd = env::current_dir().context("the current folder is gone")?;
+    let mut request =
+        Request::new(&args.place, &cwd, Duration::from_secs(args.timeout), args.command.clone());
+    request.vcans = args.vcans;
+    for folder in &args.rw {
+        let full = folder.canonicalize().with_context(|| format!("--rw {}", folder.display()))?;
+        if !full.is_dir() {
+            bail!("--rw {}: not a folder", folder.display());
+        }
+        request.rw.push(full);
+    }
+    for variable in &args.env {
+        match variable.split_once('=') {
+            Some((name, value)) => request.env.push((name.into(), value.into())),
+            None => request.env.extend(env::var_os(variable).map(|value| (variable.into(), value))),
+        }
+    }
+    run(workspace, &request, &mut pass_through)
+}
+
+/// Hands a piece of the command's stdout on to ours. Errors are ignored: when nobody reads any
+/// more, the command shall still run to its end.
+pub fn pass_through(bytes: &[u8]) {
+    let mut out = std::io::stdout().lock();
+    let _ = out.write_all(bytes).and_then(|()| out.flush());
+}
+
+/// Runs a command on a rig and returns its exit code, or [`TIMED_OUT`]. The command's stdout goes
+/// to `stdout` as it comes, its stderr to ours.
+///
+/// # Errors
+/// When no rig of the wanted kind can be had or it dies. There is no skipping.
+pub fn run(workspace: &Workspace, request: &Request, stdout: sandbox::Sink<'_>) -> Result<u8> {
+    match request.place.kind {
+        Some(Kind::Native) => {
+            native::ensure(request.vcans).context("no native rig (--kind native)")?;
+            native::run(request, stdout)
+        }
+        Some(Kind::Uml) => uml::run(workspace, request, stdout).context("no uml rig (--kind uml)"),
+        Some(Kind::Qemu) => qemu::run(workspace, request, stdout).context("no qemu rig (--kind qemu)"),
+        None => match native::ensure(request.vcans) {
+            Ok(()) => native::run(request, stdout),
+            Err(reason) => {
+                say(format!("rig: user-mode Linux, because {reason:#}"));
+                uml::run(workspace, request, stdout)
+                    .with_context(|| format!("no rig: not native, because {reason:#}; and not uml"))
+            }
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::parse_memory;
+
+    #[test]
+    fn memory_sizes() {
+        assert_eq!(parse_memory("512M").unwrap(), "512M");
+        assert_eq!(parse_memory("2G").unwrap(), "2G");
+        for wrong in ["", "G", "0G", "1", "1T", "1 G", "-1G", "1G x=y"] {
+            assert!(parse_memory(wrong).is_err(), "{wrong}");
+        }
+    }
+}

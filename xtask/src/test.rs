@@ -1,0 +1,347 @@
+//! `cargo xtask test`: everything that can be checked, in one command.
+//!
+//! What lives here: the order of the checks, the running of the tests on vcan, and the final count.
+//! What is called `unit` are the tests of all crates but `tests`, on this machine; what is called
+//! `vcan` are the tests of the crate `tests`, on a rig that is started once.
+
+use std::ffi::OsString;
+use std::io::{BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use clap::{Args, ValueEnum};
+use serde_json::Value;
+
+use crate::python;
+use crate::rig::{self, Request, TIMED_OUT, WhereArgs};
+use crate::tally::Tally;
+use crate::workspace::{Workspace, say};
+
+/// A part of the tests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Part {
+    /// Format, lints, dependency rules and the tests that need no CAN
+    Unit,
+    /// The tests of the crate `tests`, on a rig
+    Vcan,
+}
+
+/// Arguments of `cargo xtask test`.
+#[derive(Args, Debug)]
+pub struct TestArgs {
+    #[command(flatten)]
+    place: WhereArgs,
+    /// Run only a part
+    #[arg(long, value_enum)]
+    only: Option<Part>,
+    /// Run only tests with this in their name
+    #[arg(long, value_name = "NAME")]
+    filter: Option<String>,
+    /// The tests on vcan are killed after this time
+    #[arg(long, default_value_t = 1800, value_name = "SECS", value_parser = clap::value_parser!(u64).range(1..))]
+    timeout: u64,
+}
+
+/// What went wrong besides failing tests, for the end of the report.
+#[derive(Default)]
+struct Report {
+    tally: Tally,
+    problems: Vec<String>,
+}
+
+impl Report {
+    /// A failure that no test program has counted.
+    fn problem(&mut self, text: impl Into<String>) {
+        self.tally.failed += 1;
+        self.problems.push(text.into());
+    }
+
+    /// Takes over what a run of tests has counted. A skipped test is a test that does not guard
+    /// anything, so it counts as a failure.
+    fn include(&mut self, tally: &Tally, what: &str) {
+        self.tally.add(tally);
+        self.tally.failed += tally.ignored;
+        if tally.ignored > 0 {
+            self.problems.push(format!("{what}: {} ignored; no test may be skipped", tally.ignored));
+        }
+    }
+}
+
+/// `cargo xtask test`. The last line on stdout is `N passed, N failed`.
+///
+/// # Errors
+/// When cargo cannot be started. Failures are counted, and make the exit code 1.
+pub fn main(workspace: &Workspace, args: &TestArgs) -> Result<u8> {
+    let mut report = Report::default();
+    if args.only != Some(Part::Vcan) {
+        if args.filter.is_none() {
+            check_style(workspace, &mut report);
+        }
+        unit_tests(workspace, args, &mut report)?;
+    }
+    if args.only != Some(Part::Unit) {
+        // A rig that cannot be had is a failure like any other; what ran before it still counts.
+        if let Err(error) = vcan_tests(workspace, args, &mut report) {
+            report.problem(format!("vcan: {error:#}"));
+        }
+    }
+    if report.tally.passed + report.tally.failed == 0 {
+        let filter = args.filter.as_deref().unwrap_or_default();
+        report.problem(format!("no test has `{filter}` in its name"));
+    }
+    for problem in &report.problems {
+        say(format!("failure: {problem}"));
+    }
+    println!("{} passed, {} failed", report.tally.passed, report.tally.failed);
+    Ok(u8::from(report.tally.failed > 0))
+}
+
+fn check_style(workspace: &Workspace, report: &mut Report) {
+    let clippy = ["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"];
+    for args in [&["fmt", "--all", "--check"][..], &clippy[..]] {
+        if let Err(error) = workspace.run_cargo(args) {
+            report.problem(format!("{error:#}"));
+        }
+    }
+}
+
+/// The tests that need no CAN. The dependency rules are among them, as tests of xtask itself.
+fn unit_tests(workspace: &Workspace, args: &TestArgs, report: &mut Report) -> Result<()> {
+    if let Err(error) = workspace.run_cargo(&["build", "--workspace", "--bins"]) {
+        report.problem(format!("{error:#}"));
+        return Ok(());
+    }
+    let mut command = workspace.cargo();
+    command.args(["test", "--workspace", "--exclude", "tests", "--no-fail-fast"]);
+    if let Some(filter) = &args.filter {
+        command.args(["--", filter]);
+    }
+    say("cargo test --workspace --exclude tests");
+    let mut child =
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().context("cannot start cargo test")?;
+    let mut tally = Tally::default();
+    let mut stdout = child.stdout.take().context("cargo test has no stdout")?;
+    let mut buffer = [0; 8 * 1024];
+    loop {
+        match stdout.read(&mut buffer).context("cannot read what cargo test prints")? {
+            0 => break,
+            count => {
+                rig::pass_through(&buffer[..count]);
+                tally.feed(&buffer[..count]);
+            }
+        }
+    }
+    let status = child.wait().context("cannot wait for cargo test")?;
+    if !status.success() && tally.failed == 0 {
+        report.problem(format!("`cargo test` failed without a failing test ({status})"));
+    }
+    report.include(&tally, "unit");
+    Ok(())
+}
+
+/// The tests of the crate `tests`, all in one start of the rig.
+fn vcan_tests(workspace: &Workspace, args: &TestArgs, report: &mut Report) -> Result<()> {
+    let python = python::ensure_venv(workspace)?;
+    workspace.run_cargo(&["build", "--workspace", "--bins"])?;
+    let programs = test_programs(workspace)?;
+    if programs.is_empty() {
+        bail!("the crate `tests` has no test program");
+    }
+
+    let mut runner = Runner { workspace, args, python, programs };
+    let filter: Vec<&str> = args.filter.iter().map(String::as_str).collect();
+    say(format!("{} test programs on the rig", runner.programs.len()));
+    let first = runner.run(&filter, report)?;
+    if first.tally.passed + first.tally.failed == 0 && args.filter.is_none() {
+        report.problem("vcan: not a single test was run");
+    }
+    let failed: Vec<&str> = first.failed.iter().map(String::as_str).collect();
+    if failed.is_empty() || failed.len() > MOST_AGAIN || first.tally.failed != failed.len() as u64 {
+        report.include(&first.tally, "vcan");
+        return Ok(());
+    }
+    // An emulated machine on a shared one stands still now and then, and a client that stands still is a
+    // silent client. A failure that is Lanyard's own comes again in a fresh rig.
+    say(format!("once more in a fresh rig: {}", failed.join(", ")));
+    let exact: Vec<&str> = ["--exact"].into_iter().chain(failed.iter().copied()).collect();
+    let second = runner.run(&exact, report)?;
+    let recovered: Vec<&str> =
+        failed.into_iter().filter(|name| !second.failed.iter().any(|again| again == name)).collect();
+    if !recovered.is_empty() {
+        println!("vcan: failed once and passed in a fresh rig: {}", recovered.join(", "));
+    }
+    let mut tally = second.tally;
+    tally.passed += first.tally.passed;
+    tally.ignored += first.tally.ignored;
+    // A test that did not even run again has failed.
+    tally.failed = (first.tally.failed + first.tally.passed).saturating_sub(tally.passed);
+    report.include(&tally, "vcan");
+    Ok(())
+}
+
+/// More failures than this are no accident, and are not tried again.
+const MOST_AGAIN: usize = 8;
+
+/// What running tests on vcan needs.
+struct Runner<'a> {
+    workspace: &'a Workspace,
+    args: &'a TestArgs,
+    python: PathBuf,
+    programs: Vec<PathBuf>,
+}
+
+/// What one run on vcan came to.
+#[derive(Default)]
+struct Outcome {
+    tally: Tally,
+    failed: Vec<String>,
+}
+
+impl Runner<'_> {
+    /// Runs all test programs in one start of the rig, with these arguments for each.
+    fn run(&mut self, arguments: &[&str], report: &mut Report) -> Result<Outcome> {
+        let folder = self.workspace.root.join("tests");
+        let mut command: Vec<OsString> =
+            vec!["sh".into(), "-c".into(), script(arguments.len()).into(), "sh".into()];
+        command.extend(arguments.iter().map(OsString::from));
+        command.extend(self.programs.iter().map(OsString::from));
+        let timeout = Duration::from_secs(self.args.timeout);
+        let mut request = Request::new(&self.args.place, &folder, timeout, command);
+        request.env = vec![
+            ("LANYARD_BIN_DIR".into(), self.workspace.target.join("debug").into()),
+            ("LANYARD_PYTHON".into(), self.python.clone().into()),
+            ("CARGO_MANIFEST_DIR".into(), folder.into()),
+            ("RUST_BACKTRACE".into(), "1".into()),
+        ];
+        let mut outcome = Outcome::default();
+        let mut lines = Lines::default();
+        let code = rig::run(self.workspace, &request, &mut |bytes| {
+            rig::pass_through(bytes);
+            outcome.tally.feed(bytes);
+            lines.feed(bytes);
+        })?;
+        for line in lines.crashes {
+            report.problem(line);
+        }
+        if code == TIMED_OUT {
+            report.problem(format!("vcan: not finished after {} s", self.args.timeout));
+        } else if code != 0 {
+            report.problem(format!("vcan: the runner ended with exit code {code}"));
+        }
+        outcome.failed = lines.failed;
+        Ok(outcome)
+    }
+}
+
+/// The shell script that runs the test programs one after the other. A program that ends without
+/// its summary line (101 is the harness's own code for failed tests) is reported on a line that
+/// [`Crashes`] picks up.
+///
+/// The first `arguments` parameters are for every program, the others are the programs.
+fn script(arguments: usize) -> String {
+    let names: Vec<String> = (0..arguments).map(|number| format!("argument{number}")).collect();
+    let take: String = names.iter().map(|name| format!("{name}=$1; shift; ")).collect();
+    let pass: String = names.iter().map(|name| format!("\"${name}\" ")).collect();
+    format!(
+        "{take}for program in \"$@\"; do echo; echo \"     Running ${{program##*/}}\"; \
+         \"$program\" {pass}--test-threads=1 </dev/null; code=$?; \
+         case $code in 0|101) ;; *) echo; echo \"{CRASH}${{program##*/}} (exit code $code)\" ;; esac; done; exit 0"
+    )
+}
+
+/// How the runner reports a test program that did not end by itself.
+const CRASH: &str = "vcan: test program died: ";
+
+/// Collects the names of failed tests, and the runner's reports of dead test programs.
+#[derive(Default)]
+struct Lines {
+    line: Vec<u8>,
+    crashes: Vec<String>,
+    failed: Vec<String>,
+}
+
+impl Lines {
+    fn feed(&mut self, bytes: &[u8]) {
+        for &byte in bytes {
+            if byte == b'\n' {
+                let line = String::from_utf8_lossy(&std::mem::take(&mut self.line)).into_owned();
+                let failed = line.strip_prefix("test ").and_then(|rest| rest.strip_suffix(" ... FAILED"));
+                self.failed.extend(failed.map(str::to_owned));
+                if line.starts_with(CRASH) {
+                    self.crashes.push(line);
+                }
+            } else {
+                self.line.push(byte);
+            }
+        }
+    }
+}
+
+/// Builds the test programs of the crate `tests` and returns their paths.
+fn test_programs(workspace: &Workspace) -> Result<Vec<PathBuf>> {
+    say("cargo test -p tests --no-run");
+    let mut command: Command = workspace.cargo();
+    command.args(["test", "-p", "tests", "--no-run", "--message-format=json-render-diagnostics"]);
+    let mut child =
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().context("cannot start cargo test")?;
+    let stdout = child.stdout.take().context("cargo test has no stdout")?;
+    let mut programs = Vec::new();
+    for line in BufReader::new(stdout).lines() {
+        let line = line.context("cannot read what cargo prints")?;
+        let message: Value = serde_json::from_str(&line).unwrap_or_default();
+        if message["reason"] == "compiler-artifact" && message["profile"]["test"] == true {
+            programs.extend(message["executable"].as_str().map(|path| Path::new(path).to_owned()));
+        }
+    }
+    let status = child.wait().context("cannot wait for cargo test")?;
+    if !status.success() {
+        bail!("`cargo test -p tests --no-run` failed ({status}); its messages are above");
+    }
+    programs.sort();
+    Ok(programs)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use super::{CRASH, Lines, Report, script};
+    use crate::tally::Tally;
+
+    #[test]
+    fn the_runner_reports_programs_that_die() {
+        let output = Command::new("sh").args(["-c", &script(0), "sh", "true", "/no/such"]).output().unwrap();
+        assert!(output.status.success());
+        let mut lines = Lines::default();
+        lines.feed(&output.stdout);
+        assert_eq!(lines.crashes, [format!("{CRASH}such (exit code 127)")]);
+    }
+
+    #[test]
+    fn the_runner_passes_its_arguments_to_every_program() {
+        let output = Command::new("sh").args(["-c", &script(2), "sh", "a b", "c", "echo"]).output().unwrap();
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(text.ends_with("\na b c --test-threads=1\n"), "{text}");
+    }
+
+    #[test]
+    fn failed_tests_are_known_by_name() {
+        let mut lines = Lines::default();
+        lines.feed(b"test a::b ... ok\ntest a::c ... FAILED\nnoise FAILED\ntest result: FAILED. 1 passed");
+        assert_eq!(lines.failed, ["a::c"]);
+    }
+
+    #[test]
+    fn a_skipped_test_is_a_failure() {
+        let mut report = Report::default();
+        let mut tally = Tally::default();
+        tally.feed(
+            b"test result: ok. 3 passed; 0 failed; 2 ignored; 0 measured; 0 filtered out; finished in 0s\n",
+        );
+        report.include(&tally, "unit");
+        assert_eq!((report.tally.passed, report.tally.failed), (3, 2));
+        assert_eq!(report.problems.len(), 1);
+    }
+}
