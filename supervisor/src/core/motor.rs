@@ -347,14 +347,8 @@ impl Core {
         let Some(seen) = motor.drive.decode(frame) else { return };
         motor.learn(&seen, now);
         match motor.state {
-            State::Stopping { stage, .. } => {
-                let proof = motor.drive.stop.stage(stage).proof;
-                if motor.tracker.observe(&proof, &seen) {
-                    self.proven(index, stage, now, wire);
-                }
-            }
-            State::Unverified { .. } => {
-                let stage = motor.drive.stop.stages().len() - 1;
+            State::Stopping { .. } | State::Unverified { .. } => {
+                let stage = motor.stage_in_force();
                 let proof = motor.drive.stop.stage(stage).proof;
                 if motor.tracker.observe(&proof, &seen) {
                     self.proven(index, stage, now, wire);

@@ -1,0 +1,83 @@
+//! What is published about a session, a motor, a bus.
+
+use super::words::{MotorState, Reason, SessionState};
+use crate::ids::{Incarnation, Owner, SessionId, TripId};
+use crate::time::Nanos;
+
+/// What is published about a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SessionVerdict {
+    /// The session.
+    pub session: SessionId,
+    /// Which session of the slot.
+    pub incarnation: Incarnation,
+    /// The verdict.
+    pub state: SessionState,
+    /// When it will count as silent.
+    pub deadline: Nanos,
+    /// Its last accepted beat.
+    pub last_beat: Nanos,
+    /// The trip that ended it.
+    pub trip: TripId,
+    /// Beats accepted.
+    pub beats: u64,
+    /// Its window, nanoseconds.
+    pub window: u64,
+}
+
+/// What is published about a motor.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct MotorVerdict {
+    /// Whose it is.
+    pub grant: Option<Owner>,
+    /// What it is doing.
+    pub state: MotorState,
+    /// Index of the stop stage it is in or ended in.
+    pub stage: u64,
+    /// The trip that stopped it last.
+    pub trip: TripId,
+    /// Why it was stopped last.
+    pub reason: Option<Reason>,
+    /// When the first stop frame of that trip was handed to the kernel.
+    pub first_stop: Nanos,
+    /// When standstill was proven after that trip; zero while it is not.
+    pub standstill: Nanos,
+    /// Stop frames sent since the supervisor started.
+    pub stops_sent: u64,
+    /// Measured speed, revolutions per second; `None` before the first reading.
+    pub velocity: Option<f32>,
+    /// Measured position, revolutions; `None` before the first reading.
+    pub position: Option<f64>,
+    /// The drive's word on its power stage, as [`MotorVerdict::POWER_NAMES`] numbers it; 0 unknown.
+    pub power: u64,
+    /// The drive's fault code; 0 none.
+    pub fault: u64,
+    /// When the drive was heard last.
+    pub feedback: Nanos,
+    /// Motion frames answered by the bus guard.
+    pub guarded: u64,
+    /// Index of its bus.
+    pub bus: u64,
+    /// 1 when an operator must clear [`MotorVerdict::trip`] before the motor may be granted again.
+    pub latched: u64,
+}
+
+impl MotorVerdict {
+    /// Names of the power numbers.
+    pub const POWER_NAMES: [&'static str; 6] = ["unknown", "off", "transition", "on", "quick stop", "fault"];
+}
+
+/// Whether a bus works.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BusVerdict {
+    /// 1 works, 0 does not.
+    pub up: u64,
+    /// Frames handed to the kernel.
+    pub sent: u64,
+    /// Frames the kernel refused.
+    pub errors: u64,
+    /// The last error number, 0 if none.
+    pub last_error: u64,
+    /// Frames received.
+    pub received: u64,
+}

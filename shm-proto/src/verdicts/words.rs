@@ -1,0 +1,182 @@
+//! Phases, states, reasons, counters: each a word in shared memory and a name for people.
+
+macro_rules! numbered {
+    ($(#[$about:meta])* $name:ident { $($(#[$doc:meta])* $variant:ident = $number:literal, $text:literal;)+ }) => {
+        $(#[$about])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum $name { $($(#[$doc])* $variant,)+ }
+
+        impl $name {
+            /// Every value.
+            pub const ALL: &'static [Self] = &[$(Self::$variant),+];
+
+            /// The number it has in shared memory.
+            #[must_use]
+            pub const fn number(self) -> u64 {
+                match self { $(Self::$variant => $number,)+ }
+            }
+
+            /// The value with that number, if there is one.
+            #[must_use]
+            pub const fn from_number(number: u64) -> Option<Self> {
+                match number { $($number => Some(Self::$variant),)+ _ => None }
+            }
+
+            /// The name used in status, events and documents.
+            #[must_use]
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$variant => $text,)+ }
+            }
+        }
+    };
+}
+
+numbered! {
+    /// What the supervisor is doing.
+    Phase {
+        /// Stopping every motor before anything may move.
+        Starting = 1, "starting";
+        /// Watching.
+        Armed = 2, "armed";
+        /// Told to exit: stopping every motor.
+        Stopping = 3, "stopping";
+        /// About to exit; every motor was told to stop.
+        Ended = 4, "ended";
+    }
+}
+
+numbered! {
+    /// The verdict on a session.
+    SessionState {
+        /// Nobody is in the slot.
+        Vacant = 0, "vacant";
+        /// It beats in time.
+        Live = 1, "live";
+        /// It fell silent, or was ended; it never moves anything again.
+        Tripped = 2, "tripped";
+        /// Its client said goodbye.
+        Closed = 3, "closed";
+    }
+}
+
+numbered! {
+    /// What a motor is doing, as far as the supervisor knows.
+    MotorState {
+        /// Nobody's; may be granted.
+        Idle = 0, "idle";
+        /// Granted to the session in the grant word.
+        Granted = 1, "granted";
+        /// Being stopped.
+        Stopping = 2, "stopping";
+        /// Proven to stand still.
+        Stopped = 3, "stopped";
+        /// Every stage was sent and timed out without proof; the last one is repeated.
+        Unverified = 4, "unverified";
+    }
+}
+
+numbered! {
+    /// Why motors were stopped.
+    Reason {
+        /// The supervisor started and did not know what the motors were doing.
+        Startup = 1, "startup";
+        /// A session was silent for longer than its window.
+        Expired = 2, "session expired";
+        /// The client closed its session.
+        Closed = 3, "session closed";
+        /// The front process ended.
+        FrontDead = 4, "front dead";
+        /// The front process lives but does not beat.
+        FrontSilent = 5, "front silent";
+        /// The beats of a session or an owner word were not to be believed.
+        Corrupt = 6, "corrupt beats";
+        /// Somebody pressed stop: `lanyard estop`, or a client's StopAll.
+        OperatorStop = 7, "operator stop";
+        /// The supervisor's own loop was late.
+        SelfOverrun = 8, "self overrun";
+        /// The bus the motor hangs on does not work.
+        BusFault = 9, "bus fault";
+        /// The drive reported a fault.
+        DriveFault = 10, "drive fault";
+        /// The supervisor was told to exit.
+        Shutdown = 11, "shutdown";
+        /// A stopped motor moved or was energised again.
+        Violation = 12, "stop violated";
+        /// A running drive has said nothing for too long.
+        FeedbackLost = 13, "feedback lost";
+    }
+}
+
+numbered! {
+    /// What an event tells.
+    EventKind {
+        /// The supervisor is armed.
+        Armed = 1, "armed";
+        /// A front was handed its segments.
+        FrontAttached = 2, "front attached";
+        /// Motors were stopped, or a session that owned none ended.
+        Trip = 3, "trip";
+        /// A motor was proven to stand still after a trip.
+        Standstill = 4, "standstill";
+        /// Every stage of a motor's stop timed out without proof.
+        Unverified = 5, "unverified";
+        /// A stage of a motor's stop timed out; the next one follows.
+        Escalated = 6, "escalated";
+        /// An operator reset a trip.
+        Reset = 7, "reset";
+        /// A bus stopped working.
+        BusDown = 8, "bus down";
+        /// A bus works again.
+        BusUp = 9, "bus up";
+        /// The bus guard answered a motion frame for a stopped motor.
+        Guarded = 10, "guarded";
+    }
+}
+
+numbered! {
+    /// How trips are cleared.
+    ResetPolicy {
+        /// A new session may take a motor that stands still.
+        Auto = 1, "auto";
+        /// `lanyard reset TRIP_ID` must come first.
+        Manual = 2, "manual";
+    }
+}
+
+numbered! {
+    /// What the system refused the supervisor; each weakens a guarantee. The number is a bit.
+    Degraded {
+        /// Not scheduled with SCHED_FIFO.
+        Scheduling = 1, "not SCHED_FIFO";
+        /// Not pinned to its CPU.
+        Affinity = 2, "not pinned";
+        /// Memory is not locked.
+        Memory = 4, "memory not locked";
+    }
+}
+
+numbered! {
+    /// Whole-supervisor counters. The number is the place.
+    Counter {
+        /// Passes of the real-time loop.
+        Loops = 0, "loops";
+        /// Passes that came later than a whole tick.
+        LateLoops = 1, "late-loops";
+        /// Longest lateness of a pass, nanoseconds.
+        WorstLatenessNanos = 2, "worst-lateness-ns";
+        /// Beats accepted.
+        Beats = 3, "beats";
+        /// Trips.
+        Trips = 4, "trips";
+        /// Stop frames handed to the kernel.
+        StopFrames = 5, "stop-frames";
+        /// Frames the kernel refused.
+        SendErrors = 6, "send-errors";
+        /// Motion frames answered by the bus guard.
+        Guarded = 7, "guarded";
+        /// Owner words that named no live session.
+        BadOwners = 8, "bad-owners";
+        /// Longest time from a deadline to the first stop frame, nanoseconds.
+        WorstTripNanos = 9, "worst-trip-ns";
+    }
+}

@@ -1,0 +1,216 @@
+//! The supervisor's side: it alone can write.
+
+use core::sync::atomic::Ordering;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+
+use super::entries::{BusVerdict, MotorVerdict, SessionVerdict};
+use super::event::Event;
+use super::places::{
+    AT_BUSES, AT_CONFIG, AT_COUNTERS, AT_DEGRADED, AT_EVENT_COUNT, AT_FRONT_BEAT, AT_FRONT_PID,
+    AT_GENERATION, AT_LATCH, AT_LAYOUT, AT_LOOP, AT_LOOP_TIME, AT_MAGIC, AT_MOTORS, AT_MOTORS_USED, AT_PHASE,
+    AT_PID, AT_POLICY, AT_REJECTS, AT_SESSIONS, AT_STARTED, BUS_ERRORS, BUS_LAST_ERROR, BUS_NAME,
+    BUS_RECEIVED, BUS_SENT, BUS_STATE, MOST_BUSES, MOTOR_BUS, MOTOR_FAULT, MOTOR_FEEDBACK, MOTOR_FIRST_STOP,
+    MOTOR_GRANT, MOTOR_GUARDED, MOTOR_LATCHED, MOTOR_NAME, MOTOR_POSITION, MOTOR_POWER, MOTOR_REASON,
+    MOTOR_STAGE, MOTOR_STANDSTILL, MOTOR_STATE, MOTOR_STOPS_SENT, MOTOR_TRIP, MOTOR_VELOCITY, NAME_BYTES,
+    NO_READING, SESSION_BEATS, SESSION_DEADLINE, SESSION_HIGH, SESSION_LAST_BEAT, SESSION_LOW, SESSION_STATE,
+    SESSION_TRIP, SESSION_WINDOW, VerdictLayout,
+};
+use super::words::{Counter, Phase, Reason, ResetPolicy};
+use crate::beat::Reject;
+use crate::ids::{Generation, MotorIndex, Owner, SlotIndex, TripId};
+use crate::layout::{Capacity, MAGIC, layout_hash};
+use crate::memory::{Access, Segment};
+use crate::record;
+use crate::time::Nanos;
+
+/// The supervisor's side: it alone can write.
+#[derive(Debug)]
+pub struct VerdictSegment {
+    segment: Segment,
+    pub(super) layout: VerdictLayout,
+    events: u64,
+}
+
+/// What never changes after start.
+#[derive(Clone, Copy, Debug)]
+pub struct Identity {
+    /// Hash of the configuration file's bytes: both processes must have read the same file.
+    pub config_hash: u64,
+    /// Process id of the supervisor.
+    pub pid: u32,
+    /// When it started.
+    pub started: Nanos,
+    /// Reset policy.
+    pub policy: ResetPolicy,
+}
+
+impl VerdictSegment {
+    /// Creates, maps and seals the segment; the descriptor is for handing out.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses any step.
+    pub fn create(
+        capacity: Capacity,
+        identity: &Identity,
+        motors: &[&str],
+        buses: &[&str],
+    ) -> io::Result<(Self, OwnedFd)> {
+        let layout = VerdictLayout { capacity };
+        let fd = crate::memory::create("lanyard-verdicts", layout.words())?;
+        let segment = Segment::map(fd.as_fd(), layout.words(), Access::ReadWrite)?;
+        crate::memory::seal(fd.as_fd())?;
+        let this = Self { segment, layout, events: 0 };
+        this.put(AT_LAYOUT, layout_hash());
+        this.put(AT_CONFIG, identity.config_hash);
+        this.put(AT_SESSIONS, u64::from(capacity.sessions()));
+        this.put(AT_MOTORS, u64::from(capacity.motors()));
+        this.put(AT_MOTORS_USED, motors.len() as u64);
+        this.put(AT_BUSES, buses.len() as u64);
+        this.put(AT_PID, u64::from(identity.pid));
+        this.put(AT_STARTED, identity.started.0);
+        this.put(AT_POLICY, identity.policy.number());
+        this.put(AT_PHASE, Phase::Starting.number());
+        for motor in (0..capacity.motors()).map(MotorIndex) {
+            this.put(layout.motor(motor) + MOTOR_VELOCITY, NO_READING);
+            this.put(layout.motor(motor) + MOTOR_POSITION, NO_READING);
+            if let Some(name) = motors.get(usize::from(motor.0)) {
+                this.put_name(layout.motor(motor) + MOTOR_NAME, name);
+            }
+        }
+        for (bus, name) in buses.iter().enumerate().take(MOST_BUSES) {
+            this.put_name(layout.bus(bus) + BUS_NAME, name);
+        }
+        this.segment.store(AT_MAGIC, MAGIC, Ordering::Release);
+        Ok((this, fd))
+    }
+
+    pub(super) fn put(&self, place: usize, value: u64) {
+        self.segment.store(place, value, Ordering::Release);
+    }
+
+    fn put_name(&self, place: usize, name: &str) {
+        let mut bytes = [0_u8; NAME_BYTES];
+        for (to, from) in bytes.iter_mut().zip(name.bytes()) {
+            *to = from;
+        }
+        for (offset, chunk) in bytes.chunks_exact(8).enumerate() {
+            let mut word = [0; 8];
+            word.copy_from_slice(chunk);
+            self.put(place + offset, u64::from_le_bytes(word));
+        }
+    }
+
+    /// Publishes the grant of a motor: the one word the front waits for before every frame.
+    pub fn grant(&self, motor: MotorIndex, grant: Option<Owner>) {
+        if !self.layout.capacity.has_motor(motor) {
+            return;
+        }
+        let word = grant.map_or(Owner::NOBODY, Owner::to_word);
+        self.segment.store(self.layout.motor(motor) + MOTOR_GRANT, word, Ordering::SeqCst);
+    }
+
+    /// Publishes all of a motor but its grant.
+    pub fn motor(&self, motor: MotorIndex, verdict: &MotorVerdict) {
+        if !self.layout.capacity.has_motor(motor) {
+            return;
+        }
+        let at = self.layout.motor(motor);
+        self.put(at + MOTOR_STAGE, verdict.stage);
+        self.put(at + MOTOR_TRIP, verdict.trip.0);
+        self.put(at + MOTOR_REASON, verdict.reason.map_or(0, Reason::number));
+        self.put(at + MOTOR_FIRST_STOP, verdict.first_stop.0);
+        self.put(at + MOTOR_STANDSTILL, verdict.standstill.0);
+        self.put(at + MOTOR_STOPS_SENT, verdict.stops_sent);
+        self.put(at + MOTOR_VELOCITY, verdict.velocity.map_or(NO_READING, |v| u64::from(v.to_bits())));
+        self.put(at + MOTOR_POSITION, verdict.position.map_or(NO_READING, f64::to_bits));
+        self.put(at + MOTOR_POWER, verdict.power);
+        self.put(at + MOTOR_FAULT, verdict.fault);
+        self.put(at + MOTOR_FEEDBACK, verdict.feedback.0);
+        self.put(at + MOTOR_GUARDED, verdict.guarded);
+        self.put(at + MOTOR_BUS, verdict.bus);
+        self.put(at + MOTOR_LATCHED, verdict.latched);
+        self.put(at + MOTOR_STATE, verdict.state.number());
+    }
+
+    /// Publishes a session.
+    pub fn session(&self, slot: SlotIndex, verdict: &SessionVerdict) {
+        if !self.layout.capacity.has_slot(slot) {
+            return;
+        }
+        let at = self.layout.session(slot);
+        self.put(at + SESSION_HIGH, crate::beat::high_word(verdict.session.0));
+        self.put(at + SESSION_LOW, crate::beat::low_word(verdict.session.0));
+        self.put(at + SESSION_DEADLINE, verdict.deadline.0);
+        self.put(at + SESSION_LAST_BEAT, verdict.last_beat.0);
+        self.put(at + SESSION_TRIP, verdict.trip.0);
+        self.put(at + SESSION_BEATS, verdict.beats);
+        self.put(at + SESSION_WINDOW, verdict.window);
+        // State and incarnation in one word, last: who sees it sees the rest.
+        let state = verdict.state.number() | verdict.incarnation.get() << 16;
+        self.segment.store(at + SESSION_STATE, state, Ordering::SeqCst);
+    }
+
+    /// Publishes a bus.
+    pub fn bus(&self, bus: usize, verdict: &BusVerdict) {
+        if bus >= MOST_BUSES {
+            return;
+        }
+        let at = self.layout.bus(bus);
+        self.put(at + BUS_SENT, verdict.sent);
+        self.put(at + BUS_ERRORS, verdict.errors);
+        self.put(at + BUS_LAST_ERROR, verdict.last_error);
+        self.put(at + BUS_RECEIVED, verdict.received);
+        self.put(at + BUS_STATE, verdict.up);
+    }
+
+    /// Publishes the supervisor's own beat: number and moment of the last loop.
+    pub fn beat(&self, number: u64, at: Nanos) {
+        self.put(AT_LOOP, number);
+        self.put(AT_LOOP_TIME, at.0);
+    }
+
+    /// Publishes the phase.
+    pub fn phase(&self, phase: Phase) {
+        self.put(AT_PHASE, phase.number());
+    }
+
+    /// Publishes what the system refused, as a sum of [`Degraded`] bits.
+    pub fn degraded(&self, bits: u64) {
+        self.put(AT_DEGRADED, bits);
+    }
+
+    /// Publishes the trip that keeps everything stopped until it is reset.
+    pub fn latch(&self, trip: TripId) {
+        self.put(AT_LATCH, trip.0);
+    }
+
+    /// Publishes which front is attached; process id 0: none.
+    pub fn front(&self, generation: Generation, pid: u32) {
+        self.put(AT_GENERATION, generation.0);
+        self.put(AT_FRONT_PID, u64::from(pid));
+    }
+
+    /// Publishes the front's last accepted beat.
+    pub fn front_beat(&self, at: Nanos) {
+        self.put(AT_FRONT_BEAT, at.0);
+    }
+
+    /// Publishes a counter.
+    pub fn counter(&self, counter: Counter, value: u64) {
+        self.put(AT_COUNTERS + usize::try_from(counter.number()).unwrap_or(0), value);
+    }
+
+    /// Publishes how many beats were rejected for one reason.
+    pub fn rejects(&self, reject: Reject, value: u64) {
+        self.put(AT_REJECTS + reject as usize, value);
+    }
+
+    /// Publishes an event; the oldest one falls out.
+    pub fn event(&mut self, event: &Event) {
+        self.events += 1;
+        record::write(&self.segment, self.layout.event(self.events), self.events, event.to_words());
+        self.put(AT_EVENT_COUNT, self.events);
+    }
+}
