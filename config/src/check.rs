@@ -68,6 +68,12 @@ fn supervisor(root: &mut Reader<'_>, problems: &mut Problems) -> Supervisor {
     let front_window = table.duration(problems, "front_window", SHORTEST_WINDOW..=millis(5_000), millis(250));
     let stop_repeat = table.duration(problems, "stop_repeat", millis(1)..=millis(200), millis(20));
     let stage_timeout = table.duration(problems, "stage_timeout", millis(20)..=millis(10_000), millis(500));
+    // Four default ticks: above what a loaded computer without PREEMPT_RT usually shows, below the
+    // kernel's own patience.
+    let max_lateness = table.duration(problems, "max_lateness", millis(5)..=millis(1_000), millis(20));
+    // Ten default ticks; what the design promises for a supervisor that hangs.
+    let kernel_stop = table.duration(problems, "kernel_stop", millis(20)..=millis(1_000), millis(50));
+    let user = table.text(problems, "user").map_or_else(|| "lanyard".to_owned(), |(_, text)| text);
     let reset = match table.text(problems, "reset") {
         None => ResetPolicy::Manual,
         Some((_, text)) if text == "manual" => ResetPolicy::Manual,
@@ -95,6 +101,9 @@ fn supervisor(root: &mut Reader<'_>, problems: &mut Problems) -> Supervisor {
             "front_window",
             "stop_repeat",
             "stage_timeout",
+            "max_lateness",
+            "kernel_stop",
+            "user",
             "reset",
             "max_sessions",
             "max_motors",
@@ -108,6 +117,9 @@ fn supervisor(root: &mut Reader<'_>, problems: &mut Problems) -> Supervisor {
         front_window,
         stop_repeat,
         stage_timeout,
+        max_lateness,
+        kernel_stop,
+        user,
         reset,
         capacity: Capacity::new(sessions, motors).unwrap_or(Capacity::DEFAULT),
     }

@@ -67,6 +67,12 @@ pub struct Supervisor {
     pub stop_repeat: Duration,
     /// `stage_timeout`: after how long without proof the next stage follows.
     pub stage_timeout: Duration,
+    /// `max_lateness`: the loop being later than this is a reason to stop everything.
+    pub max_lateness: Duration,
+    /// `kernel_stop`: after how long without a word from the supervisor the kernel sends the stops.
+    pub kernel_stop: Duration,
+    /// `user`: whom the supervisor becomes after its preparations, when it was started as root.
+    pub user: String,
     /// `reset`: how trips are cleared.
     pub reset: ResetPolicy,
     /// `max_sessions`, `max_motors`.

@@ -61,7 +61,8 @@ pub fn healthy() -> (VerdictSegment, VerdictView) {
     let (segment, view) = bare(&["left", "right"], &["can0"]);
     segment.front(Generation(3), 4300);
     segment.front_beat(before(4_000_000));
-    segment.bus(0, &BusVerdict { up: 1, sent: 10, errors: 0, last_error: 0, received: 20 });
+    segment
+        .bus(0, &BusVerdict { up: 1, sent: 10, errors: 0, last_error: 0, received: 20, ..BusVerdict::FRESH });
     let live = SessionVerdict {
         session: SESSION,
         incarnation: OWNER.incarnation,
@@ -95,7 +96,10 @@ pub fn tripped() -> (VerdictSegment, VerdictView) {
     segment.front(Generation(3), 0);
     segment.latch(TripId(7));
     segment.degraded(Degraded::Scheduling.number() | Degraded::Memory.number());
-    segment.bus(0, &BusVerdict { up: 0, sent: 10, errors: 9, last_error: 105, received: 20 });
+    segment.bus(
+        0,
+        &BusVerdict { up: 0, sent: 10, errors: 9, last_error: 105, received: 20, ..BusVerdict::FRESH },
+    );
     let gone = SessionVerdict {
         session: SESSION,
         incarnation: OWNER.incarnation,

@@ -94,6 +94,10 @@ fn consequence(flag: Degraded) -> &'static str {
         Degraded::Scheduling => "other programs can delay a stop",
         Degraded::Affinity => "work on other CPUs can delay a stop",
         Degraded::Memory => "a page fault can delay a stop",
+        Degraded::Privileges => "a fault in the supervisor could do more harm than it need",
+        Degraded::SystemCalls => "a fault in the supervisor could do more harm than it need",
+        Degraded::Latency => "an idle CPU can delay a stop by the time it takes to wake",
+        Degraded::KernelStop => "nothing but the drives' own watchdogs stops them if the supervisor hangs",
     }
 }
 

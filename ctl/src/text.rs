@@ -279,8 +279,10 @@ MOTOR  BUS   STATE    STAGE  SLOT   RPM  POWER  FAULT  HEARD
 left   can0  granted      -     1  90.0  on     -      10 ms
 right  can0  idle         -     -   0.0  off    -      10 ms
 
-counters   bad owners 0, beats 0, guarded 0, late loops 0, loops 0, send errors 0, stop frames 0,
-           trips 0, worst lateness 0.000 us, worst trip 43.000 us
+counters   allocations 0, bad owners 0, beats 0, guarded 0, involuntary switches 0, kernel stop
+           errors 0, kernel stop rearms 0, late loops 0, loops 0, major faults 0, minor faults 0,
+           self overruns 0, send errors 0, stop frames 0, trips 0, voluntary switches 0, worst
+           lateness 0.000 us, worst trip 43.000 us
 rejects    wrong session 6
 ";
         assert_eq!(text(&Status::read(&view, fixture::NOW)), expected);
@@ -333,7 +335,14 @@ TRIP  MOTOR  REASON           STOPPED  STANDSTILL   FRAMES  GUARDED  RESET
         for index in [0, 1] {
             segment.motor(MotorIndex(index), &huge);
         }
-        let bus = BusVerdict { up: 0, sent: u64::MAX, errors: u64::MAX, last_error: 105, received: u64::MAX };
+        let bus = BusVerdict {
+            up: 0,
+            sent: u64::MAX,
+            errors: u64::MAX,
+            last_error: 105,
+            received: u64::MAX,
+            ..BusVerdict::FRESH
+        };
         segment.bus(0, &bus);
         for counter in Counter::ALL {
             segment.counter(*counter, u64::MAX);

@@ -141,7 +141,7 @@ fn verdicts_are_published_and_read_without_allocating() {
         beats: 9,
         window: WINDOW.0,
     };
-    let bus = BusVerdict { up: 1, sent: 2, errors: 0, last_error: 0, received: 5 };
+    let bus = BusVerdict { up: 1, sent: 2, errors: 0, last_error: 0, received: 5, ..BusVerdict::FRESH };
     let count = allocations(|| {
         for number in 0..1_000 {
             segment.grant(MotorIndex(0), Some(owner));

@@ -6,9 +6,9 @@ use std::os::fd::{AsFd, OwnedFd};
 use shm_proto::beat::Reject;
 use shm_proto::memory::{self, Access, Segment};
 use shm_proto::verdicts::{
-    BusVerdict, Counter, Degraded, EVENTS, Event, EventKind, Identity, MOST_BUSES, MotorSet, MotorState,
-    MotorVerdict, NAME_BYTES, Phase, Reason, ResetPolicy, SessionState, SessionVerdict, VerdictSegment,
-    VerdictView,
+    BusHealth, BusVerdict, Counter, Degraded, EVENTS, Event, EventKind, Identity, MOST_BUSES, MotorSet,
+    MotorState, MotorVerdict, NAME_BYTES, Phase, Reason, ResetPolicy, SessionState, SessionVerdict,
+    VerdictSegment, VerdictView,
 };
 use shm_proto::{Capacity, Generation, Incarnation, MotorIndex, Nanos, Owner, SessionId, SlotIndex, TripId};
 
@@ -93,6 +93,13 @@ fn bus(fresh: &mut Fresh) -> BusVerdict {
         errors: fresh.next(),
         last_error: fresh.next(),
         received: fresh.next(),
+        health: any_of(BusHealth::ALL, fresh.next()),
+        confirms: fresh.next(),
+        confirmed: fresh.next(),
+        error_frames: fresh.next(),
+        queue_full: fresh.next(),
+        tx_errors: fresh.next(),
+        rx_errors: fresh.next(),
     }
 }
 

@@ -1,7 +1,7 @@
 //! CAN interfaces: opened before arming, then only non-blocking sends and receives.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use config::{Bus, BusFormat, Config};
@@ -14,6 +14,7 @@ use socketcan::{
 };
 
 use crate::core::{SendError, Wire};
+use crate::runtime::Ports;
 
 /// The highest priority that needs no privilege. Stop frames go through their own band of the
 /// interface's queue and overtake motion frames that wait there (sent with the default priority 0).
@@ -136,8 +137,9 @@ pub fn is_up(interface: &str) -> bool {
 
 /// The number the kernel gives an interface; another number under the same name is another interface.
 #[must_use]
-pub fn interface_number(interface: &str) -> Option<u64> {
-    number_in(&Path::new("/sys/class/net").join(interface).join("ifindex"))
+pub fn interface_number(interface: &str) -> Option<u32> {
+    let number = number_in(&Path::new("/sys/class/net").join(interface).join("ifindex"))?;
+    u32::try_from(number).ok()
 }
 
 /// A frame in the kernel's form.
@@ -240,34 +242,6 @@ impl Buses {
         self.sockets.is_empty()
     }
 
-    /// The descriptor to wait on for frames.
-    #[must_use]
-    pub fn fd(&self, bus: usize) -> Option<BorrowedFd<'_>> {
-        self.sockets.get(bus).map(AsFd::as_fd)
-    }
-
-    /// Receives without waiting.
-    pub fn receive(&self, bus: usize) -> Received {
-        let Some(socket) = self.sockets.get(bus) else { return Received::Nothing };
-        match socket.read_raw_frame() {
-            Ok(raw) => from_kernel(&raw).map_or(Received::Other, Received::Frame),
-            Err(error) => match error.raw_os_error() {
-                Some(libc::EAGAIN | libc::EINTR) => Received::Nothing,
-                Some(errno) => Received::Broken(errno),
-                None => Received::Other,
-            },
-        }
-    }
-
-    /// Puts the socket of an interface that came back under its old name in place of the dead one,
-    /// and returns the dead one: closing it is not the real-time thread's work.
-    pub fn replace(&mut self, bus: usize, socket: CanFdSocket) -> CanFdSocket {
-        match self.sockets.get_mut(bus) {
-            Some(place) => std::mem::replace(place, socket),
-            None => socket,
-        }
-    }
-
     /// Hands a frame to a bus without waiting.
     ///
     /// # Errors
@@ -286,8 +260,62 @@ impl Buses {
     }
 }
 
+/// Second descriptors of CAN sockets, by bus: when an interface vanishes and another comes back under its
+/// name, its sockets are bound to that one. The real-time thread keeps using the descriptors it has.
+#[derive(Debug, Default)]
+pub struct Rebind {
+    sockets: Vec<Vec<OwnedFd>>,
+}
+
+impl Rebind {
+    /// Adds the sockets of all these buses.
+    ///
+    /// # Errors
+    ///
+    /// When there are no descriptors left.
+    pub fn add(&mut self, buses: &Buses) -> io::Result<()> {
+        self.sockets.resize_with(self.sockets.len().max(buses.sockets.len()), Vec::new);
+        for (place, socket) in self.sockets.iter_mut().zip(&buses.sockets) {
+            place.push(socket.as_fd().try_clone_to_owned()?);
+        }
+        Ok(())
+    }
+
+    /// Binds the sockets of a bus to the interface with that number.
+    ///
+    /// # Errors
+    ///
+    /// When it is no CAN interface, or gone again.
+    pub fn rebind(&self, bus: usize, interface: u32) -> io::Result<()> {
+        let sockets = self.sockets.get(bus).map_or(&[][..], Vec::as_slice);
+        sockets.iter().try_for_each(|socket| crate::sys::bind_can(socket.as_fd(), interface))
+    }
+}
+
 impl Wire for Buses {
     fn send(&mut self, bus: usize, frame: &Frame) -> Result<(), SendError> {
         self.hand_over(bus, frame)
+    }
+}
+
+impl Ports for Buses {
+    fn count(&self) -> usize {
+        self.sockets.len()
+    }
+
+    fn fd(&self, bus: usize) -> Option<BorrowedFd<'_>> {
+        self.sockets.get(bus).map(AsFd::as_fd)
+    }
+
+    fn receive(&mut self, bus: usize) -> Received {
+        let Some(socket) = self.sockets.get(bus) else { return Received::Nothing };
+        match socket.read_raw_frame() {
+            Ok(raw) => from_kernel(&raw).map_or(Received::Other, Received::Frame),
+            Err(error) => match error.raw_os_error() {
+                Some(libc::EAGAIN | libc::EINTR) => Received::Nothing,
+                Some(errno) => Received::Broken(errno),
+                None => Received::Other,
+            },
+        }
     }
 }

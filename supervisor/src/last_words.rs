@@ -8,7 +8,7 @@ use std::sync::OnceLock;
 use config::Config;
 use drivers::Frame;
 
-use crate::bus::Buses;
+use crate::bus::{Buses, Rebind};
 
 /// How often the frames go out: once more for a full queue that has drained meanwhile.
 const ROUNDS: usize = 2;
@@ -26,9 +26,10 @@ static LAST_WORDS: OnceLock<LastWords> = OnceLock::new();
 /// # Errors
 ///
 /// When a bus cannot be opened; the texts say which and what to do.
-pub fn prepare(config: &Config) -> Result<(), Vec<String>> {
+pub fn prepare(config: &Config, rebind: &mut Rebind) -> Result<(), Vec<String>> {
     let buses = Buses::open(config)?;
     buses.deafen().map_err(|error| vec![format!("CAN sockets for a panic: {error}")])?;
+    rebind.add(&buses).map_err(|error| vec![format!("CAN sockets for a panic: {error}")])?;
     let frames_of = |motor: &config::Motor| {
         let frames = motor.drive.stop.stage(0).frames;
         frames.as_slice().iter().map(|frame| (motor.bus, *frame)).collect::<Vec<_>>()

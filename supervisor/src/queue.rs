@@ -3,7 +3,6 @@
 use std::os::fd::OwnedFd;
 
 use shm_proto::{BeatView, TripId};
-use socketcan::CanFdSocket;
 
 use crate::core::ResetRefused;
 
@@ -42,13 +41,6 @@ pub enum Command {
         /// Which bus.
         bus: usize,
     },
-    /// An interface that had vanished is back, with a new socket.
-    Replace {
-        /// Which bus.
-        bus: usize,
-        /// Its socket.
-        socket: CanFdSocket,
-    },
 }
 
 /// From the real-time thread to housekeeping.
@@ -86,6 +78,4 @@ pub enum Retired {
     View(BeatView),
     /// The descriptor of its process.
     Process(OwnedFd),
-    /// The socket of an interface that is gone.
-    Socket(CanFdSocket),
 }

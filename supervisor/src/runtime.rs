@@ -3,7 +3,7 @@
 //! After arming it makes no system call but the clock, `ppoll`, non-blocking CAN reads and writes; it
 //! takes no lock, allocates nothing, and says nothing to anyone but through its queue.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::signal::Signal;
@@ -13,8 +13,8 @@ use rtrb::{Consumer, Producer};
 use shm_proto::Nanos;
 use shm_proto::verdicts::{MOST_BUSES, Reason};
 
-use crate::bus::{Buses, Received};
-use crate::core::Core;
+use crate::bus::Received;
+use crate::core::{Core, Wire};
 use crate::queue::{Command, Reply, Retired};
 
 /// Frames taken from one bus before deadlines are looked at again. A classic bus at 1 Mbit/s carries
@@ -23,13 +23,23 @@ const FRAMES_AT_A_TIME: usize = 32;
 /// How much longer than its stop programmes a shutdown waits before it gives up on proof.
 const SHUTDOWN_GRACE: u64 = 200_000_000;
 
+/// The buses as the real-time thread needs them: [`Buses`](crate::bus::Buses), or whatever a benchmark puts in their place.
+pub trait Ports: Wire {
+    /// Number of buses.
+    fn count(&self) -> usize;
+    /// The descriptor to wait on for frames.
+    fn fd(&self, bus: usize) -> Option<BorrowedFd<'_>>;
+    /// Receives without waiting.
+    fn receive(&mut self, bus: usize) -> Received;
+}
+
 /// Everything the real-time thread owns.
 #[derive(Debug)]
-pub struct Runtime {
+pub struct Runtime<P> {
     /// The decisions.
     pub core: Core,
     /// The buses.
-    pub buses: Buses,
+    pub buses: P,
     /// Commands from housekeeping.
     pub commands: Consumer<Command>,
     /// Answers to housekeeping.
@@ -55,7 +65,7 @@ enum Then {
     Stop,
 }
 
-impl Runtime {
+impl<P: Ports> Runtime<P> {
     /// Runs until told to exit, then stops every motor and returns.
     pub fn run(mut self) {
         self.core.start(Nanos::now(), &mut self.buses);
@@ -98,7 +108,7 @@ impl Runtime {
         if let Some(front) = front {
             fds[1] = PollFd::new(front, PollFlags::POLLIN);
         }
-        let buses = self.buses.len().min(MOST_BUSES);
+        let buses = self.buses.count().min(MOST_BUSES);
         for (bus, place) in fds[2..].iter_mut().enumerate().take(buses) {
             if let Some(fd) = self.buses.fd(bus) {
                 *place = PollFd::new(fd, PollFlags::POLLIN);
@@ -127,7 +137,7 @@ impl Runtime {
     }
 
     fn receive(&mut self, wake: &Wake) {
-        for bus in 0..self.buses.len().min(MOST_BUSES) {
+        for bus in 0..self.buses.count().min(MOST_BUSES) {
             if !wake.readable[bus] {
                 continue;
             }
@@ -174,11 +184,6 @@ impl Runtime {
                     self.core.bus_down(bus, libc::ENETDOWN, now, &mut self.buses);
                 }
                 Command::BusUp { bus } => self.core.bus_up(bus, now, &mut self.buses),
-                Command::Replace { bus, socket } => {
-                    let dead = self.buses.replace(bus, socket);
-                    self.tell(Reply::Retired(Retired::Socket(dead)));
-                    self.core.bus_up(bus, now, &mut self.buses);
-                }
             }
         }
     }

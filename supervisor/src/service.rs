@@ -22,6 +22,7 @@ use shm_proto::layout::{BeatLayout, Capacity, layout_hash};
 use shm_proto::verdicts::{Event, EventKind};
 use shm_proto::{Generation, TripId, VerdictView};
 
+use crate::bus::Rebind;
 use crate::notify::Notifier;
 use crate::queue::{Command, Reply};
 use crate::{bus, log, sys};
@@ -117,12 +118,13 @@ pub struct Service {
     interfaces: Vec<Interface>,
     logged: u64,
     notifier: Notifier,
+    rebind: Rebind,
 }
 
 /// What was last seen of a bus's interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Interface {
-    number: Option<u64>,
+    number: Option<u32>,
     up: bool,
 }
 
@@ -143,6 +145,8 @@ pub struct Parts {
     pub replies: Consumer<Reply>,
     /// To systemd.
     pub notifier: Notifier,
+    /// Every CAN socket, for interfaces that vanish and come back.
+    pub rebind: Rebind,
 }
 
 impl Service {
@@ -166,6 +170,7 @@ impl Service {
             interfaces,
             logged: 0,
             notifier: parts.notifier,
+            rebind: parts.rebind,
         }
     }
 
@@ -409,15 +414,13 @@ impl Service {
             self.interfaces[bus] = seen;
             let command = if !seen.up {
                 Command::BusDown { bus }
-            } else if seen.number != before.number {
-                match bus::open(&self.config, bus) {
-                    Ok(socket) => Command::Replace { bus, socket },
-                    Err(problem) => {
-                        log::line(&problem);
-                        self.interfaces[bus] = Interface { number: None, up: false };
-                        continue;
-                    }
-                }
+            } else if seen.number != before.number
+                && let Some(number) = seen.number
+                && let Err(error) = self.rebind.rebind(bus, number)
+            {
+                log::line(&format!("interface \"{name}\" is back, but cannot be used: {error}"));
+                self.interfaces[bus] = Interface { number: None, up: false };
+                continue;
             } else {
                 Command::BusUp { bus }
             };

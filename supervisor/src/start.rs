@@ -12,7 +12,7 @@ use nix::unistd::Pid;
 use shm_proto::verdicts::{Degraded, Identity};
 use shm_proto::{Nanos, VerdictSegment, VerdictView, Window};
 
-use crate::bus::Buses;
+use crate::bus::{Buses, Rebind};
 use crate::core::{Core, Motor, Periodic, Settings};
 use crate::notify::Notifier;
 use crate::queue::DEPTH;
@@ -56,7 +56,9 @@ pub fn run(config: Config) -> Result<ExitCode, Vec<String>> {
         VerdictSegment::create(capacity, &identity, &names, &bus_names).map_err(shared)?;
     let view = VerdictView::map(std::os::fd::AsFd::as_fd(&verdicts_fd), capacity).map_err(shared)?;
 
-    last_words::prepare(&config).map_err(named)?;
+    let mut rebind = Rebind::default();
+    rebind.add(&buses).map_err(|error| vec![format!("CAN sockets: {error}")])?;
+    last_words::prepare(&config, &mut rebind).map_err(named)?;
     let mut degraded = lock_memory();
     let core = build_core(&config, &buses, verdicts);
     let (command_sender, commands) = rtrb::RingBuffer::new(DEPTH);
@@ -84,6 +86,7 @@ pub fn run(config: Config) -> Result<ExitCode, Vec<String>> {
         commands: command_sender,
         replies: reply_receiver,
         notifier,
+        rebind,
     };
     Ok(Service::new(parts).run())
 }

@@ -1,7 +1,7 @@
 //! System calls that no crate wraps safely: the only `unsafe` of the supervisor.
 
 use std::io;
-use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 /// Turns the -1 of a system call into its error.
 fn check(result: libc::c_long) -> io::Result<libc::c_long> {
@@ -21,6 +21,19 @@ pub fn pidfd_open(pid: u32) -> io::Result<OwnedFd> {
     let fd = unsafe { OwnedFd::from_raw_fd(fd) };
     // A child must not hold it; pidfds are close-on-exec from the start.
     Ok(fd)
+}
+
+/// Binds a CAN socket to the interface with that number; one that is bound already changes over and keeps
+/// its filters.
+///
+/// # Errors
+///
+/// When there is no such interface, or it is no CAN interface.
+pub fn bind_can(socket: BorrowedFd<'_>, interface: u32) -> io::Result<()> {
+    let address = socketcan::CanAddr::new(interface);
+    let length = libc::socklen_t::try_from(socketcan::CanAddr::len()).map_err(io::Error::other)?;
+    // SAFETY: pointer and length describe `address`, which lives until the call returns.
+    check(unsafe { libc::bind(socket.as_raw_fd(), address.as_sockaddr_ptr(), length) }.into()).map(|_| ())
 }
 
 /// Schedules the calling thread with SCHED_FIFO at that priority; threads it starts are ordinary again.

@@ -1,6 +1,6 @@
 //! What is published about a session, a motor, a bus.
 
-use super::words::{MotorState, Reason, SessionState};
+use super::words::{BusHealth, MotorState, Reason, SessionState};
 use crate::ids::{Incarnation, Owner, SessionId, TripId};
 use crate::time::Nanos;
 
@@ -67,7 +67,7 @@ impl MotorVerdict {
     pub const POWER_NAMES: [&'static str; 6] = ["unknown", "off", "transition", "on", "quick stop", "fault"];
 }
 
-/// Whether a bus works.
+/// How a bus works and what has gone over it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BusVerdict {
     /// 1 works, 0 does not.
@@ -80,4 +80,36 @@ pub struct BusVerdict {
     pub last_error: u64,
     /// Frames received.
     pub received: u64,
+    /// How well it works.
+    pub health: BusHealth,
+    /// 1 when the interface tells which frames were really acknowledged on the wire (IFF_ECHO).
+    pub confirms: u64,
+    /// Frames of ours that were acknowledged on the wire; stays 0 where the interface does not tell.
+    pub confirmed: u64,
+    /// Error frames that the interface reported.
+    pub error_frames: u64,
+    /// Frames refused because the transmit queue was full.
+    pub queue_full: u64,
+    /// The controller's transmit error counter, as last reported.
+    pub tx_errors: u64,
+    /// The controller's receive error counter, as last reported.
+    pub rx_errors: u64,
+}
+
+impl BusVerdict {
+    /// A bus that works and over which nothing has gone yet.
+    pub const FRESH: Self = Self {
+        up: 1,
+        sent: 0,
+        errors: 0,
+        last_error: 0,
+        received: 0,
+        health: BusHealth::Unknown,
+        confirms: 0,
+        confirmed: 0,
+        error_frames: 0,
+        queue_full: 0,
+        tx_errors: 0,
+        rx_errors: 0,
+    };
 }

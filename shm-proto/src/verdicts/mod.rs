@@ -24,5 +24,7 @@ pub use entries::{BusVerdict, MotorVerdict, SessionVerdict};
 pub use event::{Event, MotorSet};
 pub use places::{BUS_WORDS, EVENT_WORDS, EVENTS, MOST_BUSES, MOTOR_WORDS, NAME_BYTES, SESSION_WORDS};
 pub use view::VerdictView;
-pub use words::{Counter, Degraded, EventKind, MotorState, Phase, Reason, ResetPolicy, SessionState};
+pub use words::{
+    BusHealth, Counter, Degraded, EventKind, MotorState, Phase, Reason, ResetPolicy, SessionState,
+};
 pub use writer::{Identity, VerdictSegment};

@@ -80,9 +80,14 @@ pub(super) const BUS_SENT: usize = 1;
 pub(super) const BUS_ERRORS: usize = 2;
 pub(super) const BUS_LAST_ERROR: usize = 3;
 pub(super) const BUS_RECEIVED: usize = 4;
+pub(super) const BUS_HEALTH: usize = 5;
+pub(super) const BUS_CONFIRMED: usize = 6;
+pub(super) const BUS_ERROR_FRAMES: usize = 7;
 pub(super) const BUS_NAME: usize = 8;
-
-/// Words that the sequence word of an event guards.
+pub(super) const BUS_QUEUE_FULL: usize = 12;
+pub(super) const BUS_TX_ERRORS: usize = 13;
+pub(super) const BUS_RX_ERRORS: usize = 14;
+pub(super) const BUS_CONFIRMS: usize = 15;
 
 #[derive(Clone, Copy, Debug)]
 pub(super) struct VerdictLayout {

@@ -9,14 +9,15 @@ use super::event::Event;
 use super::places::{
     AT_BUSES, AT_CONFIG, AT_COUNTERS, AT_DEGRADED, AT_EVENT_COUNT, AT_FRONT_BEAT, AT_FRONT_PID,
     AT_GENERATION, AT_LATCH, AT_LAYOUT, AT_LOOP, AT_LOOP_TIME, AT_MAGIC, AT_MOTORS, AT_MOTORS_USED, AT_PHASE,
-    AT_PID, AT_POLICY, AT_REJECTS, AT_SESSIONS, AT_STARTED, BUS_ERRORS, BUS_LAST_ERROR, BUS_NAME,
-    BUS_RECEIVED, BUS_SENT, BUS_STATE, EVENTS, MOST_BUSES, MOTOR_BUS, MOTOR_FAULT, MOTOR_FEEDBACK,
-    MOTOR_FIRST_STOP, MOTOR_GRANT, MOTOR_GUARDED, MOTOR_LATCHED, MOTOR_NAME, MOTOR_POSITION, MOTOR_POWER,
-    MOTOR_REASON, MOTOR_STAGE, MOTOR_STANDSTILL, MOTOR_STATE, MOTOR_STOPS_SENT, MOTOR_TRIP, MOTOR_VELOCITY,
-    NAME_WORDS, NO_READING, SESSION_BEATS, SESSION_DEADLINE, SESSION_HIGH, SESSION_LAST_BEAT, SESSION_LOW,
-    SESSION_STATE, SESSION_TRIP, SESSION_WINDOW, VerdictLayout,
+    AT_PID, AT_POLICY, AT_REJECTS, AT_SESSIONS, AT_STARTED, BUS_CONFIRMED, BUS_CONFIRMS, BUS_ERROR_FRAMES,
+    BUS_ERRORS, BUS_HEALTH, BUS_LAST_ERROR, BUS_NAME, BUS_QUEUE_FULL, BUS_RECEIVED, BUS_RX_ERRORS, BUS_SENT,
+    BUS_STATE, BUS_TX_ERRORS, EVENTS, MOST_BUSES, MOTOR_BUS, MOTOR_FAULT, MOTOR_FEEDBACK, MOTOR_FIRST_STOP,
+    MOTOR_GRANT, MOTOR_GUARDED, MOTOR_LATCHED, MOTOR_NAME, MOTOR_POSITION, MOTOR_POWER, MOTOR_REASON,
+    MOTOR_STAGE, MOTOR_STANDSTILL, MOTOR_STATE, MOTOR_STOPS_SENT, MOTOR_TRIP, MOTOR_VELOCITY, NAME_WORDS,
+    NO_READING, SESSION_BEATS, SESSION_DEADLINE, SESSION_HIGH, SESSION_LAST_BEAT, SESSION_LOW, SESSION_STATE,
+    SESSION_TRIP, SESSION_WINDOW, VerdictLayout,
 };
-use super::words::{Counter, Degraded, MotorState, Phase, Reason, ResetPolicy, SessionState};
+use super::words::{BusHealth, Counter, Degraded, MotorState, Phase, Reason, ResetPolicy, SessionState};
 use crate::beat::Reject;
 use crate::ids::{Generation, Incarnation, MotorIndex, Owner, SessionId, SlotIndex, TripId};
 use crate::layout::{Capacity, MAGIC, layout_hash};
@@ -261,6 +262,14 @@ impl VerdictView {
             errors: self.get(at + BUS_ERRORS),
             last_error: self.get(at + BUS_LAST_ERROR),
             received: self.get(at + BUS_RECEIVED),
+            // A number this program does not know is no good news.
+            health: BusHealth::from_number(self.get(at + BUS_HEALTH)).unwrap_or(BusHealth::Down),
+            confirms: self.get(at + BUS_CONFIRMS),
+            confirmed: self.get(at + BUS_CONFIRMED),
+            error_frames: self.get(at + BUS_ERROR_FRAMES),
+            queue_full: self.get(at + BUS_QUEUE_FULL),
+            tx_errors: self.get(at + BUS_TX_ERRORS),
+            rx_errors: self.get(at + BUS_RX_ERRORS),
         })
     }
 

@@ -152,6 +152,33 @@ numbered! {
         Affinity = 2, "not pinned";
         /// Memory is not locked.
         Memory = 4, "memory not locked";
+        /// It keeps privileges that it does not need.
+        Privileges = 8, "privileges kept";
+        /// System calls are not restricted.
+        SystemCalls = 16, "system calls not restricted";
+        /// Idle CPUs may sleep deeply and wake late.
+        Latency = 32, "CPU sleep not limited";
+        /// The kernel would not stop the motors if the supervisor hung or was killed.
+        KernelStop = 64, "no kernel-armed stop";
+    }
+}
+
+numbered! {
+    /// How well a bus works, from best to worst. Active to bus-off are the fault confinement states of the
+    /// interface's own CAN controller (ISO 11898-1).
+    BusHealth {
+        /// The interface does not say (vcan, slcan).
+        Unknown = 0, "unknown";
+        /// Error active: in order.
+        Active = 1, "error-active";
+        /// An error counter has reached 96: the bus is disturbed.
+        Warning = 2, "error-warning";
+        /// Error passive: the controller can no longer make itself heard; often nobody acknowledges.
+        Passive = 3, "error-passive";
+        /// Bus-off: the controller has left the bus.
+        BusOff = 4, "bus-off";
+        /// The interface is down, stopped or gone.
+        Down = 5, "down";
     }
 }
 
@@ -178,5 +205,21 @@ numbered! {
         BadOwners = 8, "bad-owners";
         /// Longest time from a deadline to the first stop frame, nanoseconds.
         WorstTripNanos = 9, "worst-trip-ns";
+        /// Heap allocations and releases of the real-time thread since arming: 0, or a promise is broken.
+        Allocations = 10, "allocations";
+        /// Page faults of the real-time thread since arming that needed no disk.
+        MinorFaults = 11, "minor-faults";
+        /// Page faults of the real-time thread since arming that needed a disk.
+        MajorFaults = 12, "major-faults";
+        /// Times the real-time thread went to sleep since arming.
+        VoluntarySwitches = 13, "voluntary-switches";
+        /// Times the real-time thread was pushed off its CPU since arming.
+        InvoluntarySwitches = 14, "involuntary-switches";
+        /// Passes so late that everything was stopped.
+        SelfOverruns = 15, "self-overruns";
+        /// Times the kernel-armed stop was put off: the sign that the supervisor lives.
+        KernelStopRearms = 16, "kernel-stop-rearms";
+        /// Times the kernel refused to arm or put off its stop.
+        KernelStopErrors = 17, "kernel-stop-errors";
     }
 }

@@ -9,8 +9,9 @@ use super::event::Event;
 use super::places::{
     AT_BUSES, AT_CONFIG, AT_COUNTERS, AT_DEGRADED, AT_EVENT_COUNT, AT_FRONT_BEAT, AT_FRONT_PID,
     AT_GENERATION, AT_LATCH, AT_LAYOUT, AT_LOOP, AT_LOOP_TIME, AT_MAGIC, AT_MOTORS, AT_MOTORS_USED, AT_PHASE,
-    AT_PID, AT_POLICY, AT_REJECTS, AT_SESSIONS, AT_STARTED, BUS_ERRORS, BUS_LAST_ERROR, BUS_NAME,
-    BUS_RECEIVED, BUS_SENT, BUS_STATE, MOST_BUSES, MOTOR_BUS, MOTOR_FAULT, MOTOR_FEEDBACK, MOTOR_FIRST_STOP,
+    AT_PID, AT_POLICY, AT_REJECTS, AT_SESSIONS, AT_STARTED, BUS_CONFIRMED, BUS_CONFIRMS, BUS_ERROR_FRAMES,
+    BUS_ERRORS, BUS_HEALTH, BUS_LAST_ERROR, BUS_NAME, BUS_QUEUE_FULL, BUS_RECEIVED, BUS_RX_ERRORS, BUS_SENT,
+    BUS_STATE, BUS_TX_ERRORS, MOST_BUSES, MOTOR_BUS, MOTOR_FAULT, MOTOR_FEEDBACK, MOTOR_FIRST_STOP,
     MOTOR_GRANT, MOTOR_GUARDED, MOTOR_LATCHED, MOTOR_NAME, MOTOR_POSITION, MOTOR_POWER, MOTOR_REASON,
     MOTOR_STAGE, MOTOR_STANDSTILL, MOTOR_STATE, MOTOR_STOPS_SENT, MOTOR_TRIP, MOTOR_VELOCITY, NAME_BYTES,
     NO_READING, SESSION_BEATS, SESSION_DEADLINE, SESSION_HIGH, SESSION_LAST_BEAT, SESSION_LOW, SESSION_STATE,
@@ -162,6 +163,13 @@ impl VerdictSegment {
         self.put(at + BUS_ERRORS, verdict.errors);
         self.put(at + BUS_LAST_ERROR, verdict.last_error);
         self.put(at + BUS_RECEIVED, verdict.received);
+        self.put(at + BUS_HEALTH, verdict.health.number());
+        self.put(at + BUS_CONFIRMS, verdict.confirms);
+        self.put(at + BUS_CONFIRMED, verdict.confirmed);
+        self.put(at + BUS_ERROR_FRAMES, verdict.error_frames);
+        self.put(at + BUS_QUEUE_FULL, verdict.queue_full);
+        self.put(at + BUS_TX_ERRORS, verdict.tx_errors);
+        self.put(at + BUS_RX_ERRORS, verdict.rx_errors);
         self.put(at + BUS_STATE, verdict.up);
     }
 

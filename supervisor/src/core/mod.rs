@@ -116,7 +116,6 @@ impl Core {
         verdicts: VerdictSegment,
         sessions: u16,
     ) -> Self {
-        let working = BusVerdict { up: 1, sent: 0, errors: 0, last_error: 0, received: 0 };
         Self {
             settings,
             phase: Phase::Starting,
@@ -124,7 +123,7 @@ impl Core {
             readers: vec![SlotReader::default(); usize::from(sessions) + 1],
             sessions: Sessions::new(sessions),
             motors,
-            buses: (0..buses).map(|_| Bus { verdict: working }).collect(),
+            buses: (0..buses).map(|_| Bus { verdict: BusVerdict::FRESH }).collect(),
             heartbeats,
             verdicts,
             trips: TripId::NONE,
