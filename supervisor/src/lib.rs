@@ -7,10 +7,12 @@
 //! What must never live here: a network stack, an async runtime, a logging framework, or anything the
 //! real-time thread could wait for.
 
+pub mod allocator;
 pub mod bus;
 pub mod core;
 pub mod last_words;
 pub mod log;
+pub mod meter;
 pub mod notify;
 pub mod queue;
 pub mod runtime;

@@ -15,6 +15,7 @@ use shm_proto::verdicts::{MOST_BUSES, Reason};
 
 use crate::bus::Received;
 use crate::core::{Core, Wire};
+use crate::meter::Meter;
 use crate::queue::{Command, Reply, Retired};
 
 /// Frames taken from one bus before deadlines are looked at again. A classic bus at 1 Mbit/s carries
@@ -68,6 +69,7 @@ enum Then {
 impl<P: Ports> Runtime<P> {
     /// Runs until told to exit, then stops every motor and returns.
     pub fn run(mut self) {
+        let mut meter = Meter::arm();
         self.core.start(Nanos::now(), &mut self.buses);
         let mut leave_by = None;
         loop {
@@ -78,6 +80,9 @@ impl<P: Ports> Runtime<P> {
                 self.front_ended(now);
             }
             self.core.step(now, &mut self.buses);
+            if let Some(cost) = meter.read(now) {
+                self.core.costs(cost);
+            }
             self.receive(&wake);
             self.obey();
             if wake.signalled && self.read_signal() == Then::Stop && leave_by.is_none() {

@@ -98,6 +98,7 @@ fn build_core(config: &Config, buses: &Buses, verdicts: VerdictSegment) -> Core 
         windows: (Window(nanos(SHORTEST_WINDOW)), Window(nanos(LONGEST_WINDOW))),
         stop_repeat: nanos(supervisor.stop_repeat),
         tick: nanos(supervisor.tick),
+        max_lateness: nanos(supervisor.max_lateness),
         policy: supervisor.reset,
     };
     let motors = config

@@ -513,3 +513,47 @@ proptest::proptest! {
         }
     }
 }
+
+/// A suspended machine wakes, and the front's beat is there before the supervisor has looked.
+#[test]
+fn a_beat_after_the_deadline_does_not_save_the_session() {
+    let mut bench = Bench::new(ResetPolicy::Auto);
+    let mut writer = bench.drive(0, &[A]);
+    bench.beat(&mut writer);
+    let deadline = bench.now.after(WINDOW.0);
+    // Nobody runs for a while; the front's own window is not the point here.
+    bench.now = deadline.after(1);
+    bench.beat(&mut writer);
+    bench.front.beat_at(bench.now);
+    bench.core.step(bench.now, &mut bench.wire);
+    assert_eq!(bench.sent_to(A), [SET_VELOCITY_MODE, ZERO_VELOCITY]);
+    assert_eq!(bench.view.session_state(SlotIndex(0)).1, SessionState::Tripped);
+}
+
+#[test]
+fn a_late_loop_stops_whatever_moves() {
+    let mut bench = Bench::new(ResetPolicy::Auto);
+    let mut driving = bench.drive(0, &[A]);
+    let mut watching = bench.open(1);
+    bench.run(2 * TICK);
+    let due = bench.core.next_wakeup();
+    let mut wake_at = |bench: &mut Bench, at: Nanos| {
+        bench.now = at;
+        bench.beat(&mut driving);
+        bench.beat(&mut watching);
+        bench.front.beat_at(at);
+        bench.core.step(at, &mut bench.wire);
+    };
+    // As late as allowed, and later.
+    wake_at(&mut bench, due.after(4 * TICK));
+    assert_eq!(bench.sent_to(A), Vec::<String>::new());
+    assert_eq!(bench.view.counter(Counter::SelfOverruns), 0);
+    let due = bench.core.next_wakeup();
+    wake_at(&mut bench, due.after(4 * TICK + 1));
+    assert_eq!(bench.sent_to(A), [SET_VELOCITY_MODE, ZERO_VELOCITY]);
+    assert_eq!(bench.events(EventKind::Trip)[0].reason, Some(Reason::SelfOverrun));
+    assert_eq!(bench.view.session_state(SlotIndex(0)).1, SessionState::Tripped);
+    assert_eq!(bench.view.session_state(SlotIndex(1)).1, SessionState::Live, "it drives nothing");
+    bench.run(TICK);
+    assert_eq!(bench.view.counter(Counter::SelfOverruns), 1);
+}

@@ -38,6 +38,8 @@ pub struct Settings {
     pub stop_repeat: u64,
     /// How often grants, stops and health are looked after.
     pub tick: u64,
+    /// A pass that is later than this is a reason to stop everything.
+    pub max_lateness: u64,
     /// How trips are cleared.
     pub policy: ResetPolicy,
 }
@@ -45,6 +47,22 @@ pub struct Settings {
 /// How long a granted, running drive may say nothing before its session is tripped. Five times the
 /// slowest feedback a family has by default (100 ms: ODrive and CANopen heartbeats).
 const FEEDBACK_WINDOW: u64 = 500_000_000;
+
+/// What the real-time thread has cost since arming, for the record. Only the first three may hurt: each of
+/// them can take longer than a stop may.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Cost {
+    /// Heap allocations and releases.
+    pub allocations: u64,
+    /// Page faults without a disk.
+    pub minor_faults: u64,
+    /// Page faults with a disk.
+    pub major_faults: u64,
+    /// Times it went to sleep.
+    pub voluntary_switches: u64,
+    /// Times it was pushed off its CPU.
+    pub involuntary_switches: u64,
+}
 
 /// One CAN bus as the core sees it.
 #[derive(Debug)]
@@ -102,6 +120,8 @@ struct Tally {
     guarded: u64,
     bad_owners: u64,
     worst_trip: u64,
+    overruns: u64,
+    cost: Cost,
     rejects: [u64; Reject::ALL.len()],
 }
 
@@ -153,7 +173,7 @@ impl Core {
     pub fn step(&mut self, now: Nanos, wire: &mut impl Wire) {
         self.expire(now, wire);
         if now >= self.next_tick {
-            self.note_lateness(now);
+            self.note_lateness(now, wire);
             self.next_tick = now.after(self.settings.tick);
             self.look_for_changes(now, wire);
             self.settle_grants(now, wire);
@@ -163,6 +183,11 @@ impl Core {
         }
         self.tally.loops += 1;
         self.verdicts.beat(self.tally.loops, now);
+    }
+
+    /// Takes note of what the loop has cost; published with the next tick.
+    pub fn costs(&mut self, cost: Cost) {
+        self.tally.cost = cost;
     }
 
     /// When [`Core::step`] wants to be called next.
@@ -325,7 +350,9 @@ impl Core {
         }
     }
 
-    fn note_lateness(&mut self, now: Nanos) {
+    /// A supervisor that was late once cannot promise to be in time the next time: whoever drives has to
+    /// begin anew.
+    fn note_lateness(&mut self, now: Nanos, wire: &mut impl Wire) {
         if self.next_tick == Nanos::ZERO {
             return;
         }
@@ -333,6 +360,10 @@ impl Core {
         self.tally.worst_lateness = self.tally.worst_lateness.max(lateness);
         if lateness > self.settings.tick {
             self.tally.late += 1;
+        }
+        if lateness > self.settings.max_lateness {
+            self.tally.overruns += 1;
+            self.trip_late(now, wire);
         }
     }
 
@@ -355,6 +386,12 @@ impl Core {
             (Counter::Guarded, tally.guarded),
             (Counter::BadOwners, tally.bad_owners),
             (Counter::WorstTripNanos, tally.worst_trip),
+            (Counter::SelfOverruns, tally.overruns),
+            (Counter::Allocations, tally.cost.allocations),
+            (Counter::MinorFaults, tally.cost.minor_faults),
+            (Counter::MajorFaults, tally.cost.major_faults),
+            (Counter::VoluntarySwitches, tally.cost.voluntary_switches),
+            (Counter::InvoluntarySwitches, tally.cost.involuntary_switches),
         ] {
             self.verdicts.counter(counter, value);
         }

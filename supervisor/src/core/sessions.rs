@@ -150,10 +150,15 @@ impl Sessions {
         if session.state != SessionState::Live {
             return;
         }
+        let earlier = self.deadlines[usize::from(slot.0)];
+        if known && beat.at > earlier {
+            // It was silent for longer than its window, only nobody was awake to see it: the machine was
+            // suspended or paused, or this loop was late. The deadline stands.
+            return;
+        }
         session.beats += 1;
         session.last_beat = session.last_beat.max(beat.at);
         let deadline = beat.deadline();
-        let earlier = self.deadlines[usize::from(slot.0)];
         if !known || earlier == Nanos::NEVER || deadline > earlier {
             self.set_deadline(slot, deadline);
         }

@@ -127,6 +127,16 @@ impl Core {
         }
     }
 
+    /// The supervisor's own loop was late: whatever moves is stopped, and its sessions end. Those that drive
+    /// nothing live on.
+    pub(super) fn trip_late(&mut self, now: Nanos, wire: &mut impl Wire) {
+        for index in 0..self.motors.len() {
+            if self.motors[index].owner().is_some() {
+                self.trip_owner_of(index, Reason::SelfOverrun, now, wire);
+            }
+        }
+    }
+
     /// Stops every motor there is and ends every session.
     pub(super) fn trip_all(&mut self, reason: Reason, now: Nanos, wire: &mut impl Wire) -> TripId {
         let trip = self.next_trip();

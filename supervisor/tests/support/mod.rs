@@ -126,6 +126,7 @@ impl Bench {
             windows: (Window::from_millis(30), Window::from_millis(60_000)),
             stop_repeat: 20 * MS,
             tick: TICK,
+            max_lateness: 4 * TICK,
             policy,
         };
         let motors =
