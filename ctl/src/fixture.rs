@@ -43,6 +43,7 @@ pub fn idle() -> MotorVerdict {
         trip: TripId::NONE,
         reason: None,
         first_stop: Nanos::ZERO,
+        confirmed: Nanos::ZERO,
         standstill: Nanos::ZERO,
         stops_sent: 5,
         velocity: Some(0.0),

@@ -120,6 +120,7 @@ fn verdicts_are_published_and_read_without_allocating() {
         trip: TripId(1),
         reason: Some(Reason::Expired),
         first_stop: Nanos(1),
+        confirmed: Nanos::ZERO,
         standstill: Nanos(2),
         stops_sent: 3,
         velocity: Some(1.0),

@@ -73,6 +73,7 @@ fn motor(fresh: &mut Fresh) -> MotorVerdict {
         trip: TripId(fresh.next()),
         reason: (!number.is_multiple_of(5)).then_some(any_of(Reason::ALL, number)),
         first_stop: fresh.nanos(),
+        confirmed: fresh.nanos(),
         standstill: fresh.nanos(),
         stops_sent: fresh.next(),
         velocity: (!number.is_multiple_of(2)).then_some(-small / 3.0),

@@ -5,16 +5,15 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use config::{Bus, BusFormat, Config};
-use drivers::{ArbitrationId, Format, Frame};
+use drivers::{ArbitrationId, Drive, Frame};
 use nix::sys::socket::{setsockopt, sockopt::Priority};
-use socketcan::frame::CanRawFrame;
-use socketcan::{
-    CanDataFrame, CanFdFrame, CanFdSocket, CanFilter, CanRemoteFrame, EmbeddedFrame, ExtendedId, Id, Socket,
-    SocketOptions, StandardId,
-};
+use nix::unistd::write;
+use socketcan::{CanFdSocket, CanFilter, Socket, SocketOptions};
 
-use crate::core::{SendError, Wire};
+use crate::core::{Report, SendError, Wire};
+use crate::kernel_frame::{self, Delivered, KernelFrame};
 use crate::runtime::Ports;
+use crate::sys::{self, Sender};
 
 /// The highest priority that needs no privilege. Stop frames go through their own band of the
 /// interface's queue and overtake motion frames that wait there (sent with the default priority 0).
@@ -50,27 +49,81 @@ pub fn open(config: &Config, index: usize) -> Result<CanFdSocket, String> {
     let socket = CanFdSocket::open(&bus.interface).map_err(explain)?;
     socket.set_nonblocking(true).map_err(explain)?;
     setsockopt(&socket, Priority, &STOP_PRIORITY).map_err(|error| explain(error.into()))?;
-    let filters = filters(config, index);
-    if filters.len() <= MOST_FILTERS {
-        socket.set_filters(&filters).map_err(explain)?;
-    }
+    socket.set_filters(&filters(config, index)).map_err(explain)?;
     Ok(socket)
 }
 
-/// One exact filter per id on which a drive of the bus reports or takes commands.
+/// Asks for what the real-time thread needs to know besides frames of others: the interface's own reports,
+/// and, where they mean something, the echoes of what this socket sends.
+fn listen_to_the_bus(socket: &CanFdSocket, confirms: Confirms) -> io::Result<()> {
+    socket.set_error_filter_accept_all()?;
+    socket.set_recv_own_msgs(confirms == Confirms::OnTheWire)
+}
+
+/// What an echo of a sent frame means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Confirms {
+    /// The frame was acknowledged on the wire: the driver says so (IFF_ECHO).
+    OnTheWire,
+    /// Nothing: the kernel makes it up when the frame is queued (vcan, slcan).
+    Nothing,
+}
+
+/// Whether the echoes of an interface mean anything. Source: `net/can/af_can.c`, `can_send`.
+#[must_use]
+pub fn confirms(interface: &str) -> Confirms {
+    const IFF_ECHO: u64 = libc::IFF_ECHO as u64;
+    match number_in(&Path::new("/sys/class/net").join(interface).join("flags")) {
+        Some(flags) if flags & IFF_ECHO != 0 => Confirms::OnTheWire,
+        _ => Confirms::Nothing,
+    }
+}
+
+/// What wakes the real-time thread: the ids on which a drive of the bus reports or takes commands, each with
+/// a filter of its own. Where these are more than the kernel takes, a drive whose ids are one block gets one
+/// filter for all of them.
 fn filters(config: &Config, bus: usize) -> Vec<CanFilter> {
-    let motors = config.motors.iter().filter(|motor| motor.bus == bus);
-    let ids = motors.flat_map(|motor| motor.drive.reports.iter().chain(&motor.drive.commands));
-    let filters = ids.map(|id| match id {
-        // Remote frames pass too: a remote frame to a command id may be a command.
+    let drives = || config.motors.iter().filter(|motor| motor.bus == bus).map(|motor| &motor.drive);
+    let wanted = |drive: &Drive| drive.reports.iter().chain(&drive.commands).map(exact).collect::<Vec<_>>();
+    let each: Vec<CanFilter> = drives().flat_map(wanted).collect();
+    if each.len() <= MOST_FILTERS {
+        return each;
+    }
+    let blocks: Vec<CanFilter> = drives()
+        .flat_map(|drive| block(&drive.owns).map_or_else(|| wanted(drive), |one| vec![one]))
+        .collect();
+    if blocks.len() <= MOST_FILTERS { blocks } else { vec![CanFilter::new(0, 0)] }
+}
+
+/// Remote frames pass too: a remote frame to a command id may be a command.
+fn exact(id: &ArbitrationId) -> CanFilter {
+    match id {
         ArbitrationId::Standard(id) => {
             CanFilter::new(u32::from(*id), libc::CAN_SFF_MASK | libc::CAN_EFF_FLAG)
         }
         ArbitrationId::Extended(id) => {
             CanFilter::new(id | libc::CAN_EFF_FLAG, libc::CAN_EFF_MASK | libc::CAN_EFF_FLAG)
         }
-    });
-    filters.collect()
+    }
+}
+
+/// One filter for exactly these ids, if they are an aligned block of standard ids.
+fn block(ids: &[ArbitrationId]) -> Option<CanFilter> {
+    let numbers: Option<Vec<u16>> = ids
+        .iter()
+        .map(|id| match id {
+            ArbitrationId::Standard(id) => Some(*id),
+            ArbitrationId::Extended(_) => None,
+        })
+        .collect();
+    let mut numbers = numbers?;
+    numbers.sort_unstable();
+    let (first, size) = (*numbers.first()?, u16::try_from(numbers.len()).ok()?);
+    let whole = size.is_power_of_two()
+        && first.is_multiple_of(size)
+        && (first..first + size).eq(numbers.iter().copied());
+    let mask = libc::CAN_SFF_MASK & !u32::from(size - 1);
+    whole.then(|| CanFilter::new(u32::from(first), mask | libc::CAN_EFF_FLAG))
 }
 
 /// Whether the interface is there, up, and of the right kind.
@@ -129,8 +182,7 @@ fn number_in(path: &Path) -> Option<u64> {
 }
 
 /// Whether an interface exists and is administratively up.
-#[must_use]
-pub fn is_up(interface: &str) -> bool {
+fn is_up(interface: &str) -> bool {
     // IFF_UP.
     number_in(&Path::new("/sys/class/net").join(interface).join("flags")).is_some_and(|flags| flags & 1 == 1)
 }
@@ -142,59 +194,15 @@ pub fn interface_number(interface: &str) -> Option<u32> {
     u32::try_from(number).ok()
 }
 
-/// A frame in the kernel's form.
-enum KernelFrame {
-    Data(CanDataFrame),
-    Remote(CanRemoteFrame),
-    Fd(CanFdFrame),
-}
-
-fn to_kernel(frame: &Frame) -> Option<KernelFrame> {
-    let id: Id = match frame.id() {
-        ArbitrationId::Standard(id) => StandardId::new(id)?.into(),
-        ArbitrationId::Extended(id) => ExtendedId::new(id)?.into(),
-    };
-    Some(match frame.format() {
-        Format::Classic => KernelFrame::Data(CanDataFrame::new(id, frame.payload())?),
-        Format::Remote => KernelFrame::Remote(CanRemoteFrame::new_remote(id, 0)?),
-        Format::FdBrs => {
-            let mut fd = CanFdFrame::new(id, frame.payload())?;
-            fd.set_brs(true);
-            KernelFrame::Fd(fd)
-        }
-    })
-}
-
-fn id_of(word: u32) -> ArbitrationId {
-    if word & libc::CAN_EFF_FLAG == 0 {
-        ArbitrationId::standard((word & libc::CAN_SFF_MASK) as u16)
-    } else {
-        ArbitrationId::extended(word & libc::CAN_EFF_MASK)
-    }
-}
-
-fn from_kernel(raw: &CanRawFrame) -> Option<Frame> {
-    let (word, data, length) = match raw {
-        CanRawFrame::Classic(frame) => (frame.can_id, &frame.data[..], frame.can_dlc),
-        CanRawFrame::Fd(frame) => (frame.can_id, &frame.data[..], frame.len),
-    };
-    if word & libc::CAN_ERR_FLAG != 0 {
-        return None;
-    }
-    let id = id_of(word);
-    let payload = data.get(..usize::from(length)).unwrap_or(data);
-    Some(match raw {
-        _ if word & libc::CAN_RTR_FLAG != 0 => Frame::remote(id),
-        CanRawFrame::Classic(_) => Frame::classic(id, payload),
-        CanRawFrame::Fd(_) => Frame::fd(id, payload),
-    })
-}
-
 /// What came of trying to receive.
 #[derive(Debug)]
 pub enum Received {
-    /// A frame.
+    /// A frame of somebody else's.
     Frame(Frame),
+    /// A frame of ours that the interface reports as acknowledged on the wire.
+    Confirmed(Frame),
+    /// A report of the interface about the bus.
+    Report(Report),
     /// Something that is no frame for us.
     Other,
     /// Nothing is waiting.
@@ -230,6 +238,22 @@ impl Buses {
         self.sockets.iter().try_for_each(SocketOptions::set_filter_drop_all)
     }
 
+    /// Makes these sockets hear, besides the frames of the drives, the interfaces' own reports and the
+    /// echoes of what they send. Says of each bus what its echoes mean.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses.
+    pub fn listen(&self, config: &Config) -> io::Result<Vec<Confirms>> {
+        let buses = self.sockets.iter().zip(&config.buses);
+        buses
+            .map(|(socket, bus)| {
+                let confirms = confirms(&bus.interface);
+                listen_to_the_bus(socket, confirms).map(|()| confirms)
+            })
+            .collect()
+    }
+
     /// Number of buses.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -248,15 +272,12 @@ impl Buses {
     ///
     /// When the kernel did not take it.
     pub fn hand_over(&self, bus: usize, frame: &Frame) -> Result<(), SendError> {
-        let (Some(socket), Some(frame)) = (self.sockets.get(bus), to_kernel(frame)) else {
-            return Err(SendError::Other(libc::EINVAL));
-        };
-        let sent = match &frame {
-            KernelFrame::Data(frame) => socket.write_frame(frame),
-            KernelFrame::Remote(frame) => socket.write_frame(frame),
-            KernelFrame::Fd(frame) => socket.write_frame(frame),
-        };
-        sent.map_err(|error| SendError::from_errno(error.raw_os_error().unwrap_or(libc::EIO)))
+        let socket = self.sockets.get(bus).ok_or(SendError::Other(libc::EINVAL))?;
+        // A frame goes out whole or not at all.
+        match write(socket, KernelFrame::new(frame).as_bytes()) {
+            Ok(_) => Ok(()),
+            Err(error) => Err(SendError::from_errno(error as i32)),
+        }
     }
 }
 
@@ -288,7 +309,7 @@ impl Rebind {
     /// When it is no CAN interface, or gone again.
     pub fn rebind(&self, bus: usize, interface: u32) -> io::Result<()> {
         let sockets = self.sockets.get(bus).map_or(&[][..], Vec::as_slice);
-        sockets.iter().try_for_each(|socket| crate::sys::bind_can(socket.as_fd(), interface))
+        sockets.iter().try_for_each(|socket| sys::bind_can(socket.as_fd(), interface))
     }
 }
 
@@ -309,8 +330,16 @@ impl Ports for Buses {
 
     fn receive(&mut self, bus: usize) -> Received {
         let Some(socket) = self.sockets.get(bus) else { return Received::Nothing };
-        match socket.read_raw_frame() {
-            Ok(raw) => from_kernel(&raw).map_or(Received::Other, Received::Frame),
+        let mut bytes = [0; kernel_frame::FD];
+        match sys::receive_frame(socket.as_fd(), &mut bytes) {
+            Ok(arrival) => match (kernel_frame::read(&bytes[..arrival.length]), arrival.sender) {
+                (Some(Delivered::Error { classes, details }), _) => {
+                    Received::Report(Report::new(classes, details))
+                }
+                (Some(Delivered::Frame(frame)), Sender::ThisSocket) => Received::Confirmed(frame),
+                (Some(Delivered::Frame(frame)), Sender::Other) => Received::Frame(frame),
+                (None, _) => Received::Other,
+            },
             Err(error) => match error.raw_os_error() {
                 Some(libc::EAGAIN | libc::EINTR) => Received::Nothing,
                 Some(errno) => Received::Broken(errno),

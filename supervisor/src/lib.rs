@@ -10,9 +10,11 @@
 pub mod allocator;
 pub mod bus;
 pub mod core;
+pub mod kernel_frame;
 pub mod last_words;
 pub mod log;
 pub mod meter;
+pub mod netlink;
 pub mod notify;
 pub mod queue;
 pub mod runtime;

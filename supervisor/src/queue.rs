@@ -2,6 +2,7 @@
 
 use std::os::fd::OwnedFd;
 
+use shm_proto::verdicts::BusHealth;
 use shm_proto::{BeatView, TripId};
 
 use crate::core::ResetRefused;
@@ -31,15 +32,14 @@ pub enum Command {
         /// Which.
         trip: TripId,
     },
-    /// An interface went down.
-    BusDown {
+    /// What was last seen of a bus.
+    Bus {
         /// Which bus.
         bus: usize,
-    },
-    /// An interface came up again.
-    BusUp {
-        /// Which bus.
-        bus: usize,
+        /// How well it is.
+        health: BusHealth,
+        /// The controller's transmit and receive error counters, where its driver tells.
+        counters: Option<(u16, u16)>,
     },
 }
 

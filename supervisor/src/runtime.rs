@@ -152,6 +152,10 @@ impl<P: Ports> Runtime<P> {
                         let now = Nanos::now();
                         self.core.received(bus, &frame, now, &mut self.buses);
                     }
+                    Received::Confirmed(frame) => self.core.confirmed(bus, &frame, Nanos::now()),
+                    Received::Report(report) => {
+                        self.core.reported(bus, report, Nanos::now(), &mut self.buses);
+                    }
                     Received::Other => {}
                     Received::Nothing => break,
                     Received::Broken(errno) => {
@@ -185,10 +189,12 @@ impl<P: Ports> Runtime<P> {
                     let outcome = self.core.reset(trip, now);
                     self.tell(Reply::Reset { trip, outcome });
                 }
-                Command::BusDown { bus } => {
-                    self.core.bus_down(bus, libc::ENETDOWN, now, &mut self.buses);
+                Command::Bus { bus, health, counters } => {
+                    if let Some((transmit, receive)) = counters {
+                        self.core.bus_counters(bus, transmit, receive);
+                    }
+                    self.core.bus_health(bus, health, now, &mut self.buses);
                 }
-                Command::BusUp { bus } => self.core.bus_up(bus, now, &mut self.buses),
             }
         }
     }

@@ -19,10 +19,11 @@ use rtrb::{Consumer, Producer};
 use shm_proto::beats::BeatView;
 use shm_proto::handover::{Message, receive, send};
 use shm_proto::layout::{BeatLayout, Capacity, layout_hash};
-use shm_proto::verdicts::{Event, EventKind};
+use shm_proto::verdicts::{BusHealth, Event, EventKind};
 use shm_proto::{Generation, TripId, VerdictView};
 
 use crate::bus::Rebind;
+use crate::netlink::{Link, Netlink};
 use crate::notify::Notifier;
 use crate::queue::{Command, Reply};
 use crate::{bus, log, sys};
@@ -119,13 +120,19 @@ pub struct Service {
     logged: u64,
     notifier: Notifier,
     rebind: Rebind,
+    netlink: Netlink,
 }
 
 /// What was last seen of a bus's interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Interface {
     number: Option<u32>,
-    up: bool,
+    health: BusHealth,
+    counters: Option<(u16, u16)>,
+}
+
+impl Interface {
+    const GONE: Self = Self { number: None, health: BusHealth::Down, counters: None };
 }
 
 /// What housekeeping is given to work with.
@@ -147,13 +154,18 @@ pub struct Parts {
     pub notifier: Notifier,
     /// Every CAN socket, for interfaces that vanish and come back.
     pub rebind: Rebind,
+    /// To ask the kernel about interfaces.
+    pub netlink: Netlink,
 }
 
 impl Service {
     /// Housekeeping over these parts.
     #[must_use]
     pub fn new(parts: Parts) -> Self {
-        let interfaces = parts.config.buses.iter().map(|bus| look_at(&bus.interface)).collect();
+        let number = |bus: &config::Bus| bus::interface_number(&bus.interface);
+        // Open a moment ago; how they are is looked up in the first pass.
+        let seen = |bus| Interface { number: number(bus), health: BusHealth::Unknown, counters: None };
+        let interfaces = parts.config.buses.iter().map(seen).collect();
         Self {
             capacity: parts.config.supervisor.capacity,
             path: parts.config.supervisor.socket.clone(),
@@ -171,6 +183,7 @@ impl Service {
             logged: 0,
             notifier: parts.notifier,
             rebind: parts.rebind,
+            netlink: parts.netlink,
         }
     }
 
@@ -401,32 +414,52 @@ impl Service {
         }
     }
 
-    /// Tells the real-time thread of interfaces that went down, came up, or were replaced.
+    /// Tells the real-time thread how the interfaces are whenever that has changed.
     fn watch_interfaces(&mut self) {
         for bus in 0..self.interfaces.len() {
-            let name = &self.config.buses[bus].interface;
-            let (before, seen) = (self.interfaces[bus], look_at(name));
-            // A bus the real-time thread has found broken is reported up again once it is.
-            let believed_down = self.verdicts.bus(bus).is_some_and(|verdict| verdict.up == 0);
-            if before == seen && !(believed_down && seen.up) {
+            let (before, seen) = (self.interfaces[bus], self.look_at(bus));
+            // What the real-time thread has found out by itself counts until the interface is looked at.
+            let believed = self.verdicts.bus(bus).map(|verdict| verdict.health);
+            // A driver that does not tell contradicts nobody, but for an interface that is up again.
+            let agrees = believed == Some(seen.health)
+                || (seen.health == BusHealth::Unknown && believed != Some(BusHealth::Down));
+            if before == seen && agrees {
                 continue;
             }
             self.interfaces[bus] = seen;
-            let command = if !seen.up {
-                Command::BusDown { bus }
-            } else if seen.number != before.number
+            if seen.number != before.number
                 && let Some(number) = seen.number
                 && let Err(error) = self.rebind.rebind(bus, number)
             {
+                let name = &self.config.buses[bus].interface;
                 log::line(&format!("interface \"{name}\" is back, but cannot be used: {error}"));
-                self.interfaces[bus] = Interface { number: None, up: false };
+                self.interfaces[bus] = Interface::GONE;
                 continue;
-            } else {
-                Command::BusUp { bus }
-            };
-            if self.commands.push(command).is_err() {
-                self.interfaces[bus] = before;
             }
+            let Interface { health, counters, .. } = seen;
+            if self.commands.push(Command::Bus { bus, health, counters }).is_err() {
+                self.interfaces[bus] = before;
+                continue;
+            }
+            if health == BusHealth::BusOff && before.health != health {
+                let name = &self.config.buses[bus].interface;
+                log::line(&format!(
+                    "interface \"{name}\" is bus-off: the controller has left the bus. Look for a short or a \
+                     wrong bit rate, then: ip link set {name} type can restart (or set restart-ms)"
+                ));
+            }
+        }
+    }
+
+    fn look_at(&self, bus: usize) -> Interface {
+        let name = &self.config.buses[bus].interface;
+        match self.netlink.look_at(name) {
+            Ok(Some(Link { number, health, counters })) => {
+                Interface { number: Some(number), health, counters }
+            }
+            // Not to know is no reason to stop: sending tells, too.
+            Err(_) => self.interfaces[bus],
+            Ok(None) => Interface::GONE,
         }
     }
 
@@ -443,10 +476,6 @@ impl Service {
         }
         self.logged = newest;
     }
-}
-
-fn look_at(interface: &str) -> Interface {
-    Interface { number: bus::interface_number(interface), up: bus::is_up(interface) }
 }
 
 fn patience(connection: &Connection) -> Keep {

@@ -12,8 +12,9 @@ use nix::unistd::Pid;
 use shm_proto::verdicts::{Degraded, Identity};
 use shm_proto::{Nanos, VerdictSegment, VerdictView, Window};
 
-use crate::bus::{Buses, Rebind};
+use crate::bus::{Buses, Confirms, Rebind};
 use crate::core::{Core, Motor, Periodic, Settings};
+use crate::netlink::Netlink;
 use crate::notify::Notifier;
 use crate::queue::DEPTH;
 use crate::runtime::Runtime;
@@ -56,11 +57,16 @@ pub fn run(config: Config) -> Result<ExitCode, Vec<String>> {
         VerdictSegment::create(capacity, &identity, &names, &bus_names).map_err(shared)?;
     let view = VerdictView::map(std::os::fd::AsFd::as_fd(&verdicts_fd), capacity).map_err(shared)?;
 
+    let netlink = Netlink::open().map_err(|error| vec![format!("netlink: {error}")])?;
+    let confirms = buses.listen(&config).map_err(|error| vec![format!("CAN sockets: {error}")])?;
     let mut rebind = Rebind::default();
     rebind.add(&buses).map_err(|error| vec![format!("CAN sockets: {error}")])?;
     last_words::prepare(&config, &mut rebind).map_err(named)?;
     let mut degraded = lock_memory();
-    let core = build_core(&config, &buses, verdicts);
+    let mut core = build_core(&config, &buses, verdicts);
+    for (bus, confirms) in confirms.into_iter().enumerate() {
+        core.bus_confirms(bus, confirms == Confirms::OnTheWire);
+    }
     let (command_sender, commands) = rtrb::RingBuffer::new(DEPTH);
     let (replies, reply_receiver) = rtrb::RingBuffer::new(DEPTH);
     let runtime = Runtime { core, buses, commands, replies, signals, front: None };
@@ -87,6 +93,7 @@ pub fn run(config: Config) -> Result<ExitCode, Vec<String>> {
         replies: reply_receiver,
         notifier,
         rebind,
+        netlink,
     };
     Ok(Service::new(parts).run())
 }

@@ -36,6 +36,42 @@ pub fn bind_can(socket: BorrowedFd<'_>, interface: u32) -> io::Result<()> {
     check(unsafe { libc::bind(socket.as_raw_fd(), address.as_sockaddr_ptr(), length) }.into()).map(|_| ())
 }
 
+/// Who sent a frame that a CAN socket received.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sender {
+    /// The very socket it was received on: an echo (`MSG_CONFIRM`).
+    ThisSocket,
+    /// Anybody else.
+    Other,
+}
+
+/// A received frame.
+#[derive(Clone, Copy, Debug)]
+pub struct Arrival {
+    /// How many bytes it has.
+    pub length: usize,
+    /// Who sent it.
+    pub sender: Sender,
+}
+
+/// Receives one frame without waiting.
+///
+/// # Errors
+///
+/// EAGAIN when nothing is there, or what is wrong with the interface.
+pub fn receive_frame(socket: BorrowedFd<'_>, bytes: &mut [u8]) -> io::Result<Arrival> {
+    let mut part = libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: bytes.len() };
+    // SAFETY: all zero is a valid msghdr: no name, no control data.
+    let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+    message.msg_iov = &raw mut part;
+    message.msg_iovlen = 1;
+    // SAFETY: `message` points to `part`, which points to `bytes`; all three outlive the call.
+    let length = unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut message, libc::MSG_DONTWAIT) };
+    let length = usize::try_from(length).map_err(|_| io::Error::last_os_error())?;
+    let own = message.msg_flags & libc::MSG_CONFIRM != 0;
+    Ok(Arrival { length, sender: if own { Sender::ThisSocket } else { Sender::Other } })
+}
+
 /// Schedules the calling thread with SCHED_FIFO at that priority; threads it starts are ordinary again.
 ///
 /// # Errors

@@ -3,10 +3,11 @@
 
 mod support;
 
+use drivers::{ArbitrationId, Frame};
 use shm_proto::beat::{RawBeat, Reject};
-use shm_proto::verdicts::{Counter, EventKind, MotorState, Reason, ResetPolicy, SessionState};
+use shm_proto::verdicts::{BusHealth, Counter, EventKind, MotorState, Reason, ResetPolicy, SessionState};
 use shm_proto::{Incarnation, MotorIndex, Nanos, Owner, SlotIndex, TripId};
-use supervisor::core::{ResetRefused, SendError};
+use supervisor::core::{Report, ResetRefused, SendError};
 use support::{A, B, Bench, C, MS, TICK, WINDOW};
 
 const SET_VELOCITY_MODE: &str = "06B#0200000001000000";
@@ -556,4 +557,72 @@ fn a_late_loop_stops_whatever_moves() {
     assert_eq!(bench.view.session_state(SlotIndex(1)).1, SessionState::Live, "it drives nothing");
     bench.run(TICK);
     assert_eq!(bench.view.counter(Counter::SelfOverruns), 1);
+}
+
+#[test]
+fn a_bus_that_cannot_be_heard_stops_who_drives_on_it() {
+    for (classes, details, health) in
+        [(0x004, [0, 0x20, 0, 0, 0, 0, 0, 0], BusHealth::Passive), (0x040, [0; 8], BusHealth::BusOff)]
+    {
+        let mut bench = Bench::new(ResetPolicy::Auto);
+        let _left = bench.drive(0, &[A]);
+        let mut right = bench.drive(1, &[C]);
+        let warning = Report::new(0x004 | 0x200, [0, 0x08, 0, 0, 0, 0, 96, 3]);
+        bench.core.reported(0, warning, bench.now, &mut bench.wire);
+        assert_eq!(bench.sent_to(A), Vec::<String>::new(), "a disturbed bus still carries stops");
+        bench.core.reported(0, Report::new(classes, details), bench.now, &mut bench.wire);
+        assert_eq!(bench.sent_to(A), [SET_VELOCITY_MODE, ZERO_VELOCITY], "at once, not with the next tick");
+        assert_eq!(bench.events(EventKind::Trip)[0].reason, Some(Reason::BusFault));
+        bench.beat(&mut right);
+        bench.run(2 * TICK);
+        let bus = bench.view.bus(0).expect("bus 0");
+        assert_eq!((bus.health, bus.up, bus.error_frames), (health, 0, 2));
+        assert_eq!((bus.tx_errors, bus.rx_errors), (96, 3));
+        assert_eq!(bench.sent_to(C), Vec::<String>::new(), "the other bus is well");
+        assert_eq!(bench.events(EventKind::BusDown).len(), 1);
+        // Restarted: whatever is not proven is stopped again from the first stage on.
+        bench.wire.sent.clear();
+        bench.core.reported(0, Report::new(0x100, [0; 8]), bench.now, &mut bench.wire);
+        assert_eq!(bench.sent_to(A), [SET_VELOCITY_MODE, ZERO_VELOCITY]);
+        assert_eq!(bench.events(EventKind::BusUp).len(), 1);
+    }
+}
+
+#[test]
+fn an_echo_confirms_the_stop_it_belongs_to() {
+    let mut bench = Bench::new(ResetPolicy::Auto);
+    let _writer = bench.drive(0, &[A, B]);
+    let velocity = |bench: &Bench, motor| {
+        let sent = bench.wire.sent.iter().rev().find(|(_, frame)| frame.to_string().starts_with(motor));
+        sent.expect("it was sent").1
+    };
+    bench.run(WINDOW.0 + 2 * TICK);
+    let stop_of_a = velocity(&bench, "06D");
+    let before = bench.view.motor(A).expect("motor a");
+    assert_eq!(before.confirmed, Nanos::ZERO, "handed over is not confirmed");
+    bench.core.confirmed(0, &stop_of_a, bench.now);
+    bench.run(TICK);
+    let (a, b) = (bench.view.motor(A).expect("motor a"), bench.view.motor(B).expect("motor b"));
+    assert!(a.confirmed >= a.first_stop && a.confirmed != Nanos::ZERO);
+    assert_eq!(b.confirmed, Nanos::ZERO, "another motor's stop says nothing of this one");
+    assert_eq!(bench.view.bus(0).expect("bus 0").confirmed, 1);
+}
+
+#[test]
+fn who_fights_the_stop_does_not_fill_the_log() {
+    let mut bench = Bench::new(ResetPolicy::Auto);
+    let before = bench.view.event_count();
+    let motion = Frame::classic(ArbitrationId::standard(0x06D), &[0, 0, 128, 63, 0, 0, 0, 0]);
+    for _ in 0..100 {
+        bench.wire.sent.clear();
+        bench.core.received(0, &motion, bench.now, &mut bench.wire);
+        assert_eq!(bench.sent_to(A), [SET_VELOCITY_MODE, ZERO_VELOCITY], "every time, at once");
+        bench.rest(A);
+        bench.run(10 * MS);
+    }
+    assert_eq!(bench.view.motor(A).expect("motor a").guarded, 100, "all are counted");
+    assert!(bench.view.event_count() - before <= 4, "told: {}", bench.view.event_count() - before);
+    bench.run(5_000 * MS);
+    bench.core.received(0, &motion, bench.now, &mut bench.wire);
+    assert_eq!(bench.events(EventKind::Guarded).len(), 2, "told again after a while");
 }

@@ -40,6 +40,9 @@ pub struct MotorVerdict {
     pub reason: Option<Reason>,
     /// When the first stop frame of that trip was handed to the kernel.
     pub first_stop: Nanos,
+    /// When a stop frame of that trip was first seen to be acknowledged on the wire; zero while it is not,
+    /// or where the interface does not tell.
+    pub confirmed: Nanos,
     /// When standstill was proven after that trip; zero while it is not.
     pub standstill: Nanos,
     /// Stop frames sent since the supervisor started.

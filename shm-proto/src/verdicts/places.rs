@@ -71,6 +71,7 @@ pub(super) const MOTOR_GUARDED: usize = 13;
 pub(super) const MOTOR_BUS: usize = 14;
 pub(super) const MOTOR_LATCHED: usize = 15;
 pub(super) const MOTOR_NAME: usize = 16;
+pub(super) const MOTOR_CONFIRMED: usize = 20;
 /// A velocity or position that nobody has measured yet. No speed has it, and only one odd NaN does.
 pub(super) const NO_READING: u64 = u64::MAX;
 

@@ -10,6 +10,7 @@
 //! To see what happens on expiry, read [`Core::step`], then `Core::trip_session`.
 
 mod grants;
+mod health;
 mod motor;
 mod sessions;
 mod trips;
@@ -21,6 +22,7 @@ use shm_proto::beats::SlotReader;
 use shm_proto::verdicts::{BusVerdict, Counter, Event, EventKind, Phase, Reason, ResetPolicy};
 use shm_proto::{BeatView, Generation, MotorIndex, Nanos, TripId, VerdictSegment, Window};
 
+pub use health::Report;
 pub use motor::Motor;
 pub use trips::ResetRefused;
 pub use wire::{SendError, Wire};
@@ -266,45 +268,6 @@ impl Core {
         self.publish_all(now);
     }
 
-    /// A bus does not work: sessions that drive motors on it are tripped.
-    pub fn bus_down(&mut self, bus: usize, errno: i32, now: Nanos, wire: &mut impl Wire) {
-        let Some(state) = self.buses.get_mut(bus) else { return };
-        state.verdict.last_error = u64::from(errno.unsigned_abs());
-        if state.verdict.up == 0 {
-            return;
-        }
-        state.verdict.up = 0;
-        self.trip_bus(bus, now, wire);
-        self.verdicts.event(&self.event_of_bus(EventKind::BusDown, bus, now));
-        self.publish_bus(bus);
-    }
-
-    /// A bus works again: motors that could not be reached are stopped from the first stage on.
-    pub fn bus_up(&mut self, bus: usize, now: Nanos, wire: &mut impl Wire) {
-        let Some(state) = self.buses.get_mut(bus) else { return };
-        if state.verdict.up == 1 {
-            return;
-        }
-        state.verdict.up = 1;
-        for index in 0..self.motors.len() {
-            if self.motors[index].bus == bus {
-                self.restart_stop(index, now, wire);
-            }
-        }
-        self.verdicts.event(&self.event_of_bus(EventKind::BusUp, bus, now));
-        self.publish_bus(bus);
-    }
-
-    fn event_of_bus(&self, kind: EventKind, bus: usize, now: Nanos) -> Event {
-        let mut event = Event::new(kind, now);
-        for (index, motor) in self.motors.iter().enumerate() {
-            if motor.bus == bus {
-                event.motors.insert(motor_index(index));
-            }
-        }
-        event
-    }
-
     /// Sends frames, counts, and notes what failed; `true` when all were handed over.
     fn send(&mut self, bus: usize, frames: &FrameList, now: Nanos, wire: &mut impl Wire) -> bool {
         let mut all = true;
@@ -325,12 +288,10 @@ impl Core {
             Err(error) => {
                 state.verdict.errors += 1;
                 state.verdict.last_error = u64::from(error.errno().unsigned_abs());
+                state.verdict.queue_full += u64::from(error == SendError::QueueFull);
                 self.tally.send_errors += 1;
-                if error.is_fatal_for_bus() && state.verdict.up == 1 {
-                    // Only marked here; `tend_motors` trips the sessions of the bus right after the
-                    // frames at hand, so that one dead bus never delays the stop on another.
-                    state.verdict.up = 0;
-                    self.verdicts.event(&self.event_of_bus(EventKind::BusDown, bus, now));
+                if error.is_fatal_for_bus() {
+                    self.mark_down(bus, now);
                 }
                 false
             }

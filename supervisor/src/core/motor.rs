@@ -58,6 +58,15 @@ pub enum Latch {
     Held,
 }
 
+/// Whether a stop is told in the event log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Told {
+    /// Yes.
+    Yes,
+    /// Only counted: a commander that fights the stop must not push the evidence out of the log.
+    No,
+}
+
 /// One motor with all that is known of it.
 #[derive(Debug)]
 pub struct Motor {
@@ -70,7 +79,10 @@ pub struct Motor {
     pub(super) trip: TripId,
     pub(super) reason: Option<Reason>,
     pub(super) first_stop: Nanos,
+    confirmed: Nanos,
     standstill: Nanos,
+    told: Told,
+    violation_told: Nanos,
     tracker: Standstill,
     seen: Observation,
     heard: Nanos,
@@ -96,7 +108,10 @@ impl Motor {
             trip: TripId::NONE,
             reason: None,
             first_stop: Nanos::ZERO,
+            confirmed: Nanos::ZERO,
             standstill: Nanos::ZERO,
+            told: Told::Yes,
+            violation_told: Nanos::ZERO,
             tracker: Standstill::NOTHING_SEEN,
             seen: Observation::default(),
             heard: Nanos::ZERO,
@@ -167,6 +182,14 @@ impl Motor {
         moving || enabled_again
     }
 
+    /// A frame of ours was acknowledged on the wire. Whether it was the first of this stop.
+    pub(super) fn note_confirmed(&mut self, frame: &Frame, now: Nanos) {
+        let is_stop = self.drive.stop.stage(self.stage_in_force()).frames.as_slice().contains(frame);
+        if is_stop && self.first_stop != Nanos::ZERO && self.confirmed == Nanos::ZERO {
+            self.confirmed = now;
+        }
+    }
+
     /// Why a running motor must not go on, if so.
     fn fails(&self, now: Nanos) -> Option<Reason> {
         let State::Granted { run: Run::Seen, .. } = self.state else { return None };
@@ -190,6 +213,7 @@ impl Motor {
             trip: self.trip,
             reason: self.reason,
             first_stop: self.first_stop,
+            confirmed: self.confirmed,
             standstill: self.standstill,
             stops_sent: self.stops_sent,
             velocity: self.seen.velocity.map(|velocity| velocity.0),
@@ -214,6 +238,10 @@ impl Motor {
 /// dithers around zero, and the proof itself already allows up to the standstill speed.
 const MOVING_AGAIN: f32 = 3.0;
 
+/// How often a motor's violations are told, nanoseconds: the log keeps 256 events, which shall reach back
+/// minutes even when somebody fights the stop without pause.
+const VIOLATION_PAUSE: u64 = 5_000_000_000;
+
 impl Core {
     /// Takes the motor's grant away and sends the first stage of its stop.
     pub(super) fn begin_stop(
@@ -230,7 +258,9 @@ impl Core {
         let motor = &mut self.motors[index];
         motor.trip = trip;
         motor.reason = Some(reason);
+        motor.told = Told::Yes;
         motor.first_stop = Nanos::ZERO;
+        motor.confirmed = Nanos::ZERO;
         motor.standstill = Nanos::ZERO;
         motor.latch = match reason {
             Reason::OperatorStop => Latch::Held,
@@ -355,10 +385,7 @@ impl Core {
                 }
             }
             State::Stopped { stage } if motor.violates(stage) => {
-                let trip = motor.trip;
-                self.begin_stop(index, trip, Reason::Violation, now, wire);
-                self.record_motor(EventKind::Guarded, index, now);
-                self.publish_motor(index);
+                self.stop_again(index, now, wire);
             }
             State::Granted { .. } => {
                 if let Some(reason) = motor.fails(now) {
@@ -396,18 +423,33 @@ impl Core {
         self.tally.guarded += 1;
         let motor = &mut self.motors[index];
         motor.guarded += 1;
-        let trip = motor.trip;
         if motor.is_at_rest() {
-            self.begin_stop(index, trip, Reason::Violation, now, wire);
-            self.record_motor(EventKind::Guarded, index, now);
+            self.stop_again(index, now, wire);
         } else {
             self.send_stage(index, now, wire);
+            self.publish_motor(index);
+        }
+    }
+
+    /// Somebody moves or energises a motor that was proven to stand still.
+    fn stop_again(&mut self, index: usize, now: Nanos, wire: &mut impl Wire) {
+        let trip = self.motors[index].trip;
+        self.begin_stop(index, trip, Reason::Violation, now, wire);
+        let motor = &mut self.motors[index];
+        if motor.violation_told == Nanos::ZERO || now.since(motor.violation_told) >= VIOLATION_PAUSE {
+            motor.violation_told = now;
+            self.record_motor(EventKind::Guarded, index, now);
+        } else {
+            motor.told = Told::No;
         }
         self.publish_motor(index);
     }
 
     fn record_motor(&mut self, kind: EventKind, index: usize, now: Nanos) {
         let motor = &self.motors[index];
+        if motor.told == Told::No {
+            return;
+        }
         let mut event = Event::new(kind, now);
         event.trip = motor.trip;
         event.reason = motor.reason;

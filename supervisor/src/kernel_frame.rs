@@ -1,0 +1,138 @@
+//! A CAN frame as the kernel wants and gives it: `struct can_frame` and `struct canfd_frame`.
+//!
+//! Source of the layout: `include/uapi/linux/can.h`. Both begin with the identifier and its flags, the
+//! length, and for CAN FD the flags; the payload begins at byte 8.
+
+use drivers::{ArbitrationId, Format, Frame};
+
+/// Bytes of `struct can_frame`.
+pub const CLASSIC: usize = libc::CAN_MTU;
+/// Bytes of `struct canfd_frame`.
+pub const FD: usize = libc::CANFD_MTU;
+const AT_LENGTH: usize = 4;
+const AT_FLAGS: usize = 5;
+const AT_PAYLOAD: usize = 8;
+/// The payload at the higher bit rate.
+const BIT_RATE_SWITCH: u8 = 0x01;
+
+/// One frame in the kernel's form, ready to be written to a socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KernelFrame {
+    bytes: [u8; FD],
+    length: usize,
+}
+
+/// What the kernel delivered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Delivered {
+    /// A frame of some node.
+    Frame(Frame),
+    /// A report of the interface itself: error classes (`CAN_ERR_*`) and details.
+    Error {
+        /// The classes.
+        classes: u32,
+        /// The eight bytes of detail.
+        details: [u8; 8],
+    },
+}
+
+impl KernelFrame {
+    /// The kernel's form of a frame.
+    #[must_use]
+    pub fn new(frame: &Frame) -> Self {
+        let mut bytes = [0; FD];
+        let mut id = match frame.id() {
+            ArbitrationId::Standard(id) => u32::from(id),
+            ArbitrationId::Extended(id) => id | libc::CAN_EFF_FLAG,
+        };
+        let length = match frame.format() {
+            Format::Classic => CLASSIC,
+            Format::Remote => {
+                id |= libc::CAN_RTR_FLAG;
+                CLASSIC
+            }
+            Format::FdBrs => {
+                bytes[AT_FLAGS] = BIT_RATE_SWITCH;
+                FD
+            }
+        };
+        bytes[..AT_LENGTH].copy_from_slice(&id.to_ne_bytes());
+        let payload = frame.payload();
+        for (to, from) in bytes[AT_PAYLOAD..length].iter_mut().zip(payload) {
+            *to = *from;
+        }
+        bytes[AT_LENGTH] = u8::try_from(payload.len()).unwrap_or(0);
+        Self { bytes, length }
+    }
+
+    /// The bytes to write.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.bytes[..self.length]
+    }
+}
+
+/// Reads what came from a CAN socket; `None` for anything that is no frame.
+#[must_use]
+pub fn read(bytes: &[u8]) -> Option<Delivered> {
+    let word = u32::from_ne_bytes(bytes.get(..AT_LENGTH)?.try_into().ok()?);
+    let length = usize::from(*bytes.get(AT_LENGTH)?);
+    let payload = bytes.get(AT_PAYLOAD..AT_PAYLOAD + length)?;
+    if word & libc::CAN_ERR_FLAG != 0 {
+        let details = bytes.get(AT_PAYLOAD..AT_PAYLOAD + 8)?.try_into().ok()?;
+        return Some(Delivered::Error { classes: word & libc::CAN_ERR_MASK, details });
+    }
+    let id = if word & libc::CAN_EFF_FLAG == 0 {
+        ArbitrationId::standard(u16::try_from(word & libc::CAN_SFF_MASK).ok()?)
+    } else {
+        ArbitrationId::extended(word & libc::CAN_EFF_MASK)
+    };
+    Some(Delivered::Frame(match bytes.len() {
+        CLASSIC if word & libc::CAN_RTR_FLAG != 0 => Frame::remote(id),
+        CLASSIC => Frame::classic(id, payload),
+        FD => Frame::fd(id, payload),
+        _ => return None,
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Delivered, KernelFrame, read};
+    use drivers::{ArbitrationId, Frame};
+
+    #[test]
+    fn every_format_survives_the_way_through_the_kernel() {
+        let standard = ArbitrationId::standard(0x7FF);
+        let extended = ArbitrationId::extended(0x1FFF_FFFF);
+        for frame in [
+            Frame::classic(standard, &[1, 2, 3, 4, 5, 6, 7, 8]),
+            Frame::classic(extended, &[]),
+            Frame::remote(standard),
+            Frame::fd(extended, &[9; 64]),
+        ] {
+            let there = KernelFrame::new(&frame);
+            assert_eq!(read(there.as_bytes()), Some(Delivered::Frame(frame)));
+        }
+    }
+
+    #[test]
+    fn the_bytes_are_those_of_the_kernel_headers() {
+        let frame = KernelFrame::new(&Frame::classic(ArbitrationId::extended(0x12345), &[0xAA]));
+        let mut expected = [0_u8; 16];
+        expected[..4].copy_from_slice(&(0x12345_u32 | 0x8000_0000).to_ne_bytes());
+        expected[4] = 1;
+        expected[8] = 0xAA;
+        assert_eq!(frame.as_bytes(), expected);
+    }
+
+    #[test]
+    fn nonsense_is_no_frame() {
+        for length in 0..100 {
+            let bytes = vec![0xFF; length];
+            assert!(matches!(read(&bytes), None | Some(Delivered::Error { .. })), "{length} bytes of 0xFF");
+        }
+        let mut long = [0_u8; 16];
+        long[4] = 9;
+        assert_eq!(read(&long), None, "nine bytes in a classic frame");
+    }
+}
