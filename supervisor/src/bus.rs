@@ -266,6 +266,12 @@ impl Buses {
         self.sockets.is_empty()
     }
 
+    /// The socket of a bus.
+    #[must_use]
+    pub fn socket(&self, bus: usize) -> Option<BorrowedFd<'_>> {
+        self.sockets.get(bus).map(AsFd::as_fd)
+    }
+
     /// Hands a frame to a bus without waiting.
     ///
     /// # Errors

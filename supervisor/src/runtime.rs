@@ -67,8 +67,8 @@ enum Then {
 }
 
 impl<P: Ports> Runtime<P> {
-    /// Runs until told to exit, then stops every motor and returns.
-    pub fn run(mut self) {
+    /// Runs until told to exit, then stops every motor and says so.
+    pub fn run(&mut self) {
         let mut meter = Meter::arm();
         self.core.start(Nanos::now(), &mut self.buses);
         let mut leave_by = None;

@@ -1,25 +1,27 @@
 //! The order of starting: everything that can fail first, everything that moves time after, arming last.
 
+use std::io;
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Barrier};
 use std::time::Duration;
 
 use config::{Config, LONGEST_WINDOW, SHORTEST_WINDOW};
-use nix::sched::{CpuSet, sched_setaffinity};
-use nix::sys::mman::{MlockAllFlags, mlockall};
+use nix::poll::ppoll;
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use nix::unistd::Pid;
-use shm_proto::verdicts::{Degraded, Identity};
+use shm_proto::verdicts::Identity;
 use shm_proto::{Nanos, VerdictSegment, VerdictView, Window};
 
 use crate::bus::{Buses, Confirms, Rebind};
 use crate::core::{Core, Motor, Periodic, Settings};
 use crate::netlink::Netlink;
 use crate::notify::Notifier;
+use crate::privileges::{Become, close_the_way_back, drop_capabilities, drop_root};
 use crate::queue::DEPTH;
 use crate::runtime::Runtime;
 use crate::service::{Parts, Service, listen_at};
-use crate::{last_words, log, sys};
+use crate::{last_words, realtime, syscalls};
 
 /// Stack of the real-time thread: four times what is pre-faulted, small enough to be locked as a whole.
 const STACK: usize = 256 * 1024;
@@ -62,7 +64,10 @@ pub fn run(config: Config) -> Result<ExitCode, Vec<String>> {
     let mut rebind = Rebind::default();
     rebind.add(&buses).map_err(|error| vec![format!("CAN sockets: {error}")])?;
     last_words::prepare(&config, &mut rebind).map_err(named)?;
-    let mut degraded = lock_memory();
+    let whom = Become::find(&config.supervisor.user);
+    whom.give(&config.supervisor.socket)
+        .map_err(|error| one(format!("[supervisor] socket: {error}")))
+        .map_err(named)?;
     let mut core = build_core(&config, &buses, verdicts);
     for (bus, confirms) in confirms.into_iter().enumerate() {
         core.bus_confirms(bus, confirms == Confirms::OnTheWire);
@@ -70,18 +75,17 @@ pub fn run(config: Config) -> Result<ExitCode, Vec<String>> {
     let (command_sender, commands) = rtrb::RingBuffer::new(DEPTH);
     let (replies, reply_receiver) = rtrb::RingBuffer::new(DEPTH);
     let runtime = Runtime { core, buses, commands, replies, signals, front: None };
-    let (cpu, priority) = (config.supervisor.cpu, config.supervisor.priority);
 
-    std::thread::Builder::new()
-        .name("lanyard-rt".to_owned())
-        .stack_size(STACK)
-        .spawn(move || {
-            degraded |= become_real_time(cpu, priority);
-            runtime.core.degraded(degraded);
-            sys::prefault_stack();
-            runtime.run();
-        })
+    close_the_way_back();
+    let degraded = realtime::lock_memory();
+    let (_held_for_life, refused) = realtime::limit_cpu_sleep();
+    let arming = Arc::new(Arming::new(degraded | refused));
+    start_real_time(&config, runtime, &arming)
         .map_err(|error| vec![format!("cannot start the real-time thread: {error}")])?;
+    arming.wait_for_priority();
+    arming.add(drop_root(whom, &config.supervisor.user));
+    // The fuse is for the thread that it is about.
+    SigSet::from(Signal::SIGXCPU).thread_block().map_err(|error| vec![format!("signals: {error}")])?;
 
     let notifier = Notifier::from_environment();
     let parts = Parts {
@@ -95,7 +99,58 @@ pub fn run(config: Config) -> Result<ExitCode, Vec<String>> {
         rebind,
         netlink,
     };
-    Ok(Service::new(parts).run())
+    let service = Service::new(parts);
+    arming.add(syscalls::confine_housekeeping());
+    arming.go();
+    Ok(service.run())
+}
+
+/// How the two threads wait for each other before arming, and what the system refused them.
+#[derive(Debug)]
+struct Arming {
+    degraded: AtomicU64,
+    has_priority: Barrier,
+    may_arm: Barrier,
+}
+
+impl Arming {
+    fn new(degraded: u64) -> Self {
+        Self { degraded: AtomicU64::new(degraded), has_priority: Barrier::new(2), may_arm: Barrier::new(2) }
+    }
+
+    fn add(&self, degraded: u64) {
+        self.degraded.fetch_or(degraded, Ordering::Relaxed);
+    }
+
+    /// Root is needed until the real-time thread has its priority.
+    fn wait_for_priority(&self) {
+        self.has_priority.wait();
+    }
+
+    /// Everything that weakens or strengthens the process is done.
+    fn go(&self) {
+        self.may_arm.wait();
+    }
+}
+
+fn start_real_time(config: &Config, mut runtime: Runtime<Buses>, arming: &Arc<Arming>) -> io::Result<()> {
+    let (cpu, priority) = (config.supervisor.cpu, config.supervisor.priority);
+    let arming = Arc::clone(arming);
+    let start = move || {
+        arming.add(realtime::become_real_time(cpu, priority));
+        arming.wait_for_priority();
+        arming.go();
+        // Not before: becoming another user, which housekeeping has done for all threads, takes one.
+        arming.add(drop_capabilities());
+        arming.add(syscalls::confine_real_time());
+        runtime.core.degraded(arming.degraded.load(Ordering::Relaxed));
+        runtime.run();
+        // Releasing what it owns would take system calls it may not make: the end of the process does it.
+        loop {
+            let _ = ppoll(&mut [], None, None);
+        }
+    };
+    std::thread::Builder::new().name("lanyard-rt".to_owned()).stack_size(STACK).spawn(start).map(|_| ())
 }
 
 fn build_core(config: &Config, buses: &Buses, verdicts: VerdictSegment) -> Core {
@@ -145,40 +200,4 @@ fn take_signals() -> nix::Result<SignalFd> {
     }
     set.thread_block()?;
     SignalFd::with_flags(&set, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)
-}
-
-fn lock_memory() -> u64 {
-    match mlockall(MlockAllFlags::MCL_CURRENT | MlockAllFlags::MCL_FUTURE) {
-        Ok(()) => 0,
-        Err(error) => {
-            log::line(&format!(
-                "WARNING: degraded: memory cannot be locked ({error}); page faults may delay a stop. Give \
-                 the service LimitMEMLOCK=infinity"
-            ));
-            Degraded::Memory.number()
-        }
-    }
-}
-
-/// Makes the calling thread the real-time one; what the system refuses is said and flagged.
-fn become_real_time(cpu: Option<usize>, priority: u8) -> u64 {
-    let mut degraded = 0;
-    if let Some(cpu) = cpu {
-        let mut set = CpuSet::new();
-        if let Err(error) = set.set(cpu).and_then(|()| sched_setaffinity(Pid::from_raw(0), &set)) {
-            log::line(&format!(
-                "WARNING: degraded: cannot pin to cpu {cpu} ({error}); other work may delay a stop. Choose a \
-                 CPU this machine has in [supervisor] cpu"
-            ));
-            degraded |= Degraded::Affinity.number();
-        }
-    }
-    if let Err(error) = sys::set_fifo(priority) {
-        log::line(&format!(
-            "WARNING: degraded: no SCHED_FIFO ({error}); any busy program may delay a stop. Run as root, \
-             or give the service CPUSchedulingPolicy=fifo or LimitRTPRIO={priority}"
-        ));
-        degraded |= Degraded::Scheduling.number();
-    }
-    degraded
 }

@@ -3,6 +3,8 @@
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
+use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
+
 /// Turns the -1 of a system call into its error.
 fn check(result: libc::c_long) -> io::Result<libc::c_long> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
@@ -82,6 +84,75 @@ pub fn set_fifo(priority: u8) -> io::Result<()> {
     let policy = libc::SCHED_FIFO | libc::SCHED_RESET_ON_FORK;
     // SAFETY: the structure lives until the call returns; 0 means the calling thread.
     check(unsafe { libc::sched_setscheduler(0, policy, &raw const parameters) }.into()).map(|_| ())
+}
+
+/// Limits the CPU time, in microseconds, that a real-time thread of this process may use without sleeping:
+/// SIGXCPU at the first limit, SIGKILL at the second.
+///
+/// # Errors
+///
+/// When a limit that is lower already stands.
+pub fn limit_real_time(soft: u64, hard: u64) -> io::Result<()> {
+    let limits = libc::rlimit { rlim_cur: soft, rlim_max: hard };
+    // SAFETY: the structure lives until the call returns.
+    check(unsafe { libc::setrlimit(libc::RLIMIT_RTTIME, &raw const limits) }.into()).map(|_| ())
+}
+
+/// What to do when a signal comes, once: then it does again what it does by itself.
+///
+/// # Errors
+///
+/// When the signal cannot be taken.
+pub fn on_signal(signal: Signal, handler: SigHandler, masked: SigSet) -> nix::Result<()> {
+    // On the thread's other stack, so that it runs after an overflow of the first.
+    let flags = SaFlags::SA_ONSTACK | SaFlags::SA_RESETHAND;
+    // SAFETY: the only handler passed here (`last_words`) restricts itself to what POSIX calls
+    // async-signal-safe: atomic loads, `write` and `raise`.
+    unsafe { sigaction(signal, &SigAction::new(handler, flags, masked)) }.map(|_| ())
+}
+
+/// Raises a signal again from within its own handler: it takes effect when the handler returns.
+pub fn raise_again(signal: libc::c_int) {
+    // SAFETY: `raise` takes an integer and is async-signal-safe.
+    unsafe { libc::raise(signal) };
+}
+
+/// Writes bytes to a descriptor, whatever comes of it. For the last moments of a process.
+pub fn write_raw(fd: RawFd, bytes: &[u8]) {
+    // SAFETY: pointer and length are those of `bytes`; `write` is async-signal-safe and a descriptor that
+    // is not open makes it fail.
+    unsafe { libc::write(fd, bytes.as_ptr().cast(), bytes.len()) };
+}
+
+/// Gives up what programs started from this thread could gain; what is not held cannot be given up.
+pub fn drop_capability_bounds() {
+    // Numbers above the kernel's last capability are refused, which is as good.
+    for capability in 0..64_u64 {
+        // SAFETY: prctl with these options takes integers only.
+        unsafe { libc::prctl(libc::PR_CAPBSET_DROP, capability, 0, 0, 0) };
+    }
+    // SAFETY: as above.
+    unsafe { libc::prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0) };
+}
+
+/// Gives up every capability of the calling thread.
+///
+/// # Errors
+///
+/// When the kernel refuses, which giving up never is.
+pub fn drop_capabilities() -> io::Result<()> {
+    /// `_LINUX_CAPABILITY_VERSION_3`: two sets of 32.
+    const VERSION: u32 = 0x2008_0522;
+    #[repr(C)]
+    struct Header {
+        version: u32,
+        pid: libc::c_int,
+    }
+    let header = Header { version: VERSION, pid: 0 };
+    // Effective, permitted, inheritable, twice.
+    let none = [0_u32; 6];
+    // SAFETY: the kernel reads a header and six words, which is what they are; pid 0 is this thread.
+    check(unsafe { libc::syscall(libc::SYS_capset, &raw const header, none.as_ptr()) }).map(|_| ())
 }
 
 /// Touches as much stack as the thread will use, so that no page fault comes later.

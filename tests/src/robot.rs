@@ -74,8 +74,9 @@ enum Started {
 
 impl Setup {
     /// A robot without motors on `vcan0`. Trips clear themselves unless [`Setup::manual`] is called. Unless
-    /// [`Setup::as_installed`] is called, the front may be silent for 1 s, because the rig as a whole can stand
-    /// still for longer than the default, and the supervisor is right to stop everything then; and what is
+    /// [`Setup::as_installed`] is called, the front may be silent for 1 s, the loop late by 1 s, and the kernel
+    /// waits 1 s for the supervisor, because the rig as a whole can stand still for longer than the defaults,
+    /// and the supervisor, or the kernel, is right to stop everything then; and what is
     /// done at regular times is done half as often, because the rig has one slow processor for everything.
     #[must_use]
     pub fn new() -> Self {
@@ -84,7 +85,14 @@ impl Setup {
             bus: "vcan0".to_owned(),
             parts: Vec::new(),
             base: false,
-            supervisor: vec![text("reset", "auto"), text("front_window", "1s"), text("tick", "10ms")],
+            supervisor: vec![
+                text("reset", "auto"),
+                text("front_window", "1s"),
+                text("tick", "10ms"),
+                text("max_lateness", "1s"),
+                text("kernel_stop", "1s"),
+                text("user", "nobody"),
+            ],
             front: vec![text("heartbeat_window", "2s"), text("refresh", "40ms")],
             programs: None,
             started: Started::Everything,
@@ -126,7 +134,7 @@ impl Setup {
     }
 
     /// With the times an installed robot has unless it is told otherwise: front window 250 ms, tick 5 ms,
-    /// refresh 20 ms.
+    /// refresh 20 ms. What the rig's own lateness alone would break stays: `max_lateness`, `kernel_stop`.
     #[must_use]
     pub fn as_installed(mut self) -> Self {
         self.supervisor.retain(|(name, _)| name != "front_window" && name != "tick");

@@ -1,0 +1,118 @@
+//! The system calls each thread may make once it is armed; any other ends the process, stops first.
+//!
+//! A forbidden call raises SIGSYS, whose handler sends the stops (`last_words`). So a supervisor that was
+//! taken over by a fault cannot open files or sockets, start programs or map code, and one that was changed
+//! by mistake fails its first test.
+
+use std::collections::BTreeMap;
+
+use libc::{c_int, c_long};
+use seccompiler::{
+    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
+};
+use shm_proto::verdicts::Degraded;
+
+use crate::log;
+
+/// What both threads need: the clock where it is no plain memory read, and an orderly death.
+const BOTH: &[c_long] = &[
+    libc::SYS_clock_gettime,
+    libc::SYS_exit_group,
+    libc::SYS_futex,
+    libc::SYS_getpid,
+    libc::SYS_gettid,
+    libc::SYS_ppoll,
+    // Goes on with a wait after the process was stopped and continued.
+    libc::SYS_restart_syscall,
+    libc::SYS_rt_sigaction,
+    libc::SYS_rt_sigprocmask,
+    libc::SYS_rt_sigreturn,
+    libc::SYS_sendto,
+    libc::SYS_tgkill,
+    // CAN frames out; the last line on standard error.
+    libc::SYS_write,
+];
+
+/// The real-time thread: frames in, signals, its own account.
+const REAL_TIME: &[c_long] = &[libc::SYS_getrusage, libc::SYS_read, libc::SYS_recvmsg];
+
+/// Housekeeping: the hand-over of shared memory, operators, interfaces that come back, memory for all that.
+const HOUSEKEEPING: &[c_long] = &[
+    libc::SYS_accept4,
+    libc::SYS_bind,
+    libc::SYS_brk,
+    libc::SYS_close,
+    libc::SYS_connect,
+    libc::SYS_exit,
+    libc::SYS_fcntl,
+    libc::SYS_fstat,
+    libc::SYS_ftruncate,
+    libc::SYS_getsockopt,
+    libc::SYS_madvise,
+    libc::SYS_memfd_create,
+    libc::SYS_mremap,
+    libc::SYS_munmap,
+    libc::SYS_newfstatat,
+    libc::SYS_pidfd_open,
+    libc::SYS_recvfrom,
+    libc::SYS_recvmsg,
+    libc::SYS_sched_yield,
+    libc::SYS_sendmsg,
+    libc::SYS_sigaltstack,
+    libc::SYS_statx,
+    libc::SYS_unlinkat,
+    libc::SYS_writev,
+];
+
+/// Calls that the C library of this architecture still makes by their old names.
+#[cfg(target_arch = "x86_64")]
+const OLD_NAMES: &[c_long] = &[libc::SYS_poll, libc::SYS_unlink];
+#[cfg(not(target_arch = "x86_64"))]
+const OLD_NAMES: &[c_long] = &[];
+
+/// Allows the calling thread nothing but what the armed real-time loop needs.
+pub fn confine_real_time() -> u64 {
+    confine(&[BOTH, REAL_TIME], &[])
+}
+
+/// Allows the calling thread nothing but what housekeeping needs; memory it maps cannot hold code.
+pub fn confine_housekeeping() -> u64 {
+    confine(&[BOTH, HOUSEKEEPING, OLD_NAMES], &[libc::SYS_mmap, libc::SYS_mprotect])
+}
+
+fn confine(allowed: &[&[c_long]], without_code: &[c_long]) -> u64 {
+    let applied = program(allowed, without_code)
+        .and_then(|program| seccompiler::apply_filter(&program).map_err(|error| error.to_string()));
+    match applied {
+        Ok(()) => 0,
+        Err(error) => {
+            log::line(&format!(
+                "WARNING: degraded: system calls cannot be restricted ({error}); this kernel lacks \
+                 CONFIG_SECCOMP_FILTER"
+            ));
+            Degraded::SystemCalls.number()
+        }
+    }
+}
+
+fn program(allowed: &[&[c_long]], without_code: &[c_long]) -> Result<BpfProgram, String> {
+    let mut rules: BTreeMap<c_long, Vec<SeccompRule>> = BTreeMap::new();
+    for call in allowed.iter().copied().flatten() {
+        rules.insert(*call, Vec::new());
+    }
+    for call in without_code {
+        rules.insert(*call, vec![not_executable().map_err(|error| error.to_string())?]);
+    }
+    let architecture = std::env::consts::ARCH.try_into().map_err(|_| "unknown architecture".to_owned())?;
+    SeccompFilter::new(rules, SeccompAction::Trap, SeccompAction::Allow, architecture)
+        .and_then(TryInto::try_into)
+        .map_err(|error| error.to_string())
+}
+
+/// The third argument of `mmap` and `mprotect` lacks PROT_EXEC.
+fn not_executable() -> Result<SeccompRule, seccompiler::BackendError> {
+    const EXECUTABLE: c_int = libc::PROT_EXEC;
+    let mask = u64::from(EXECUTABLE.unsigned_abs());
+    let condition = SeccompCondition::new(2, SeccompCmpArgLen::Dword, SeccompCmpOp::MaskedEq(mask), 0)?;
+    SeccompRule::new(vec![condition])
+}
