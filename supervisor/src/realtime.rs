@@ -16,12 +16,12 @@ use shm_proto::verdicts::Degraded;
 use crate::{log, sys};
 
 /// CPU time the real-time thread may use without ever sleeping, microseconds, before the fuse blows: the
-/// stops are sent and the process ends (SIGXCPU, `last_words`). Ten times what the longest pass was seen to
-/// need on an emulated machine (1024 sessions that expire at once: 20 ms), so that it only ever ends a loop
-/// that has run away.
-const FUSE: u64 = 200_000;
-/// Then the kernel kills it: SIGKILL, microseconds. Time for the handler and for a core dump of small size.
-const FUSE_FINAL: u64 = 1_000_000;
+/// stops are sent and the process ends (SIGXCPU, `last_words`), so that it can be started anew. The motors
+/// do not wait for it: the kernel-armed stop is much sooner. So it is long enough for any pass on the
+/// slowest machine, and for one that catches up after it stood still (350 ms were seen).
+const FUSE: u64 = 1_000_000;
+/// Then the kernel kills it: SIGKILL, microseconds.
+const FUSE_FINAL: u64 = 2_000_000;
 
 /// Locks all memory, present and future.
 pub fn lock_memory() -> u64 {
