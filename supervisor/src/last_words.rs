@@ -37,7 +37,7 @@ static LAST_WORDS: OnceLock<LastWords> = OnceLock::new();
 
 /// The signals that end a process unless it takes them otherwise. Those that people send on purpose to end
 /// it (SIGTERM, SIGINT) are read from a descriptor and are not among them; SIGKILL cannot be taken.
-const DEADLY: [Signal; 17] = [
+const DEADLY: [Signal; 18] = [
     Signal::SIGABRT,
     Signal::SIGALRM,
     Signal::SIGBUS,
@@ -51,6 +51,7 @@ const DEADLY: [Signal; 17] = [
     Signal::SIGSTKFLT,
     Signal::SIGSYS,
     Signal::SIGTRAP,
+    Signal::SIGUSR1,
     Signal::SIGUSR2,
     Signal::SIGVTALRM,
     Signal::SIGXCPU,

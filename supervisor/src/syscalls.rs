@@ -116,3 +116,74 @@ fn not_executable() -> Result<SeccompRule, seccompiler::BackendError> {
     let condition = SeccompCondition::new(2, SeccompCmpArgLen::Dword, SeccompCmpOp::MaskedEq(mask), 0)?;
     SeccompRule::new(vec![condition])
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::process::ExitStatusExt;
+    use std::process::{Command, ExitStatus};
+
+    use super::{confine_housekeeping, confine_real_time};
+
+    /// Says to [`child`] which thread to play and what to try.
+    const ORDER: &str = "LANYARD_TEST_SYSTEM_CALL";
+
+    /// Runs this very test program again, with only [`child`] in it.
+    fn play(order: &str) -> ExitStatus {
+        let program = std::env::current_exe().expect("this program");
+        let arguments = ["--exact", "syscalls::tests::child", "--test-threads=1"];
+        let mut command = Command::new(program);
+        command.args(arguments).env(ORDER, order).output().expect("the child starts").status
+    }
+
+    /// Does nothing in an ordinary run.
+    #[test]
+    fn child() {
+        let Ok(order) = std::env::var(ORDER) else { return };
+        let Some((thread, deed)) = order.split_once(' ') else { panic!("{order}") };
+        let refused = match thread {
+            "real-time" => confine_real_time(),
+            _ => confine_housekeeping(),
+        };
+        assert_eq!(refused, 0);
+        match deed {
+            "socket" => {
+                _ = nix::sys::socket::socket(
+                    nix::sys::socket::AddressFamily::Inet,
+                    nix::sys::socket::SockType::Stream,
+                    nix::sys::socket::SockFlag::empty(),
+                    None,
+                )
+            }
+            "open" => _ = std::fs::File::open("/dev/null"),
+            "exec" => _ = nix::unistd::execv(c"/bin/true", &[c"true"]),
+            "thread" => _ = std::thread::Builder::new().spawn(|| ()),
+            "kill" => _ = nix::sys::signal::kill(nix::unistd::Pid::this(), None),
+            "code" => {
+                let length = std::num::NonZeroUsize::MIN;
+                let prot = nix::sys::mman::ProtFlags::PROT_READ | nix::sys::mman::ProtFlags::PROT_EXEC;
+                let flags = nix::sys::mman::MapFlags::MAP_PRIVATE;
+                // SAFETY: a fresh mapping that nobody uses.
+                _ = unsafe { nix::sys::mman::mmap_anonymous(None, length, prot, flags) };
+            }
+            "memfd" => shm_proto::memory::create("test", 8).map(drop).expect("housekeeping may"),
+            "clock" => _ = shm_proto::Nanos::now(),
+            other => panic!("{other}"),
+        }
+        // Whoever comes here was allowed; without the test harness's own needs.
+        // SAFETY: ends the process at once.
+        unsafe { libc::_exit(42) };
+    }
+
+    #[test]
+    fn what_is_not_needed_is_deadly() {
+        for thread in ["real-time", "housekeeping"] {
+            for deed in ["socket", "open", "exec", "thread", "kill", "code"] {
+                let status = play(&format!("{thread} {deed}"));
+                assert_eq!(status.signal(), Some(libc::SIGSYS), "{thread}: {deed}: {status}");
+            }
+            assert_eq!(play(&format!("{thread} clock")).code(), Some(42), "{thread}");
+        }
+        assert_eq!(play("real-time memfd").signal(), Some(libc::SIGSYS));
+        assert_eq!(play("housekeeping memfd").code(), Some(42));
+    }
+}
