@@ -7,6 +7,7 @@
 mod bench;
 mod demo;
 mod install;
+mod mutants;
 mod packages;
 mod python;
 mod rig;
@@ -39,6 +40,8 @@ enum Task {
     Test(test::TestArgs),
     /// Build for release, print the supervisor's size and run the benchmarks
     Bench(bench::BenchArgs),
+    /// Change the deciding code in every way cargo-mutants knows, and see whether the tests notice
+    Mutants(mutants::MutantsArgs),
 }
 
 /// Exit code when the task itself could not do its work, as opposed to what it ran having failed.
@@ -53,6 +56,7 @@ fn main() -> ExitCode {
         Task::Demo(args) => demo::main(&workspace, args),
         Task::Test(args) => test::main(&workspace, args),
         Task::Bench(args) => bench::main(&workspace, args),
+        Task::Mutants(args) => mutants::main(&workspace, args),
     });
     match outcome {
         Ok(code) => ExitCode::from(code),
