@@ -4,19 +4,21 @@
 //! the ring is the evidence, the last 64 beats. The front writes with [`BeatWriter`] (wait-free, no
 //! system call but the clock read); the supervisor reads with [`SlotReader`] (wait-free, bounded).
 
-use core::sync::atomic::Ordering;
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
 use crate::beat::{
-    Bound, Context, FLAG_CLOSE, RawBeat, Reject, ValidBeat, Word, checksum, high_word, join_words, low_word,
+    Bound, Context, FLAG_CLOSE, RawBeat, Reject, SumPrefix, ValidBeat, Word, high_word, join_words, low_word,
     tag, validate,
 };
 use crate::ids::{Generation, Incarnation, MotorIndex, Owner, SessionId, SlotIndex};
-use crate::layout::{BeatLayout, Capacity, MAGIC, RING_RECORDS, layout_hash};
-use crate::memory::{Access, Segment};
+use crate::layout::{
+    BeatLayout, Capacity, MAGIC, RECORD_WORDS, RING_RECORDS, RING_WORDS, in_ring, layout_hash,
+};
+use crate::memory::{Access, Segment, Words};
 use crate::record;
+use crate::sync::Ordering;
 use crate::time::{Nanos, Window};
 
 const PLACE_MAGIC: usize = 0;
@@ -25,6 +27,7 @@ const PLACE_GENERATION: usize = 2;
 const PLACE_CAPACITY: usize = 3;
 
 const WORDS_BEHIND_SEQUENCE: usize = 7;
+const RING: u64 = RING_RECORDS as u64;
 
 fn capacity_word(capacity: Capacity) -> u64 {
     u64::from(capacity.sessions()) << 16 | u64::from(capacity.motors())
@@ -71,10 +74,12 @@ impl BeatSegment {
         (slot <= self.layout.front_slot()).then(|| BeatWriter {
             segment: Arc::clone(self),
             slot,
+            ring: self.layout.ring(slot),
             counter: 0,
             session: SessionId::default(),
             incarnation: Incarnation::NONE,
             window: Window::default(),
+            alive: SumPrefix::of(&RawBeat::default(), slot, self.generation),
         })
     }
 
@@ -109,10 +114,14 @@ impl BeatSegment {
 pub struct BeatWriter {
     segment: Arc<BeatSegment>,
     slot: SlotIndex,
+    /// First word of the slot's ring.
+    ring: usize,
     counter: u64,
     session: SessionId,
     incarnation: Incarnation,
     window: Window,
+    /// What all "I am alive" of this session have in common.
+    alive: SumPrefix,
 }
 
 impl BeatWriter {
@@ -138,46 +147,60 @@ impl BeatWriter {
         self.session = session;
         self.window = window;
         self.incarnation = self.incarnation.next();
+        self.alive = SumPrefix::of(&self.next(0, at), self.slot, self.segment.generation);
         self.beat_at(at);
         self.announce_change();
         self.owner()
     }
 
     /// "I am alive": one clock read and nine stores.
+    #[inline]
     pub fn beat(&mut self) {
-        self.write(0, Nanos::now());
+        self.beat_at(Nanos::now());
     }
 
     /// A beat that happened at `at`, not later than now.
+    #[inline]
     pub fn beat_at(&mut self, at: Nanos) {
-        self.write(0, at);
+        let beat = self.next(0, at);
+        self.write(beat, self.alive);
     }
 
     /// Ends the session: the supervisor stops what it drives.
     pub fn close(&mut self) {
-        self.write(FLAG_CLOSE, Nanos::now());
+        let goodbye = self.next(FLAG_CLOSE, Nanos::now());
+        self.write(goodbye, SumPrefix::of(&goodbye, self.slot, self.segment.generation));
         self.announce_change();
     }
 
-    fn write(&mut self, flags: u64, at: Nanos) {
-        self.counter += 1;
-        let mut raw = RawBeat {
-            counter: self.counter,
+    /// The next beat, unsigned.
+    #[inline]
+    fn next(&self, flags: u64, at: Nanos) -> RawBeat {
+        RawBeat {
+            counter: self.counter + 1,
             session: self.session.0,
             window: self.window.0,
             timestamp: at.0,
             tag: tag(flags, self.incarnation),
             crc: 0,
-        };
-        raw.crc = u64::from(checksum(&raw, self.slot, self.segment.generation));
-        self.write_raw(&raw);
+        }
+    }
+
+    #[inline]
+    fn write(&mut self, mut beat: RawBeat, prefix: SumPrefix) {
+        self.counter = beat.counter;
+        beat.crc = u64::from(prefix.checksum(beat.counter, beat.timestamp));
+        self.write_raw(&beat);
     }
 
     /// Writes a record exactly as given, at the place of its counter. This is how tests play a front
     /// that lies.
+    #[inline]
     pub fn write_raw(&mut self, raw: &RawBeat) {
-        let place = self.segment.layout.record(self.slot, raw.counter);
-        record::write(&self.segment.segment, place, raw.counter, to_words(raw));
+        let ring = self.segment.segment.writable(self.ring, RING_WORDS);
+        if let Some(record) = ring.and_then(|ring| ring.part(in_ring(raw.counter), RECORD_WORDS)) {
+            record::write(record, raw.counter, to_words(raw));
+        }
     }
 
     fn announce_change(&self) {
@@ -253,10 +276,6 @@ impl BeatView {
         }
         self.segment.load(self.layout.owner(motor), Ordering::SeqCst)
     }
-
-    fn raw(&self, slot: SlotIndex, counter: u64) -> Option<RawBeat> {
-        record::read(&self.segment, self.layout.record(slot, counter)).map(from_words)
-    }
 }
 
 /// How far one look into a ring goes.
@@ -290,6 +309,7 @@ impl SlotReader {
     ///
     /// An accepted beat of a higher incarnation binds the slot anew for the beats after it, and a goodbye
     /// ends the bond.
+    #[inline]
     pub fn look(
         &mut self,
         view: &BeatView,
@@ -298,17 +318,22 @@ impl SlotReader {
         mut found: impl FnMut(Result<ValidBeat, Reject>),
     ) {
         context.generation = view.generation;
-        let slot = context.slot;
+        let Some(ring) = view.segment.readable(view.layout.ring(context.slot), RING_WORDS) else { return };
         let start = self.last_counter;
-        for step in 0..RING_RECORDS as u64 {
+        for step in 0..RING {
             let expected = start.wrapping_add(1).wrapping_add(step);
-            let news = match view.raw(slot, expected) {
+            let Some(record) = ring.part(in_ring(expected), RECORD_WORDS) else { return };
+            let outcome = match record::read(record) {
                 None => Some(Err(Reject::Torn)),
-                Some(raw) => self.judge(&raw, expected, &context),
+                Some(words) => self.judge(&from_words(words), expected, &context),
             };
-            match news {
+            match outcome {
                 Some(Ok(beat)) => {
                     self.last_counter = beat.counter;
+                    found(Ok(beat));
+                    if look == Look::Onward && self.ends_behind(ring, expected) {
+                        return;
+                    }
                     context.newest = context.newest.max(beat.incarnation);
                     // After a goodbye only a higher incarnation is believed, in this look as in the next.
                     context.bound = (beat.word == Word::Alive).then_some(Bound {
@@ -316,7 +341,6 @@ impl SlotReader {
                         incarnation: beat.incarnation,
                         window: beat.window,
                     });
-                    found(Ok(beat));
                 }
                 Some(Err(reject)) => {
                     found(Err(reject));
@@ -330,15 +354,33 @@ impl SlotReader {
         }
     }
 
+    /// Whether the record after that one is the ring's older content, seen by its counter alone.
+    #[inline]
+    fn ends_behind(&self, ring: Words<'_>, accepted: u64) -> bool {
+        let next = accepted.wrapping_add(1);
+        let counter = ring.part(in_ring(next), RECORD_WORDS).and_then(record::first_word);
+        counter.is_some_and(|counter| self.is_older(counter, next))
+    }
+
+    /// Whether a record with this counter, at the place of that one, is the ring's older content: written
+    /// before the last accepted beat, and not overwritten since.
+    #[inline]
+    const fn is_older(&self, counter: u64, expected: u64) -> bool {
+        counter < self.last_counter && self.last_counter - counter < RING && counter % RING == expected % RING
+    }
+
     /// `None`: nothing new at this place.
+    #[inline]
     fn judge(
         &mut self,
         raw: &RawBeat,
         expected: u64,
         context: &Context,
     ) -> Option<Result<ValidBeat, Reject>> {
-        const RING: u64 = RING_RECORDS as u64;
-        if *raw == RawBeat::default() {
+        if raw.counter > self.last_counter && raw.counter % RING == expected % RING {
+            return Some(validate(raw, context).inspect(|_| self.last_crc = raw.crc));
+        }
+        if *raw == RawBeat::default() || self.is_older(raw.counter, expected) {
             return None;
         }
         if raw.counter == self.last_counter {
@@ -347,12 +389,8 @@ impl SlotReader {
         if raw.counter % RING != expected % RING {
             return Some(Err(Reject::Misplaced));
         }
-        if raw.counter < self.last_counter {
-            // Older content of the ring is no news. Anything that was overwritten once must not come back:
-            // who wrote the last accepted beat had written every place since the lap before it.
-            let overwritten = self.last_counter - raw.counter >= RING;
-            return overwritten.then_some(Err(Reject::Falling));
-        }
-        Some(validate(raw, context).inspect(|_| self.last_crc = raw.crc))
+        // Anything that was overwritten once must not come back: who wrote the last accepted beat had written
+        // every place since the lap before it.
+        Some(Err(Reject::Falling))
     }
 }

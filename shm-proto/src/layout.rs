@@ -59,8 +59,13 @@ impl Capacity {
 pub const RECORD_WORDS: usize = 8;
 /// Beats a ring keeps. At the shortest window (30 ms, beaten every 6 ms) this is the last 0.4 s, at the
 /// default window the last 25 s: enough to see how a session died.
+#[cfg(not(loom))]
 pub const RING_RECORDS: usize = 64;
-const RING_WORDS: usize = RECORD_WORDS * RING_RECORDS;
+/// The model checker tries every order of loads and stores, so a lap must be short there.
+#[cfg(loom)]
+pub const RING_RECORDS: usize = 2;
+/// Words of one ring.
+pub const RING_WORDS: usize = RECORD_WORDS * RING_RECORDS;
 
 /// Words of the header of either segment.
 pub const HEADER_WORDS: usize = 64;
@@ -73,13 +78,17 @@ pub const MAGIC: u64 = u64::from_be_bytes(*b"LANYARD1");
 #[derive(Clone, Copy, Debug)]
 pub struct BeatLayout {
     capacity: Capacity,
+    /// First word behind the change and owner words.
+    rings: usize,
 }
 
 impl BeatLayout {
     /// The places for that capacity.
     #[must_use]
     pub const fn new(capacity: Capacity) -> Self {
-        Self { capacity }
+        let words_before =
+            round_to_line(capacity.sessions as usize + 1) + round_to_line(capacity.motors as usize);
+        Self { capacity, rings: HEADER_WORDS + words_before }
     }
 
     /// The slot of the front's own beats: behind the last session.
@@ -100,15 +109,17 @@ impl BeatLayout {
         HEADER_WORDS + round_to_line(self.capacity.sessions as usize + 1) + motor.0 as usize
     }
 
+    /// First word of a slot's ring.
+    #[inline]
+    #[must_use]
+    pub const fn ring(self, slot: SlotIndex) -> usize {
+        self.rings + slot.0 as usize * RING_WORDS
+    }
+
     /// First word of the record that holds the beat with that counter.
     #[must_use]
     pub const fn record(self, slot: SlotIndex, counter: u64) -> usize {
-        let rings = HEADER_WORDS
-            + round_to_line(self.capacity.sessions as usize + 1)
-            + round_to_line(self.capacity.motors as usize);
-        #[expect(clippy::cast_possible_truncation, reason = "below RING_RECORDS")]
-        let index = (counter % RING_RECORDS as u64) as usize;
-        rings + slot.0 as usize * RING_WORDS + index * RECORD_WORDS
+        self.ring(slot) + in_ring(counter)
     }
 
     /// Words of the whole segment.
@@ -116,6 +127,15 @@ impl BeatLayout {
     pub const fn words(self) -> usize {
         self.record(SlotIndex(self.capacity.sessions + 1), 0)
     }
+}
+
+/// Where, within its ring, the record begins that holds the beat with that counter.
+#[inline]
+#[must_use]
+pub const fn in_ring(counter: u64) -> usize {
+    #[expect(clippy::cast_possible_truncation, reason = "below RING_RECORDS")]
+    let index = (counter % RING_RECORDS as u64) as usize;
+    index * RECORD_WORDS
 }
 
 const fn round_to_line(words: usize) -> usize {
@@ -128,7 +148,7 @@ const fn round_to_line(words: usize) -> usize {
 pub const fn layout_hash() -> u64 {
     // FNV-1a over the numbers that define the layout; a hand-counted version stands for what no number
     // shows (the meaning of fields).
-    const MEANING: u64 = 2;
+    const MEANING: u64 = 3;
     let numbers = [
         MAGIC,
         MEANING,

@@ -15,11 +15,13 @@
 
 pub mod beat;
 pub mod beats;
+pub mod crc;
 pub mod handover;
 pub mod ids;
 pub mod layout;
 pub mod memory;
 pub mod record;
+pub mod sync;
 pub mod time;
 pub mod verdicts;
 

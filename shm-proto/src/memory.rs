@@ -1,16 +1,26 @@
-//! Sealed memfds and their mappings: the only `unsafe` of this crate.
+//! Sealed memfds and their mappings.
 //!
 //! A mapping is never seen as bytes, slices or structs: other processes write it at any time. All that
-//! leaves this file are loads and stores of single 64-bit atomics at checked places.
+//! leaves this module are loads and stores of single 64-bit atomics at checked places. The mapping itself
+//! is in `mapped`; under loom, words of the model checker (`modelled`) stand for it.
 
-use core::sync::atomic::{AtomicU64, Ordering};
+#[cfg(not(loom))]
+mod mapped;
+#[cfg(loom)]
+mod modelled;
+
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use memmap2::{MmapOptions, MmapRaw};
+#[cfg(not(loom))]
+use mapped::{Memory, Run};
+#[cfg(loom)]
+use modelled::{Memory, Run};
 use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
+
+use crate::sync::Ordering;
 
 /// What a mapping may be used for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,9 +34,49 @@ pub enum Access {
 /// A mapped segment: an array of 64-bit atomics shared with another process.
 #[derive(Debug)]
 pub struct Segment {
-    map: MmapRaw,
-    words: usize,
+    memory: Memory,
     access: Access,
+}
+
+/// Some words of a segment, checked at once to lie inside it. For loads.
+#[derive(Clone, Copy, Debug)]
+pub struct Words<'a>(Run<'a>);
+
+/// Some words of a segment that is mapped for writing, checked at once to lie inside it.
+#[derive(Clone, Copy, Debug)]
+pub struct WritableWords<'a>(Run<'a>);
+
+impl Words<'_> {
+    /// `count` of these words, from `offset` on; `None` when not all of them are among them.
+    #[inline]
+    #[must_use]
+    pub fn part(self, offset: usize, count: usize) -> Option<Self> {
+        self.0.part(offset, count).map(Self)
+    }
+
+    /// Loads a word; behind the last one reads as 0.
+    #[inline]
+    #[must_use]
+    pub fn load(self, offset: usize, order: Ordering) -> u64 {
+        self.0.word(offset).map_or(0, |word| word.load(order))
+    }
+}
+
+impl WritableWords<'_> {
+    /// `count` of these words, from `offset` on; `None` when not all of them are among them.
+    #[inline]
+    #[must_use]
+    pub fn part(self, offset: usize, count: usize) -> Option<Self> {
+        self.0.part(offset, count).map(Self)
+    }
+
+    /// Stores a word; behind the last one nothing happens.
+    #[inline]
+    pub fn store(self, offset: usize, value: u64, order: Ordering) {
+        if let Some(word) = self.0.word(offset) {
+            word.store(value, order);
+        }
+    }
 }
 
 /// Seals that every segment ends up with. FUTURE_WRITE is the one that matters most: without it a
@@ -93,16 +143,7 @@ impl Segment {
                 words * 8
             )));
         }
-        let options = {
-            let mut options = MmapOptions::new();
-            options.len(words * 8).populate();
-            options
-        };
-        let map = match access {
-            Access::Read => options.map_raw_read_only(&file)?,
-            Access::ReadWrite => options.map_raw(&file)?,
-        };
-        Ok(Self { map, words, access })
+        Ok(Self { memory: Memory::map(&file, words, access)?, access })
     }
 
     /// A segment of this process alone, for tests and benchmarks.
@@ -120,41 +161,56 @@ impl Segment {
     ///
     /// When the kernel refuses.
     pub fn keep_from_children(&self) -> io::Result<()> {
-        self.map.advise(memmap2::Advice::DontFork)
+        self.memory.keep_from_children()
     }
 
     /// Number of words.
     #[must_use]
-    pub const fn words(&self) -> usize {
-        self.words
+    pub fn words(&self) -> usize {
+        self.memory.words()
+    }
+
+    /// `count` words from `place` on, for loads; `None` when not all of them lie in the segment.
+    #[inline]
+    #[must_use]
+    pub fn readable(&self, place: usize, count: usize) -> Option<Words<'_>> {
+        self.run(place, count).map(Words)
+    }
+
+    /// `count` words from `place` on; `None` when not all of them lie in the segment, or when it is mapped
+    /// for reading only.
+    #[inline]
+    #[must_use]
+    pub fn writable(&self, place: usize, count: usize) -> Option<WritableWords<'_>> {
+        match self.access {
+            Access::ReadWrite => self.run(place, count).map(WritableWords),
+            Access::Read => None,
+        }
     }
 
     /// Loads a word; a place outside the segment reads as 0.
     #[inline]
     #[must_use]
     pub fn load(&self, place: usize, order: Ordering) -> u64 {
-        self.word(place).map_or(0, |word| word.load(order))
+        self.readable(place, 1).map_or(0, |words| words.load(0, order))
     }
 
     /// Stores a word; outside the segment, or on a read-only mapping, nothing happens.
     #[inline]
     pub fn store(&self, place: usize, value: u64, order: Ordering) {
-        if self.access == Access::ReadWrite
-            && let Some(word) = self.word(place)
-        {
-            word.store(value, order);
+        if let Some(words) = self.writable(place, 1) {
+            words.store(0, value, order);
         }
     }
 
     #[inline]
-    fn word(&self, place: usize) -> Option<&AtomicU64> {
-        if place >= self.words {
-            debug_assert!(false, "word {place} lies outside a segment of {} words", self.words);
-            return None;
-        }
-        // SAFETY: the mapping is page-aligned and `words * 8` bytes long, so the word is inside it and
-        // aligned; it lives as long as `self`; every process accesses it only as a 64-bit atomic; on a
-        // read-only mapping only `load` is called, and size and presence of the pages are sealed.
-        Some(unsafe { AtomicU64::from_ptr(self.map.as_mut_ptr().cast::<u64>().add(place)) })
+    fn run(&self, place: usize, count: usize) -> Option<Run<'_>> {
+        let run = self.memory.all().part(place, count);
+        debug_assert!(
+            run.is_some(),
+            "word {place} (and {count} in all) lies outside a segment of {} words",
+            self.words()
+        );
+        run
     }
 }

@@ -4,53 +4,62 @@
 //! in the middle leaves it odd, and readers see "no news". Readers try a fixed number of times and
 //! never spin: a real-time reader that waits for a preempted writer on its own CPU waits for ever.
 
-use core::sync::atomic::{Ordering, fence};
-
-use crate::memory::Segment;
+use crate::memory::{Words, WritableWords};
+use crate::sync::{Ordering, fence};
 
 /// How often a reader tries. A writer needs some ten nanoseconds for a record; a reader that meets it
 /// four times in a row meets a writer that stands still or means harm.
 pub const READ_TRIES: usize = 4;
 
-/// Writes `words` behind the sequence word at `place`; `turn` must differ from the turn before.
-pub fn write<const WORDS: usize>(segment: &Segment, place: usize, turn: u64, words: [u64; WORDS]) {
+/// Writes `words` behind the sequence word of a record; `turn` must differ from the turn before.
+#[inline]
+pub fn write<const WORDS: usize>(record: WritableWords<'_>, turn: u64, words: [u64; WORDS]) {
     let sequence = turn.wrapping_mul(2);
     // SYNC POINT: pairs with the fence in `read`: no reader that sees a new word sees the old, even
     // sequence afterwards.
-    segment.store(place, sequence.wrapping_sub(1), Ordering::Relaxed);
+    record.store(0, sequence.wrapping_sub(1), Ordering::Relaxed);
     fence(Ordering::Release);
     for (offset, word) in words.into_iter().enumerate() {
-        segment.store(place + 1 + offset, word, Ordering::Relaxed);
+        record.store(1 + offset, word, Ordering::Relaxed);
     }
     // SYNC POINT: pairs with the acquiring load in `read`.
-    segment.store(place, sequence, Ordering::Release);
+    record.store(0, sequence, Ordering::Release);
 }
 
-/// Reads the words behind the sequence word at `place`; `None` when they changed during every try.
+/// Reads the words behind the sequence word of a record; `None` when they changed during every try.
+#[inline]
 #[must_use]
-pub fn read<const WORDS: usize>(segment: &Segment, place: usize) -> Option<[u64; WORDS]> {
-    read_sequenced(segment, place).map(|(_, words)| words)
+pub fn read<const WORDS: usize>(record: Words<'_>) -> Option<[u64; WORDS]> {
+    read_sequenced(record).map(|(_, words)| words)
 }
 
 /// As [`read`], but `None` also for words of any other turn than `turn`.
 #[must_use]
-pub fn read_turn<const WORDS: usize>(segment: &Segment, place: usize, turn: u64) -> Option<[u64; WORDS]> {
-    let (sequence, words) = read_sequenced(segment, place)?;
+pub fn read_turn<const WORDS: usize>(record: Words<'_>, turn: u64) -> Option<[u64; WORDS]> {
+    let (sequence, words) = read_sequenced(record)?;
     (sequence == turn.wrapping_mul(2)).then_some(words)
 }
 
-fn read_sequenced<const WORDS: usize>(segment: &Segment, place: usize) -> Option<(u64, [u64; WORDS])> {
+/// The first word behind the sequence word of a record, unless it is being written: enough to see that the
+/// record is an old one.
+#[inline]
+#[must_use]
+pub fn first_word(record: Words<'_>) -> Option<u64> {
+    // Acquire keeps the loads in this order: a word that is found old was old when nobody was writing.
+    let settled = record.load(0, Ordering::Acquire).is_multiple_of(2);
+    settled.then(|| record.load(1, Ordering::Relaxed))
+}
+
+#[inline]
+fn read_sequenced<const WORDS: usize>(record: Words<'_>) -> Option<(u64, [u64; WORDS])> {
     for _ in 0..READ_TRIES {
-        let before = segment.load(place, Ordering::Acquire);
+        let before = record.load(0, Ordering::Acquire);
         if before % 2 == 1 {
             continue;
         }
-        let mut words = [0; WORDS];
-        for (offset, word) in words.iter_mut().enumerate() {
-            *word = segment.load(place + 1 + offset, Ordering::Relaxed);
-        }
+        let words = core::array::from_fn(|offset| record.load(1 + offset, Ordering::Relaxed));
         fence(Ordering::Acquire);
-        if segment.load(place, Ordering::Relaxed) == before {
+        if record.load(0, Ordering::Relaxed) == before {
             return Some((before, words));
         }
     }

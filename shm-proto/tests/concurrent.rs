@@ -19,25 +19,27 @@ fn a_record_is_read_whole_or_not_at_all() {
     const WORDS: usize = 7;
     let content = |turn: u64| core::array::from_fn::<_, WORDS, _>(|at| turn << 8 | at as u64);
     let segment = Segment::private(8).expect("memory");
-    record::write(&segment, 0, 0, content(0));
+    let record = || segment.readable(0, 8).expect("inside");
+    let write = |turn| record::write(segment.writable(0, 8).expect("inside"), turn, content(turn));
+    write(0);
     let done = AtomicBool::new(false);
     let (mut whole, mut last) = (0_u64, 0);
     thread::scope(|scope| {
         scope.spawn(|| {
             for turn in 1..=TURNS {
-                record::write(&segment, 0, turn, content(turn));
+                write(turn);
             }
             done.store(true, Relaxed);
         });
         while !done.load(Relaxed) {
-            let Some(words) = record::read(&segment, 0) else { continue };
+            let Some(words) = record::read(record()) else { continue };
             let turn = words[0] >> 8;
             assert_eq!(words, content(turn), "a mixture of two turns");
             assert!(turn >= last, "turn {turn} after {last}");
             (whole, last) = (whole + 1, turn);
         }
     });
-    assert_eq!(record::read(&segment, 0), Some(content(TURNS)));
+    assert_eq!(record::read(record()), Some(content(TURNS)));
     assert!(whole > 0);
 }
 

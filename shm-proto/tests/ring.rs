@@ -8,10 +8,11 @@ use std::os::fd::AsFd;
 use common::{
     GENERATION, NOW, RING, Rig, SESSION, WINDOW, bound, counters, honest, rejects, signed, vacant, words,
 };
+use proptest::prelude::*;
 use shm_proto::beat::{Context, RawBeat, Reject, Word};
 use shm_proto::beats::{BeatView, BeatWriter, Look, SlotReader};
 use shm_proto::layout::RING_RECORDS;
-use shm_proto::{Generation, Incarnation, MotorIndex, Nanos, Owner, SessionId, SlotIndex};
+use shm_proto::{Generation, Incarnation, MotorIndex, Nanos, Owner, SessionId, SlotIndex, Window};
 
 const SLOT: SlotIndex = SlotIndex(0);
 const OTHER: SlotIndex = SlotIndex(1);
@@ -176,6 +177,49 @@ fn a_counter_elsewhere_than_at_its_place_is_misplaced() {
 }
 
 #[test]
+fn one_look_onward_also_judges_what_follows_an_accepted_beat() {
+    let newest = 3 * RING + 8;
+    let behind = newest + 2;
+    let write = |raw: RawBeat| {
+        move |rig: &Rig, writer: &mut BeatWriter| {
+            writer.write_raw(&signed(raw, SLOT));
+            // Whatever its counter, it shall lie behind the accepted beat.
+            rig.copy((SLOT, raw.counter), (SLOT, behind));
+        }
+    };
+    type Deed = Box<dyn Fn(&Rig, &mut BeatWriter)>;
+    let cases: [(&str, Deed, Option<Reject>); 7] = [
+        ("nothing", Box::new(|_, _| ()), None),
+        ("old content, spoilt", Box::new(move |rig, _| rig.spoil(SLOT, behind, 5, 1)), None),
+        ("an unfinished write", Box::new(move |rig, _| rig.spoil(SLOT, behind, 0, 1)), Some(Reject::Torn)),
+        ("an earlier lap", Box::new(write(honest(behind - 2 * RING, 1))), Some(Reject::Falling)),
+        ("another place's beat", Box::new(write(honest(behind + 1, 1))), Some(Reject::Misplaced)),
+        (
+            "a spoilt new beat",
+            Box::new(move |rig, writer| {
+                play(writer, [behind]);
+                rig.spoil(SLOT, behind, 5, 1);
+            }),
+            Some(Reject::Corrupt),
+        ),
+        (
+            "the same counter again",
+            Box::new(write(RawBeat { timestamp: 7, ..honest(newest + 1, 1) })),
+            Some(Reject::Repeated),
+        ),
+    ];
+    for (what, deed, expected) in cases {
+        let (rig, mut writer) = beaten(newest);
+        let mut reader = caught_up(&rig);
+        deed(&rig, &mut writer);
+        play(&mut writer, [newest + 1]);
+        let found = rig.look(&mut reader, Look::Onward, &bound(SLOT, 1));
+        assert_eq!(counters(&found), [newest + 1], "{what}");
+        assert_eq!(rejects(&found), expected.into_iter().collect::<Vec<_>>(), "{what}");
+    }
+}
+
+#[test]
 fn a_record_of_another_slot_or_generation_is_corrupt() {
     let (rig, _writer) = beaten(1);
     play(&mut rig.beats.writer(OTHER).expect("slot"), [1]);
@@ -287,7 +331,7 @@ fn a_writer_that_never_opened_is_not_believed() {
     let rig = Rig::new(2, 2);
     let mut writer = rig.beats.writer(SLOT).expect("slot");
     writer.beat();
-    let context = Context { now: Nanos::now(), shortest: shm_proto::Window(0), ..vacant(SLOT) };
+    let context = Context { now: Nanos::now(), shortest: Window(0), ..vacant(SLOT) };
     let found = rig.look(&mut SlotReader::default(), Look::Onward, &context);
     assert_eq!(found, [Err(Reject::WrongSession)]);
 }
@@ -343,4 +387,46 @@ fn owner_words_arrive_and_places_that_do_not_exist_are_nobodys() {
     assert_eq!(rig.view.change(SlotIndex(u16::MAX)), 0);
     assert!(rig.beats.writer(SlotIndex(3)).is_none());
     assert_eq!(rig.beats.front_writer().slot(), rig.view.front_slot());
+}
+
+/// What a front may do with its writer.
+#[derive(Clone, Copy, Debug)]
+enum Act {
+    Open { session: u128, window: u64 },
+    Beat,
+    BeatAt(u64),
+    Close,
+}
+
+fn act() -> impl Strategy<Value = Act> {
+    prop_oneof![
+        1 => (any::<u128>(), any::<u64>()).prop_map(|(session, window)| Act::Open { session, window }),
+        2 => Just(Act::Beat),
+        2 => any::<u64>().prop_map(Act::BeatAt),
+        1 => Just(Act::Close),
+    ]
+}
+
+proptest! {
+    /// The writer keeps the sum over what the beats of a session have in common; the record must carry the
+    /// sum over everything all the same.
+    #[test]
+    fn every_record_carries_the_whole_checksum(
+        slot in 0_u16..=2, acts in proptest::collection::vec(act(), 1..RING_RECORDS),
+    ) {
+        let rig = Rig::new(2, 2);
+        let slot = SlotIndex(slot);
+        let mut writer = rig.beats.writer(slot).expect("slot");
+        for (counter, act) in (1..).zip(acts) {
+            match act {
+                Act::Open { session, window } => _ = writer.open(SessionId(session), Window(window)),
+                Act::Beat => writer.beat(),
+                Act::BeatAt(at) => writer.beat_at(Nanos(at)),
+                Act::Close => writer.close(),
+            }
+            let raw = rig.raw(slot, counter);
+            prop_assert_eq!(raw.counter, counter);
+            prop_assert_eq!(raw, signed(raw, slot), "after {:?}", act);
+        }
+    }
 }

@@ -130,7 +130,7 @@ fn the_checksum_is_crc32c_over_layout_slot_generation_and_record() {
     let raw = honest(41, 2);
     let over = |layout| {
         let (high, low) = (high_word(raw.session), low_word(raw.session));
-        let record = [raw.counter, high, low, raw.window, raw.timestamp, raw.tag];
+        let record = [high, low, raw.window, raw.tag, raw.counter, raw.timestamp];
         crc32c_by_hand(&[&[layout, u64::from(SLOT.0), GENERATION.0], &record[..]].concat())
     };
     assert_eq!(checksum(&raw, SLOT, GENERATION), over(layout_hash()));

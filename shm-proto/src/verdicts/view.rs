@@ -1,6 +1,5 @@
 //! Everybody else's side: loads only.
 
-use core::sync::atomic::Ordering;
 use std::io;
 use std::os::fd::BorrowedFd;
 
@@ -11,11 +10,11 @@ use super::places::{
     AT_GENERATION, AT_LATCH, AT_LAYOUT, AT_LOOP, AT_LOOP_TIME, AT_MAGIC, AT_MOTORS, AT_MOTORS_USED, AT_PHASE,
     AT_PID, AT_POLICY, AT_REJECTS, AT_SESSIONS, AT_STARTED, BUS_CONFIRMED, BUS_CONFIRMS, BUS_ERROR_FRAMES,
     BUS_ERRORS, BUS_HEALTH, BUS_LAST_ERROR, BUS_NAME, BUS_QUEUE_FULL, BUS_RECEIVED, BUS_RX_ERRORS, BUS_SENT,
-    BUS_STATE, BUS_TX_ERRORS, EVENTS, MOST_BUSES, MOTOR_BUS, MOTOR_CONFIRMED, MOTOR_FAULT, MOTOR_FEEDBACK,
-    MOTOR_FIRST_STOP, MOTOR_GRANT, MOTOR_GUARDED, MOTOR_LATCHED, MOTOR_NAME, MOTOR_POSITION, MOTOR_POWER,
-    MOTOR_REASON, MOTOR_STAGE, MOTOR_STANDSTILL, MOTOR_STATE, MOTOR_STOPS_SENT, MOTOR_TRIP, MOTOR_VELOCITY,
-    NAME_WORDS, NO_READING, SESSION_BEATS, SESSION_DEADLINE, SESSION_HIGH, SESSION_LAST_BEAT, SESSION_LOW,
-    SESSION_STATE, SESSION_TRIP, SESSION_WINDOW, VerdictLayout,
+    BUS_STATE, BUS_TX_ERRORS, EVENT_WORDS, EVENTS, MOST_BUSES, MOTOR_BUS, MOTOR_CONFIRMED, MOTOR_FAULT,
+    MOTOR_FEEDBACK, MOTOR_FIRST_STOP, MOTOR_GRANT, MOTOR_GUARDED, MOTOR_LATCHED, MOTOR_NAME, MOTOR_POSITION,
+    MOTOR_POWER, MOTOR_REASON, MOTOR_STAGE, MOTOR_STANDSTILL, MOTOR_STATE, MOTOR_STOPS_SENT, MOTOR_TRIP,
+    MOTOR_VELOCITY, NAME_WORDS, NO_READING, SESSION_BEATS, SESSION_DEADLINE, SESSION_HIGH, SESSION_LAST_BEAT,
+    SESSION_LOW, SESSION_STATE, SESSION_TRIP, SESSION_WINDOW, VerdictLayout,
 };
 use super::words::{BusHealth, Counter, Degraded, MotorState, Phase, Reason, ResetPolicy, SessionState};
 use crate::beat::Reject;
@@ -23,6 +22,7 @@ use crate::ids::{Generation, Incarnation, MotorIndex, Owner, SessionId, SlotInde
 use crate::layout::{Capacity, MAGIC, layout_hash};
 use crate::memory::{Access, Segment};
 use crate::record;
+use crate::sync::Ordering;
 use crate::time::Nanos;
 
 /// Everybody else's side: loads only.
@@ -287,7 +287,8 @@ impl VerdictView {
         if number == 0 || number > count || count - number >= EVENTS as u64 {
             return None;
         }
-        Event::from_words(record::read_turn(&self.segment, self.layout.event(number), number)?)
+        let record = self.segment.readable(self.layout.event(number), EVENT_WORDS)?;
+        Event::from_words(record::read_turn(record, number)?)
     }
 
     /// The events still kept, oldest first, each with its number.

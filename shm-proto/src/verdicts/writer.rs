@@ -1,6 +1,5 @@
 //! The supervisor's side: it alone can write.
 
-use core::sync::atomic::Ordering;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -11,11 +10,11 @@ use super::places::{
     AT_GENERATION, AT_LATCH, AT_LAYOUT, AT_LOOP, AT_LOOP_TIME, AT_MAGIC, AT_MOTORS, AT_MOTORS_USED, AT_PHASE,
     AT_PID, AT_POLICY, AT_REJECTS, AT_SESSIONS, AT_STARTED, BUS_CONFIRMED, BUS_CONFIRMS, BUS_ERROR_FRAMES,
     BUS_ERRORS, BUS_HEALTH, BUS_LAST_ERROR, BUS_NAME, BUS_QUEUE_FULL, BUS_RECEIVED, BUS_RX_ERRORS, BUS_SENT,
-    BUS_STATE, BUS_TX_ERRORS, MOST_BUSES, MOTOR_BUS, MOTOR_CONFIRMED, MOTOR_FAULT, MOTOR_FEEDBACK,
-    MOTOR_FIRST_STOP, MOTOR_GRANT, MOTOR_GUARDED, MOTOR_LATCHED, MOTOR_NAME, MOTOR_POSITION, MOTOR_POWER,
-    MOTOR_REASON, MOTOR_STAGE, MOTOR_STANDSTILL, MOTOR_STATE, MOTOR_STOPS_SENT, MOTOR_TRIP, MOTOR_VELOCITY,
-    NAME_BYTES, NO_READING, SESSION_BEATS, SESSION_DEADLINE, SESSION_HIGH, SESSION_LAST_BEAT, SESSION_LOW,
-    SESSION_STATE, SESSION_TRIP, SESSION_WINDOW, VerdictLayout,
+    BUS_STATE, BUS_TX_ERRORS, EVENT_WORDS, MOST_BUSES, MOTOR_BUS, MOTOR_CONFIRMED, MOTOR_FAULT,
+    MOTOR_FEEDBACK, MOTOR_FIRST_STOP, MOTOR_GRANT, MOTOR_GUARDED, MOTOR_LATCHED, MOTOR_NAME, MOTOR_POSITION,
+    MOTOR_POWER, MOTOR_REASON, MOTOR_STAGE, MOTOR_STANDSTILL, MOTOR_STATE, MOTOR_STOPS_SENT, MOTOR_TRIP,
+    MOTOR_VELOCITY, NAME_BYTES, NO_READING, SESSION_BEATS, SESSION_DEADLINE, SESSION_HIGH, SESSION_LAST_BEAT,
+    SESSION_LOW, SESSION_STATE, SESSION_TRIP, SESSION_WINDOW, VerdictLayout,
 };
 use super::words::{Counter, Phase, Reason, ResetPolicy};
 use crate::beat::Reject;
@@ -23,6 +22,7 @@ use crate::ids::{Generation, MotorIndex, Owner, SlotIndex, TripId};
 use crate::layout::{Capacity, MAGIC, layout_hash};
 use crate::memory::{Access, Segment};
 use crate::record;
+use crate::sync::Ordering;
 use crate::time::Nanos;
 
 /// The supervisor's side: it alone can write.
@@ -219,7 +219,9 @@ impl VerdictSegment {
     /// Publishes an event; the oldest one falls out.
     pub fn event(&mut self, event: &Event) {
         self.events += 1;
-        record::write(&self.segment, self.layout.event(self.events), self.events, event.to_words());
+        if let Some(record) = self.segment.writable(self.layout.event(self.events), EVENT_WORDS) {
+            record::write(record, self.events, event.to_words());
+        }
         self.put(AT_EVENT_COUNT, self.events);
     }
 }

@@ -4,7 +4,9 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
-use shm_proto::beat::{Bound, Context, RawBeat, Reject, ValidBeat, checksum, high_word, low_word, tag};
+use shm_proto::beat::{
+    Bound, Context, RawBeat, Reject, ValidBeat, checksum, high_word, join_words, low_word, tag,
+};
 use shm_proto::beats::{BeatSegment, BeatView, Look, SlotReader};
 use shm_proto::layout::{BeatLayout, RECORD_WORDS, RING_RECORDS};
 use shm_proto::memory::{self, Access, Segment};
@@ -44,6 +46,13 @@ impl Rig {
     /// First word of the record that has that counter's place.
     pub fn place(&self, slot: SlotIndex, counter: u64) -> usize {
         self.layout.record(slot, counter)
+    }
+
+    /// The record at a counter's place, as its words say.
+    pub fn raw(&self, slot: SlotIndex, counter: u64) -> RawBeat {
+        let word = |at| self.wild.load(self.place(slot, counter) + 1 + at, Relaxed);
+        let session = join_words(word(1), word(2));
+        RawBeat { counter: word(0), session, window: word(3), timestamp: word(4), tag: word(5), crc: word(6) }
     }
 
     /// Changes one word of a record by exclusive or; word 0 is the sequence.
