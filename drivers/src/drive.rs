@@ -127,4 +127,17 @@ impl Drive {
             Model::ODrive(model) => model.is_motion(frame),
         }
     }
+
+    /// Whether a frame with this identifier could mean anything to this drive, or to a drive of its family
+    /// on the same bus that nobody has configured here.
+    #[must_use]
+    pub fn may_hear(&self, id: ArbitrationId) -> bool {
+        let heartbeat = self.heartbeat.iter().map(|heartbeat| heartbeat.frame.id());
+        let own = self.owns.iter().chain(&self.reports).chain(&self.commands).copied();
+        own.chain(heartbeat).any(|known| known == id)
+            || match &self.model {
+                Model::Cia402(_) => cia402::may_hear(id),
+                Model::ODrive(model) => model.may_hear(id),
+            }
+    }
 }

@@ -16,6 +16,7 @@ pub mod drive;
 pub mod enable;
 pub mod feedback;
 pub mod frame;
+pub mod marker;
 pub mod odrive;
 pub mod registry;
 pub mod settings;

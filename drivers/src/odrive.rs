@@ -217,6 +217,18 @@ impl Model {
         }
     }
 
+    /// Whether an axis could take a frame with this identifier for its own. Any standard one belongs to some
+    /// node number; 63, what a new board comes with, has the last of them, where 0x1F may update the firmware
+    /// (unverified). Of the extended ones only those an axis can be set to: the node number behind the others is
+    /// greater than any (can_simple, `handle_can_message`: both the number and the form are compared).
+    #[must_use]
+    pub fn may_hear(&self, id: ArbitrationId) -> bool {
+        match id {
+            ArbitrationId::Standard(_) => !self.extended,
+            ArbitrationId::Extended(id) => self.extended && id <= 0x7FF,
+        }
+    }
+
     /// Whether the frame would energise or move this axis.
     ///
     /// A remote request for a *set* command is taken for that command: the firmware does not look at the

@@ -199,6 +199,19 @@ const EMCY: u16 = 0x080;
 const TPDO1: u16 = 0x180;
 const RPDO: [u16; 4] = [0x200, 0x300, 0x400, 0x500];
 const NMT_ERROR_CONTROL: u16 = 0x700;
+/// Layer setting services, answers and requests (CiA 305, unverified).
+const LSS: [u16; 2] = [0x7E4, 0x7E5];
+
+/// Whether a CANopen node could take a frame with this identifier for something: all objects of the
+/// predefined connection set end with the heartbeats at 0x77F, and above are only the two of LSS (CiA 305).
+/// CANopen drives take no extended identifiers (CiA 301 allows them for PDOs set up so; nothing here does).
+#[must_use]
+pub fn may_hear(id: ArbitrationId) -> bool {
+    match id {
+        ArbitrationId::Standard(id) => id < NMT_ERROR_CONTROL + 0x80 || LSS.contains(&id),
+        ArbitrationId::Extended(_) => false,
+    }
+}
 
 /// Whether a receive PDO can only stop: a controlword that cannot energise and nothing but zeros behind.
 /// A remote request carries no setpoint and asks for nothing a receive PDO would send.
