@@ -1,7 +1,8 @@
 //! Lanyard's supervisor: the process that stops the motors.
 //!
 //! What lives here: [`core`], the pure state machine that decides; [`runtime`], the real-time thread
-//! that feeds it; [`service`], the housekeeping beside it; [`last_words`], the stops of a panic; `sys`,
+//! that feeds it; [`service`], the housekeeping beside it; [`last_words`], the stops of a panic;
+//! [`kernel_stop`], the stops of a supervisor that hangs or is killed, with [`holder`] and [`keeper`]; `sys`,
 //! the few system calls.
 //!
 //! What must never live here: a network stack, an async runtime, a logging framework, or anything the
@@ -10,7 +11,10 @@
 pub mod allocator;
 pub mod bus;
 pub mod core;
+pub mod holder;
+pub mod keeper;
 pub mod kernel_frame;
+pub mod kernel_stop;
 pub mod last_words;
 pub mod log;
 pub mod meter;

@@ -40,6 +40,20 @@ impl Become {
         }
     }
 
+    /// Becomes that user, in every thread of the process at once.
+    ///
+    /// # Errors
+    ///
+    /// When the system refuses.
+    pub fn take_effect(self) -> io::Result<()> {
+        if let Self::User(user, group) = self {
+            setgroups(&[])?;
+            setresgid(group, group, group)?;
+            setresuid(user, user, user)?;
+        }
+        Ok(())
+    }
+
     /// Gives the hand-over socket to the user and group, so that the group may use `lanyard`.
     ///
     /// # Errors
@@ -64,11 +78,9 @@ pub fn close_the_way_back() {
 /// Becomes another user, in every thread at once, and gives up all capabilities of the calling thread.
 pub fn drop_root(whom: Become, name: &str) -> u64 {
     let switched = match whom {
-        Become::User(user, group) => setgroups(&[])
-            .and_then(|()| setresgid(group, group, group))
-            .and_then(|()| setresuid(user, user, user))
-            .map_err(|error| format!("cannot become user \"{name}\" ({error})")),
-        Become::SamePerson => Ok(()),
+        Become::User(..) | Become::SamePerson => {
+            whom.take_effect().map_err(|error| format!("cannot become user \"{name}\" ({error})"))
+        }
         Become::Unknown => Err(format!(
             "there is no user \"{name}\"; create one (adduser --system --group {name}), or name another in \
              [supervisor] user"

@@ -41,6 +41,11 @@ pub enum Command {
         /// The controller's transmit and receive error counters, where its driver tells.
         counters: Option<(u16, u16)>,
     },
+    /// Something that was there is missing from now on.
+    Degraded {
+        /// A sum of [`shm_proto::verdicts::Degraded`] bits.
+        bits: u64,
+    },
 }
 
 /// From the real-time thread to housekeeping.

@@ -1,6 +1,7 @@
 //! The real-time thread: sleeps until the earliest deadline, tick or frame, and feeds the core.
 //!
-//! After arming it makes no system call but the clock, `ppoll`, non-blocking CAN reads and writes; it
+//! After arming it makes no system call but the clock, `ppoll`, non-blocking CAN reads and writes (to the
+//! kernel-armed stop, too); it
 //! takes no lock, allocates nothing, and says nothing to anyone but through its queue.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -11,10 +12,11 @@ use nix::sys::signalfd::SignalFd;
 use nix::sys::time::TimeSpec;
 use rtrb::{Consumer, Producer};
 use shm_proto::Nanos;
-use shm_proto::verdicts::{MOST_BUSES, Reason};
+use shm_proto::verdicts::{BusHealth, MOST_BUSES, Reason};
 
 use crate::bus::Received;
 use crate::core::{Core, Wire};
+use crate::kernel_stop::KernelStop;
 use crate::meter::Meter;
 use crate::queue::{Command, Reply, Retired};
 
@@ -49,6 +51,8 @@ pub struct Runtime<P> {
     pub signals: SignalFd,
     /// The front's process.
     pub front: Option<OwnedFd>,
+    /// What the kernel does when this thread no longer comes round.
+    pub kernel_stop: KernelStop,
 }
 
 /// What one sleep ended with.
@@ -71,6 +75,7 @@ impl<P: Ports> Runtime<P> {
     pub fn run(&mut self) {
         let mut meter = Meter::arm();
         self.core.start(Nanos::now(), &mut self.buses);
+        self.put_off_kernel_stop();
         let mut leave_by = None;
         loop {
             let wake = self.sleep();
@@ -83,6 +88,8 @@ impl<P: Ports> Runtime<P> {
             if let Some(cost) = meter.read(now) {
                 self.core.costs(cost);
             }
+            // Only here: whoever comes this far has looked at every deadline.
+            self.put_off_kernel_stop();
             self.receive(&wake);
             self.obey();
             if wake.signalled && self.read_signal() == Then::Stop && leave_by.is_none() {
@@ -97,6 +104,12 @@ impl<P: Ports> Runtime<P> {
                     return;
                 }
             }
+        }
+    }
+
+    fn put_off_kernel_stop(&mut self) {
+        if let Some(tally) = self.kernel_stop.put_off(Nanos::now()) {
+            self.core.kernel_stop(tally);
         }
     }
 
@@ -193,8 +206,12 @@ impl<P: Ports> Runtime<P> {
                     if let Some((transmit, receive)) = counters {
                         self.core.bus_counters(bus, transmit, receive);
                     }
+                    if health != BusHealth::Down {
+                        self.kernel_stop.restore(bus);
+                    }
                     self.core.bus_health(bus, health, now, &mut self.buses);
                 }
+                Command::Degraded { bits } => self.core.degraded(bits),
             }
         }
     }
@@ -214,6 +231,11 @@ impl<P: Ports> Runtime<P> {
             // Debug builds can be asked to panic, so that a test can see what a panic does.
             #[cfg(debug_assertions)]
             Some(Signal::SIGUSR1) => panic!("asked to panic by SIGUSR1"),
+            // Or to hang, so that a test can see who stops the motors then.
+            #[cfg(debug_assertions)]
+            Some(Signal::SIGUSR2) => loop {
+                std::hint::spin_loop();
+            },
             Some(Signal::SIGTERM | Signal::SIGINT) => Then::Stop,
             _ => Then::Continue,
         }
@@ -221,6 +243,9 @@ impl<P: Ports> Runtime<P> {
 
     fn leave(&mut self, now: Nanos) {
         let at_rest = self.core.is_at_rest();
+        if at_rest {
+            self.kernel_stop.disarm();
+        }
         self.core.end(now);
         self.tell(Reply::Ended { at_rest });
     }

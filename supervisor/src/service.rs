@@ -23,6 +23,7 @@ use shm_proto::verdicts::{BusHealth, Event, EventKind};
 use shm_proto::{Generation, TripId, VerdictView};
 
 use crate::bus::Rebind;
+use crate::keeper::{Keeper, Rest};
 use crate::netlink::{Link, Netlink};
 use crate::notify::Notifier;
 use crate::queue::{Command, Reply};
@@ -121,6 +122,7 @@ pub struct Service {
     notifier: Notifier,
     rebind: Rebind,
     netlink: Netlink,
+    keeper: Keeper,
 }
 
 /// What was last seen of a bus's interface.
@@ -156,6 +158,8 @@ pub struct Parts {
     pub rebind: Rebind,
     /// To ask the kernel about interfaces.
     pub netlink: Netlink,
+    /// Who else holds the kernel-armed stop.
+    pub keeper: Keeper,
 }
 
 impl Service {
@@ -184,6 +188,7 @@ impl Service {
             notifier: parts.notifier,
             rebind: parts.rebind,
             netlink: parts.netlink,
+            keeper: parts.keeper,
         }
     }
 
@@ -192,6 +197,7 @@ impl Service {
         loop {
             self.wait_and_serve();
             self.watch_interfaces();
+            self.watch_kernel_stop();
             self.log_events();
             if let Some(code) = self.take_replies() {
                 self.log_events();
@@ -390,10 +396,12 @@ impl Service {
                 Reply::Retired(retired) => drop(retired),
                 Reply::Ended { at_rest: true } => {
                     log::line("every motor is proven to stand still; bye");
+                    self.keeper.end(Rest::Proven);
                     return Some(ExitCode::SUCCESS);
                 }
                 Reply::Ended { at_rest: false } => {
                     log::line("WARNING: not every motor was proven to stand still; stop frames were sent");
+                    self.keeper.end(Rest::Unproven);
                     return Some(ExitCode::FAILURE);
                 }
             }
@@ -429,7 +437,8 @@ impl Service {
             self.interfaces[bus] = seen;
             if seen.number != before.number
                 && let Some(number) = seen.number
-                && let Err(error) = self.rebind.rebind(bus, number)
+                && let Err(error) =
+                    self.rebind.rebind(bus, number).and_then(|()| self.keeper.rebind(bus, number))
             {
                 let name = &self.config.buses[bus].interface;
                 log::line(&format!("interface \"{name}\" is back, but cannot be used: {error}"));
@@ -460,6 +469,14 @@ impl Service {
             // Not to know is no reason to stop: sending tells, too.
             Err(_) => self.interfaces[bus],
             Ok(None) => Interface::GONE,
+        }
+    }
+
+    fn watch_kernel_stop(&mut self) {
+        let bits = self.keeper.pass(&self.verdicts);
+        if bits != 0 {
+            // Should the queue be full, the log has it.
+            let _ = self.commands.push(Command::Degraded { bits });
         }
     }
 

@@ -15,13 +15,14 @@ use shm_proto::{Nanos, VerdictSegment, VerdictView, Window};
 
 use crate::bus::{Buses, Confirms, Rebind};
 use crate::core::{Core, Motor, Periodic, Settings};
+use crate::keeper::Prepared;
 use crate::netlink::Netlink;
 use crate::notify::Notifier;
 use crate::privileges::{Become, close_the_way_back, drop_capabilities, drop_root};
 use crate::queue::DEPTH;
 use crate::runtime::Runtime;
 use crate::service::{Parts, Service, listen_at};
-use crate::{last_words, realtime, syscalls};
+use crate::{keeper, last_words, realtime, syscalls};
 
 /// Stack of the real-time thread: four times what is pre-faulted, small enough to be locked as a whole.
 const STACK: usize = 256 * 1024;
@@ -61,10 +62,12 @@ pub fn run(config: Config) -> Result<ExitCode, Vec<String>> {
 
     let netlink = Netlink::open().map_err(|error| vec![format!("netlink: {error}")])?;
     let confirms = buses.listen(&config).map_err(|error| vec![format!("CAN sockets: {error}")])?;
+    close_the_way_back();
+    let whom = Become::find(&config.supervisor.user);
+    let Prepared { kernel_stop, mut keeper, degraded: unarmed } = keeper::prepare(&config, whom);
     let mut rebind = Rebind::default();
     rebind.add(&buses).map_err(|error| vec![format!("CAN sockets: {error}")])?;
     last_words::prepare(&config, &mut rebind).map_err(named)?;
-    let whom = Become::find(&config.supervisor.user);
     whom.give(&config.supervisor.socket)
         .map_err(|error| one(format!("[supervisor] socket: {error}")))
         .map_err(named)?;
@@ -74,12 +77,12 @@ pub fn run(config: Config) -> Result<ExitCode, Vec<String>> {
     }
     let (command_sender, commands) = rtrb::RingBuffer::new(DEPTH);
     let (replies, reply_receiver) = rtrb::RingBuffer::new(DEPTH);
-    let runtime = Runtime { core, buses, commands, replies, signals, front: None };
+    let runtime = Runtime { core, buses, commands, replies, signals, front: None, kernel_stop };
 
-    close_the_way_back();
-    let degraded = realtime::lock_memory();
+    let degraded = unarmed | realtime::lock_memory();
     let (_held_for_life, refused) = realtime::limit_cpu_sleep();
     let arming = Arc::new(Arming::new(degraded | refused));
+    keeper.hold();
     start_real_time(&config, runtime, &arming)
         .map_err(|error| vec![format!("cannot start the real-time thread: {error}")])?;
     arming.wait_for_priority();
@@ -98,6 +101,7 @@ pub fn run(config: Config) -> Result<ExitCode, Vec<String>> {
         notifier,
         rebind,
         netlink,
+        keeper,
     };
     let service = Service::new(parts);
     arming.add(syscalls::confine_housekeeping());
@@ -197,6 +201,7 @@ fn take_signals() -> nix::Result<SignalFd> {
     }
     if cfg!(debug_assertions) {
         set.add(Signal::SIGUSR1);
+        set.add(Signal::SIGUSR2);
     }
     set.thread_block()?;
     SignalFd::with_flags(&set, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)

@@ -172,3 +172,80 @@ pub fn own(fd: RawFd) -> OwnedFd {
     // SAFETY: the only caller passes a descriptor fresh from `accept`, known to nobody else.
     unsafe { OwnedFd::from_raw_fd(fd) }
 }
+
+/// The CAN broadcast manager among the protocols of PF_CAN (linux/can.h).
+const CAN_BCM: libc::c_int = 2;
+
+/// A socket for jobs that the kernel does by itself: CAN_BCM, non-blocking, not yet connected.
+///
+/// # Errors
+///
+/// When the kernel has no CAN or no broadcast manager.
+pub fn bcm_socket() -> io::Result<OwnedFd> {
+    let kind = libc::SOCK_DGRAM | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
+    // SAFETY: socket takes three integers and touches no memory of ours.
+    let fd = check(unsafe { libc::socket(libc::PF_CAN, kind, CAN_BCM) }.into())?;
+    let fd = RawFd::try_from(fd).map_err(io::Error::other)?;
+    // SAFETY: the kernel has just made this descriptor; nobody else here knows of it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Connects a broadcast manager socket to the interface with that number: all its jobs send there.
+///
+/// # Errors
+///
+/// When there is no such interface, it is no CAN interface, or the socket is connected to one that exists.
+pub fn connect_can(socket: BorrowedFd<'_>, interface: u32) -> io::Result<()> {
+    let address = socketcan::CanAddr::new(interface);
+    let length = libc::socklen_t::try_from(socketcan::CanAddr::len()).map_err(io::Error::other)?;
+    // SAFETY: pointer and length describe `address`, which lives until the call returns.
+    check(unsafe { libc::connect(socket.as_raw_fd(), address.as_sockaddr_ptr(), length) }.into()).map(|_| ())
+}
+
+/// Splits the process in two; `true` in the new one.
+///
+/// # Errors
+///
+/// When this process already has threads, or the system has no room for another process.
+pub fn fork() -> io::Result<bool> {
+    let threads = std::fs::read_dir("/proc/self/task")?.count();
+    if threads != 1 {
+        return Err(io::Error::other("a process with threads cannot be split"));
+    }
+    // SAFETY: there is one thread, this one: no lock can be held by a thread that the child does not have.
+    let child = check(unsafe { libc::fork() }.into())?;
+    Ok(child == 0)
+}
+
+/// Closes every descriptor of this process but the standard ones and those given, whoever opened them. Only
+/// for a process that goes on to use nothing but those, and never returns to who believes to own others.
+///
+/// # Errors
+///
+/// When the kernel is older than 5.9.
+pub fn close_all_but(kept: &[BorrowedFd<'_>]) -> io::Result<()> {
+    let mut kept: Vec<libc::c_uint> =
+        kept.iter().filter_map(|fd| libc::c_uint::try_from(fd.as_raw_fd()).ok()).collect();
+    kept.sort_unstable();
+    let mut first: libc::c_uint = 3;
+    for end in kept.into_iter().chain([libc::c_uint::MAX]) {
+        if first < end {
+            let last = if end == libc::c_uint::MAX { end } else { end - 1 };
+            // SAFETY: close_range takes three integers. What it closes is used by nobody afterwards: that is
+            // the caller's promise, and a descriptor that is used all the same only yields EBADF.
+            check(unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) })?;
+        }
+        first = end.saturating_add(1);
+    }
+    Ok(())
+}
+
+/// Takes ownership of a descriptor that was open when this program began; `None` if it is not open.
+pub fn inherited(fd: RawFd) -> Option<OwnedFd> {
+    // SAFETY: the command takes two integers; on a number that is no open descriptor it fails. Close-on-exec,
+    // because nothing this program might ever start has to do with it.
+    check(unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) }.into()).ok()?;
+    // SAFETY: it is open, and by systemd's convention it is this program's; its only reader of that convention
+    // calls this once for each number.
+    Some(unsafe { OwnedFd::from_raw_fd(fd) })
+}

@@ -107,6 +107,7 @@ pub struct Core {
     trips: TripId,
     latch: TripId,
     next_tick: Nanos,
+    degraded: u64,
     tally: Tally,
 }
 
@@ -151,13 +152,22 @@ impl Core {
             trips: TripId::NONE,
             latch: TripId::NONE,
             next_tick: Nanos::ZERO,
+            degraded: 0,
             tally: Tally::default(),
         }
     }
 
-    /// Publishes what the system refused, as a sum of [`shm_proto::verdicts::Degraded`] bits.
-    pub fn degraded(&self, bits: u64) {
-        self.verdicts.degraded(bits);
+    /// Publishes what the system refused, as a sum of [`shm_proto::verdicts::Degraded`] bits; what was refused
+    /// before stays.
+    pub fn degraded(&mut self, bits: u64) {
+        self.degraded |= bits;
+        self.verdicts.degraded(self.degraded);
+    }
+
+    /// Publishes how often the kernel-armed stop was put off, and how often the kernel refused to.
+    pub fn kernel_stop(&self, tally: crate::kernel_stop::Tally) {
+        self.verdicts.counter(Counter::KernelStopRearms, tally.rearms);
+        self.verdicts.counter(Counter::KernelStopErrors, tally.errors);
     }
 
     /// Stops every motor, because nobody knows what they are doing, then watches.

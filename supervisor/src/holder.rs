@@ -1,0 +1,294 @@
+//! The holder: a tiny second process that keeps the kernel-armed stop alive when the supervisor is killed.
+//!
+//! The kernel drops its jobs with the last descriptor of their socket. So a process split off before anything
+//! is armed holds the descriptors, too, and does nothing else: while the supervisor lives it sleeps; when the
+//! supervisor dies without a word it goes on holding, and the kernel sends the stops; when the next
+//! supervisor has armed jobs of its own, it lets go on that one's word and ends.
+//!
+//! ```text
+//! supervisor                                   holder
+//!   Hold  (a pair of sockets)  ------------->    from now on the end of the supervisor is no reason to end
+//!   End                        ------------->    a clean end: ends
+//!   (dies)                                       holds
+//! next supervisor
+//!   connects to SOCKET.holder  ------------->    same user or root?
+//!   is armed; LetGo            ------------->    passes it on to the holder before it, if any; ends
+//! ```
+//!
+//! What lives here: that process, and the supervisor's end of the pair. What must never: sending anything to
+//! a CAN socket. Its death changes nothing while the supervisor lives, because the supervisor holds the same
+//! descriptors.
+//!
+//! It is the same executable, in a session of its own, with every signal blocked that can be: Ctrl-C in the
+//! terminal of the supervisor, or a `kill` meant for it, must not take the stops away. Only within a service of
+//! systemd does SIGTERM end it once the supervisor is dead: systemd then empties the service before it
+//! starts the supervisor again, would wait for long, and holds the descriptors itself meanwhile.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::prctl;
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::socket::{
+    AddressFamily, MsgFlags, SockFlag, SockType, accept4, getsockopt, recv, send, socketpair,
+    sockopt::PeerCredentials,
+};
+use nix::unistd::{chdir, dup2_stderr, dup2_stdin, dup2_stdout, geteuid, setsid};
+
+use crate::privileges::Become;
+use crate::sys;
+
+/// Connections held at once: there is one next supervisor; the rest is somebody's mistake.
+const MOST_GUESTS: usize = 4;
+
+/// What a holder is told: one byte.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Word {
+    /// From its own supervisor: what you hold is about to be armed.
+    Hold = b'H',
+    /// From its own supervisor: every motor is proven to stand still.
+    End = b'E',
+    /// From the supervisor after its own has died: my jobs are armed.
+    LetGo = b'L',
+}
+
+impl Word {
+    fn from_byte(byte: u8) -> Option<Self> {
+        [Self::Hold, Self::End, Self::LetGo].into_iter().find(|word| *word as u8 == byte)
+    }
+}
+
+/// What came of listening for a word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Heard {
+    /// A word.
+    Word(Word),
+    /// Nothing, or nothing that makes sense.
+    Nothing,
+    /// The other side has ended.
+    End,
+}
+
+/// Says a word without waiting.
+///
+/// # Errors
+///
+/// When the other side has ended, or does not read.
+pub fn say(socket: BorrowedFd<'_>, word: Word) -> io::Result<()> {
+    let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
+    send(socket.as_raw_fd(), &[word as u8], flags)?;
+    Ok(())
+}
+
+/// Listens for a word without waiting.
+#[must_use]
+pub fn hear(socket: BorrowedFd<'_>) -> Heard {
+    let mut byte = [0];
+    match recv(socket.as_raw_fd(), &mut byte, MsgFlags::MSG_DONTWAIT) {
+        Ok(0) => Heard::End,
+        Ok(_) => Word::from_byte(byte[0]).map_or(Heard::Nothing, Heard::Word),
+        Err(Errno::EAGAIN | Errno::EINTR) => Heard::Nothing,
+        Err(_) => Heard::End,
+    }
+}
+
+/// Who else holds the descriptors, which decides what SIGTERM means once the supervisor is dead.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// Nobody.
+    Alone,
+    /// systemd, which also wants the service empty before it starts it again.
+    Service,
+}
+
+/// What the new process is given.
+#[derive(Debug)]
+pub struct Duties {
+    /// What it holds.
+    pub held: Vec<OwnedFd>,
+    /// Where the next supervisor finds it, listening.
+    pub listener: OwnedFd,
+    /// The holder of the supervisor before, if it has not let go yet.
+    pub predecessor: Option<OwnedFd>,
+    /// Whom it becomes: holding takes no privilege.
+    pub whom: Become,
+    /// What SIGTERM means.
+    pub place: Place,
+}
+
+/// Splits off a holder and returns the supervisor's end of the pair; its end of file is the holder's end.
+///
+/// The new process never returns from here. To be called before this process has threads.
+///
+/// # Errors
+///
+/// When there can be no new process.
+pub fn start(duties: Duties) -> io::Result<OwnedFd> {
+    let flags = SockFlag::SOCK_CLOEXEC;
+    let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags)?;
+    if sys::fork()? {
+        let ended = Holder::settle(duties, theirs).map(Holder::hold);
+        std::process::exit(i32::from(ended.is_err()));
+    }
+    Ok(ours)
+}
+
+/// Whether it goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Then {
+    Stay,
+    Leave,
+}
+
+/// What is known of the supervisor it was split off from.
+#[derive(Debug)]
+enum Parent {
+    /// It lives and has armed nothing: what is held is not worth holding.
+    Preparing(OwnedFd),
+    /// It lives and its jobs are armed, or about to be.
+    Armed(OwnedFd),
+    /// It has died without a word.
+    Dead,
+}
+
+impl Parent {
+    fn socket(&self) -> Option<BorrowedFd<'_>> {
+        match self {
+            Self::Preparing(socket) | Self::Armed(socket) => Some(socket.as_fd()),
+            Self::Dead => None,
+        }
+    }
+
+    /// What becomes of it by what was heard from it; `None`: nothing is left to hold.
+    fn after(self, heard: Heard) -> Option<Self> {
+        match (self, heard) {
+            (Self::Preparing(socket) | Self::Armed(socket), Heard::Word(Word::Hold)) => {
+                Some(Self::Armed(socket))
+            }
+            (Self::Preparing(_) | Self::Armed(_), Heard::Word(Word::End)) => None,
+            (Self::Preparing(_), Heard::End) => None,
+            (Self::Armed(_) | Self::Dead, Heard::End) => Some(Self::Dead),
+            (parent, Heard::Nothing | Heard::Word(_)) => Some(parent),
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Holder {
+    parent: Parent,
+    /// Never touched: holding them is all there is to do.
+    _held: Vec<OwnedFd>,
+    listener: OwnedFd,
+    predecessor: Option<OwnedFd>,
+    place: Place,
+    signals: SignalFd,
+    guests: Vec<OwnedFd>,
+}
+
+impl Holder {
+    /// Leaves everything behind that was the supervisor's.
+    fn settle(duties: Duties, parent: OwnedFd) -> io::Result<Self> {
+        // Whatever goes wrong from here on, no signal meant for the supervisor's group ends it half-way.
+        SigSet::all().thread_block()?;
+        let Duties { held, listener, predecessor, whom, place } = duties;
+        let mut kept = vec![listener.as_fd(), parent.as_fd()];
+        kept.extend(held.iter().chain(&predecessor).map(AsFd::as_fd));
+        // Among what is closed is the hand-over socket: it must not seem to be served when nobody is there.
+        sys::close_all_but(&kept)?;
+        drop(kept);
+        prctl::set_name(c"lanyard-holder")?;
+        setsid()?;
+        chdir("/")?;
+        whom.take_effect()?;
+        let nowhere = std::fs::File::options().read(true).write(true).open("/dev/null")?;
+        dup2_stdin(&nowhere)?;
+        dup2_stdout(&nowhere)?;
+        dup2_stderr(&nowhere)?;
+        let mut set = SigSet::empty();
+        set.add(Signal::SIGTERM);
+        let signals = SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
+        let parent = Parent::Preparing(parent);
+        Ok(Self { parent, _held: held, listener, predecessor, place, signals, guests: Vec::new() })
+    }
+
+    fn hold(mut self) {
+        while self.wait() == Then::Stay {}
+    }
+
+    /// Waits for something to happen, and does what it asks for. The parent is heard first: what a guest or
+    /// a signal means depends on whether it lives.
+    fn wait(&mut self) -> Then {
+        let mut fds = vec![
+            PollFd::new(self.listener.as_fd(), PollFlags::POLLIN),
+            PollFd::new(self.signals.as_fd(), PollFlags::POLLIN),
+        ];
+        fds.extend(self.guests.iter().map(|guest| PollFd::new(guest.as_fd(), PollFlags::POLLIN)));
+        fds.extend(self.parent.socket().map(|socket| PollFd::new(socket, PollFlags::POLLIN)));
+        if poll(&mut fds, PollTimeout::NONE).is_err() {
+            return Then::Stay;
+        }
+        let called = fds[0].any().unwrap_or(false);
+        if self.hear_parent() == Then::Leave || self.read_signals() == Then::Leave {
+            return Then::Leave;
+        }
+        if called {
+            self.welcome();
+        }
+        self.hear_guests()
+    }
+
+    fn hear_parent(&mut self) -> Then {
+        let Some(heard) = self.parent.socket().map(hear) else { return Then::Stay };
+        match std::mem::replace(&mut self.parent, Parent::Dead).after(heard) {
+            Some(parent) => {
+                self.parent = parent;
+                Then::Stay
+            }
+            None => Then::Leave,
+        }
+    }
+
+    fn read_signals(&mut self) -> Then {
+        let told = matches!(self.signals.read_signal(), Ok(Some(_)));
+        match (told, self.place, &self.parent) {
+            (true, Place::Service, Parent::Dead) => Then::Leave,
+            _ => Then::Stay,
+        }
+    }
+
+    /// Only the same user and root may have it let go.
+    fn welcome(&mut self) {
+        let Ok(raw) = accept4(self.listener.as_raw_fd(), SockFlag::SOCK_CLOEXEC) else { return };
+        let guest = sys::own(raw);
+        let user = getsockopt(&guest, PeerCredentials).map(|peer| peer.uid());
+        let trusted = user.is_ok_and(|user| user == 0 || user == geteuid().as_raw());
+        if trusted && self.guests.len() < MOST_GUESTS {
+            self.guests.push(guest);
+        }
+    }
+
+    /// Lets go on the word of a next supervisor. While its own lives there is no next one.
+    fn hear_guests(&mut self) -> Then {
+        let mut told = false;
+        self.guests.retain(|guest| match hear(guest.as_fd()) {
+            Heard::Word(Word::LetGo) => {
+                told = true;
+                true
+            }
+            Heard::Word(_) | Heard::Nothing => true,
+            Heard::End => false,
+        });
+        if !told || !matches!(self.parent, Parent::Dead) {
+            return Then::Stay;
+        }
+        if let Some(predecessor) = &self.predecessor {
+            // Its own supervisor died before it could say so. If that one did, there is nobody to tell.
+            let _ = say(predecessor.as_fd(), Word::LetGo);
+        }
+        Then::Leave
+    }
+}
