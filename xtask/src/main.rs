@@ -32,11 +32,11 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Task {
-    /// Run a command on a machine that has vcan0 and vcan1 (exit code, stdout and stderr pass through)
+    /// Run a command on a machine that has CAN interfaces (exit code, stdout and stderr pass through)
     Rig(rig::RigArgs),
     /// Show the whole chain at work: clients, front, supervisor and simulated drives on a vcan
     Demo(demo::DemoArgs),
-    /// Format, lints, dependency rules, unit tests and the tests on vcan
+    /// Format, lints, dependency rules, unit tests and the tests on CAN interfaces
     Test(test::TestArgs),
     /// Build for release, print the supervisor's size and run the benchmarks
     Bench(bench::BenchArgs),

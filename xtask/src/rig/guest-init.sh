@@ -1,7 +1,8 @@
 # The first program of a guest machine. The line that names its interpreter, a static busybox, is put
 # in front when it is written out, beside the files it reads:
-#   settings   kind, vcans, busybox (this interpreter), and as the host has their paths: host_busybox
-#              (the same program) and exchange (the folder of this run)
+#   settings   kind, vcans, controllers (interfaces with a controller, by name), busybox (this
+#              interpreter), and as the host has their paths: host_busybox (the same program), host_ip
+#              (iproute2's) and exchange (the folder of this run)
 #   modules    kernel modules to load, in this order
 #   shares     folders of the host that stay writable; the first is the exchange folder
 #   job        the command, as a shell script
@@ -117,6 +118,11 @@ err_pump=$!
 
 for folder in dev proc sys; do
 	bb mount --rbind "/$folder" "$root/$folder"
+done
+for controller in $controllers; do
+	bb chroot "$root" "$host_ip" link set "$controller" type can bitrate 500000 &&
+		bb chroot "$root" "$host_ip" link set "$controller" up ||
+		give_up "cannot bring up $controller"
 done
 echo yes >"$root$exchange/started"
 bb sync

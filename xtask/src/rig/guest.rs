@@ -17,8 +17,8 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 
 use super::sandbox::Ending;
-use super::{Kind, Request, TIMED_OUT};
-use crate::install::last_lines;
+use super::{Controllers, Kind, Request, TIMED_OUT};
+use crate::install::{IP, ensure_tool, last_lines};
 use crate::packages;
 use crate::workspace::{Workspace, find_program, say, search_path};
 
@@ -31,7 +31,7 @@ const PREFIX: &str = "lanyard-rig";
 /// Kernel modules the guest must have, and the ones it gets when they exist.
 pub const CAN_MODULES: &[&str] = &["overlay", "can-raw", "can-bcm", "vcan"];
 /// See [`CAN_MODULES`].
-pub const EXTRA_MODULES: &[&str] = &["can-gw", "ipv6"];
+pub const EXTRA_MODULES: &[&str] = &["can-gw", "slcan", "ipv6"];
 
 /// The folder of one run. It is removed when this is dropped.
 pub struct Guest {
@@ -79,8 +79,8 @@ impl Guest {
     /// starts, at a path it has before the host's files are mounted.
     ///
     /// # Errors
-    /// When they cannot be written.
-    pub fn write_init(&self, kind: Kind, shell: &Path, modules: &[PathBuf], vcans: u32) -> Result<()> {
+    /// When they cannot be written, or a program that the guest needs is missing.
+    pub fn write_init(&self, request: &Request, kind: Kind, shell: &Path, modules: &[PathBuf]) -> Result<()> {
         let mut init = format!("#!{} sh\n", shell.display()).into_bytes();
         init.extend_from_slice(INIT.as_bytes());
         self.write("init", &init)?;
@@ -91,9 +91,20 @@ impl Guest {
             list.push(b'\n');
         }
         self.write("modules", &list)?;
-        let mut settings = format!("kind={}\nvcans={vcans}\n", kind.name()).into_bytes();
-        for (name, path) in [("busybox", shell), ("host_busybox", &self.busybox), ("exchange", &self.folder)]
-        {
+        let (controllers, ip) = match request.controllers {
+            Controllers::None => ("", PathBuf::new()),
+            // Busybox cannot set a bit rate.
+            Controllers::Pair => ("can0 can1", ensure_tool(IP)?),
+        };
+        let mut settings =
+            format!("kind={}\nvcans={}\ncontrollers='{controllers}'\n", kind.name(), request.vcans)
+                .into_bytes();
+        for (name, path) in [
+            ("busybox", shell),
+            ("host_busybox", &self.busybox),
+            ("host_ip", &ip),
+            ("exchange", &self.folder),
+        ] {
             settings.extend_from_slice(name.as_bytes());
             settings.push(b'=');
             settings.extend_from_slice(&quoted(path.as_os_str()));

@@ -49,6 +49,24 @@ impl Kind {
     }
 }
 
+/// What the emulated PC has on its CAN besides the vcans.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Controllers {
+    /// Nothing.
+    None,
+    /// `can0` and `can1`, two SJA1000 (kvaser_pci) on one wire, 500 kbit/s, up.
+    Pair,
+}
+
+/// What drives the clock of the emulated PC.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Clock {
+    /// The host's clock.
+    Host,
+    /// The instructions the emulated processor has executed: a busy host makes it slower, never later.
+    Instructions,
+}
+
 /// Where to run, shared by all tasks that use a rig.
 #[derive(Args, Clone, Debug)]
 pub struct WhereArgs {
@@ -58,9 +76,9 @@ pub struct WhereArgs {
     /// Memory of the uml or qemu machine
     #[arg(long, default_value = "1G", value_parser = parse_memory)]
     pub mem: String,
-    /// Processors of the qemu machine (uml always has one)
-    #[arg(long, default_value_t = 2)]
-    pub cpus: u32,
+    /// Processors of the qemu machine (uml always has one) [default: 2; with --icount 1]
+    #[arg(long)]
+    pub cpus: Option<u32>,
 }
 
 /// Arguments of `cargo xtask rig`.
@@ -71,6 +89,12 @@ pub struct RigArgs {
     /// Folder the command may change; elsewhere its changes are lost (target/ always is one of them)
     #[arg(long, value_name = "DIR")]
     rw: Vec<PathBuf>,
+    /// Give the machine can0 and can1 too, emulated controllers on one wire (only with --kind qemu)
+    #[arg(long)]
+    controller: bool,
+    /// Tie the machine's clock to the instructions it executes (only with --kind qemu, one processor)
+    #[arg(long)]
+    icount: bool,
     /// Number of interfaces: vcan0, vcan1, ...
     #[arg(long, default_value_t = 2, value_name = "N")]
     vcans: u32,
@@ -103,6 +127,10 @@ pub struct Request {
     pub rw: Vec<PathBuf>,
     /// How many vcan interfaces.
     pub vcans: u32,
+    /// What CAN controllers there are; other than none only for [`Kind::Qemu`].
+    pub controllers: Controllers,
+    /// What drives the clock; other than the host only for [`Kind::Qemu`].
+    pub clock: Clock,
     /// After which time everything is killed.
     pub timeout: Duration,
     /// Variables set for the command, over the ones that are always passed on.
@@ -120,6 +148,8 @@ impl Request {
             place: place.clone(),
             rw: Vec::new(),
             vcans: 2,
+            controllers: Controllers::None,
+            clock: Clock::Host,
             timeout,
             env: Vec::new(),
             cwd: cwd.to_owned(),
@@ -137,6 +167,12 @@ pub fn main(workspace: &Workspace, args: &RigArgs) -> Result<u8> {
     let mut request =
         Request::new(&args.place, &cwd, Duration::from_secs(args.timeout), args.command.clone());
     request.vcans = args.vcans;
+    if args.controller {
+        request.controllers = Controllers::Pair;
+    }
+    if args.icount {
+        request.clock = Clock::Instructions;
+    }
     for folder in &args.rw {
         let full = folder.canonicalize().with_context(|| format!("--rw {}", folder.display()))?;
         if !full.is_dir() {
@@ -166,6 +202,7 @@ pub fn pass_through(bytes: &[u8]) {
 /// # Errors
 /// When no rig of the wanted kind can be had or it dies. There is no skipping.
 pub fn run(workspace: &Workspace, request: &Request, stdout: sandbox::Sink<'_>) -> Result<u8> {
+    check(request)?;
     match request.place.kind {
         Some(Kind::Native) => {
             native::ensure(request.vcans).context("no native rig (--kind native)")?;
@@ -184,9 +221,53 @@ pub fn run(workspace: &Workspace, request: &Request, stdout: sandbox::Sink<'_>) 
     }
 }
 
+/// Refuses what only the emulated PC can do on another machine, instead of leaving it out.
+fn check(request: &Request) -> Result<()> {
+    let qemu = request.place.kind == Some(Kind::Qemu);
+    if request.controllers != Controllers::None && !qemu {
+        bail!("--controller needs --kind qemu: only the emulated PC has CAN controllers");
+    }
+    if request.clock == Clock::Instructions {
+        if !qemu {
+            bail!("--icount needs --kind qemu: only an emulated processor's instructions can be counted");
+        }
+        if let Some(cpus) = request.place.cpus.filter(|cpus| *cpus != 1) {
+            bail!("--icount goes with one processor, not --cpus {cpus}: two would have to take turns");
+        }
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
-    use super::parse_memory;
+    use std::path::Path;
+    use std::time::Duration;
+
+    use super::{Clock, Controllers, Kind, Request, WhereArgs, check, parse_memory};
+
+    fn request(kind: Option<Kind>, cpus: Option<u32>) -> Request {
+        let place = WhereArgs { kind, mem: "1G".into(), cpus };
+        Request::new(&place, Path::new("/"), Duration::from_secs(1), Vec::new())
+    }
+
+    #[test]
+    fn what_only_qemu_can_do_is_refused_elsewhere() {
+        for kind in [None, Some(Kind::Native), Some(Kind::Uml)] {
+            assert!(check(&request(kind, None)).is_ok());
+            let controller = Request { controllers: Controllers::Pair, ..request(kind, None) };
+            assert!(check(&controller).unwrap_err().to_string().contains("--kind qemu"));
+            let icount = Request { clock: Clock::Instructions, ..request(kind, None) };
+            assert!(check(&icount).unwrap_err().to_string().contains("--kind qemu"));
+        }
+        let qemu = |cpus| Request {
+            controllers: Controllers::Pair,
+            clock: Clock::Instructions,
+            ..request(Some(Kind::Qemu), cpus)
+        };
+        assert!(check(&qemu(None)).is_ok());
+        assert!(check(&qemu(Some(1))).is_ok());
+        assert!(check(&qemu(Some(2))).unwrap_err().to_string().contains("--cpus 2"));
+    }
 
     #[test]
     fn memory_sizes() {

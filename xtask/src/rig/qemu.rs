@@ -20,13 +20,16 @@ use super::guest::{CAN_MODULES, EXTRA_MODULES, Guest, ensure_busybox};
 use super::modules::{content, load_order, module_name};
 use super::sandbox::{Sandbox, Sink};
 use super::uml::module_folder;
-use super::{Kind, Request};
+use super::{Clock, Controllers, Kind, Request};
 use crate::install::{QEMU, Tool, XZ, ensure_tool};
 use crate::packages;
 use crate::workspace::{Workspace, find_program, say};
 
 /// What the guest needs before it can see the host's files and be heard.
 const BOOT_MODULES: &[&str] = &["virtio_pci", "virtio_console", "9pnet_virtio", "9p"];
+
+/// The drivers of the emulated CAN controllers.
+const CONTROLLER_MODULES: &[&str] = &["can-dev", "sja1000", "kvaser_pci"];
 
 /// Where the guest finds its own files, before anything is mounted.
 const INSIDE: &str = "/rig";
@@ -50,7 +53,7 @@ pub fn run(workspace: &Workspace, request: &Request, stdout: Sink<'_>) -> Result
     let modules = module_folder(modules.iter().find(|folder| folder.is_dir()).unwrap_or(&modules[0]))?;
     let busybox = ensure_busybox(workspace)?;
     let guest = Guest::new(workspace, request, Kind::Qemu, &busybox)?;
-    let initramfs = write_initramfs(&guest, &modules, &busybox, request.vcans)?;
+    let initramfs = write_initramfs(&guest, request, &modules, &busybox)?;
 
     let klog = guest.folder.join("klog");
     let sandbox = Sandbox::new(request.timeout)?
@@ -71,17 +74,29 @@ fn machine(request: &Request) -> Vec<OsString> {
     let kernel = format!(
         "quiet panic=-1 console=ttyS0 mitigations=off tsc=reliable nokaslr no_timer_check rdinit={INSIDE}/init"
     );
-    let cpus = request.place.cpus.to_string();
+    let (clock, cpus) = match request.clock {
+        Clock::Host => ("-accel tcg,thread=multi", request.place.cpus.unwrap_or(2)),
+        // Every instruction takes 2^3 ns, so the machine has 125 MIPS and seems fast enough for a kernel's
+        // ticks; while it idles, its clock jumps to the next timer instead of waiting for the host's.
+        Clock::Instructions => ("-accel tcg,thread=single -icount shift=3,sleep=off,align=off", 1),
+    };
+    let controllers = match request.controllers {
+        Controllers::None => None,
+        Controllers::Pair => {
+            Some("-object can-bus,id=wire -device kvaser_pci,canbus=wire -device kvaser_pci,canbus=wire")
+        }
+    };
     let words = [
-        "-nodefaults -no-user-config -display none -no-reboot -M q35 -accel tcg,thread=multi -cpu max",
+        "-nodefaults -no-user-config -display none -no-reboot -M q35 -cpu max",
+        clock,
         "-chardev file,id=log,path=/dev/fd/3,append=on -serial chardev:log",
         "-device virtio-serial-pci",
         "-chardev file,id=out,path=/dev/fd/4,append=on -device virtserialport,chardev=out,name=out",
         "-chardev file,id=err,path=/dev/fd/5,append=on -device virtserialport,chardev=err,name=err",
     ];
     let mut args: Vec<OsString> =
-        words.iter().flat_map(|group| group.split(' ')).map(OsString::from).collect();
-    for (option, value) in [("-smp", &cpus), ("-m", &request.place.mem), ("-append", &kernel)] {
+        words.into_iter().chain(controllers).flat_map(|group| group.split(' ')).map(OsString::from).collect();
+    for (option, value) in [("-smp", &cpus.to_string()), ("-m", &request.place.mem), ("-append", &kernel)] {
         args.extend([option.into(), value.into()]);
     }
     args
@@ -97,8 +112,12 @@ fn share(args: &mut Vec<OsString>, tag: &str, folder: &Path, more: &str) {
 }
 
 /// The first file system: busybox, the modules, and the files of this run.
-fn write_initramfs(guest: &Guest, modules: &Path, busybox: &Path, vcans: u32) -> Result<PathBuf> {
-    let required: Vec<&str> = BOOT_MODULES.iter().chain(CAN_MODULES).copied().collect();
+fn write_initramfs(guest: &Guest, request: &Request, modules: &Path, busybox: &Path) -> Result<PathBuf> {
+    let controllers = match request.controllers {
+        Controllers::None => &[],
+        Controllers::Pair => CONTROLLER_MODULES,
+    };
+    let required: Vec<&str> = BOOT_MODULES.iter().chain(CAN_MODULES).chain(controllers).copied().collect();
     let mut archive = Archive::default();
     for folder in ["dev", "proc", "sys", "rig", "rig/modules.d"] {
         archive.folder(folder);
@@ -110,7 +129,7 @@ fn write_initramfs(guest: &Guest, modules: &Path, busybox: &Path, vcans: u32) ->
         inside.push(PathBuf::from(format!("{INSIDE}/modules.d/{name}.ko")));
     }
     archive.file("rig/busybox", true, &fs::read(busybox).context("cannot read busybox")?);
-    guest.write_init(Kind::Qemu, Path::new(&format!("{INSIDE}/busybox")), &inside, vcans)?;
+    guest.write_init(request, Kind::Qemu, Path::new(&format!("{INSIDE}/busybox")), &inside)?;
     for name in ["init", "settings", "modules", "shares"] {
         let bytes = fs::read(guest.folder.join(name)).with_context(|| format!("cannot read back {name}"))?;
         archive.file(&format!("rig/{name}"), name == "init", &bytes);
