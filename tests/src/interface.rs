@@ -20,6 +20,14 @@ pub fn ip_link(arguments: &[&str]) -> Result<()> {
 #[derive(Debug)]
 pub struct Changed {
     name: String,
+    /// The size of its frames before the change.
+    mtu: String,
+}
+
+fn mtu_of(name: &str) -> Result<String> {
+    let path = format!("/sys/class/net/{name}/mtu");
+    let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
+    Ok(text.trim().to_owned())
 }
 
 impl Changed {
@@ -28,8 +36,9 @@ impl Changed {
     /// # Errors
     /// See [`ip_link`].
     pub fn down(name: &str) -> Result<Self> {
+        let mtu = mtu_of(name)?;
         ip_link(&["set", name, "down"])?;
-        Ok(Self { name: name.to_owned() })
+        Ok(Self { name: name.to_owned(), mtu })
     }
 
     /// Makes an interface carry classic CAN only.
@@ -43,7 +52,7 @@ impl Changed {
         Ok(changed)
     }
 
-    /// Up again, with CAN FD as the rig made it.
+    /// Up again, as it was.
     ///
     /// # Errors
     /// See [`ip_link`].
@@ -53,10 +62,10 @@ impl Changed {
     }
 
     fn put_right(&self) -> Result<()> {
-        if ip_link(&["set", &self.name, "mtu", "72"]).is_err() {
+        if mtu_of(&self.name)? != self.mtu {
             // The size can only be changed while the interface is down.
             ip_link(&["set", &self.name, "down"])?;
-            ip_link(&["set", &self.name, "mtu", "72"])?;
+            ip_link(&["set", &self.name, "mtu", &self.mtu])?;
         }
         ip_link(&["set", &self.name, "up"])
     }

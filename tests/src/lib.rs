@@ -12,6 +12,7 @@ pub mod interface;
 pub mod intruder;
 pub mod listener;
 pub mod process;
+pub mod processor;
 pub mod python;
 pub mod robot;
 pub mod sim;

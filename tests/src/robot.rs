@@ -56,6 +56,8 @@ struct Part {
 #[derive(Clone, Debug)]
 pub struct Setup {
     bus: String,
+    /// The interface of the simulated drives and of the witness, if not `bus`.
+    far_end: Option<String>,
     parts: Vec<Part>,
     base: bool,
     supervisor: Vec<(String, String)>,
@@ -83,6 +85,7 @@ impl Setup {
         let text = |key: &str, value: &str| (key.to_owned(), format!("\"{value}\""));
         Self {
             bus: "vcan0".to_owned(),
+            far_end: None,
             parts: Vec::new(),
             base: false,
             supervisor: vec![
@@ -124,6 +127,14 @@ impl Setup {
     #[must_use]
     pub fn on(mut self, bus: &str) -> Self {
         bus.clone_into(&mut self.bus);
+        self
+    }
+
+    /// The drives, and the witness with them, are on another interface of the same wire: what is seen there
+    /// has left the supervisor's interface.
+    #[must_use]
+    pub fn drives_on(mut self, bus: &str) -> Self {
+        self.far_end = Some(bus.to_owned());
         self
     }
 
@@ -239,9 +250,10 @@ impl Setup {
         let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
         let config = folder.file("lanyard.toml");
         std::fs::write(&config, self.text(&socket, port)).context("cannot write the configuration")?;
-        let listener = Listener::open(&self.bus)?;
+        let far_end = self.far_end.as_ref().unwrap_or(&self.bus);
+        let listener = Listener::open(far_end)?;
         let stalls = Stalls::watch()?;
-        let sim = Simulation::start(&programs, &self.bus, &self.drives(), folder.file("sim.sock"))?;
+        let sim = Simulation::start(&programs, far_end, &self.drives(), folder.file("sim.sock"))?;
         let lanyard = Lanyard { program: programs.join("lanyard"), socket };
         let address = format!("127.0.0.1:{port}");
         let motors = self.parts.iter().map(|part| part.motor.clone()).collect();

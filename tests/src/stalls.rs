@@ -16,6 +16,7 @@ use nix::sys::time::TimeSpec;
 use nix::time::{ClockId, ClockNanosleepFlags, clock_nanosleep};
 
 use crate::clock::Moment;
+use crate::processor;
 
 /// How often it looks. A stall is seen with this resolution, and it costs 2 % of the slowest rig.
 const STEP: Duration = Duration::from_millis(5);
@@ -87,10 +88,8 @@ impl Drop for Stalls {
 }
 
 fn run(shared: &Shared) {
-    let parameters = libc::sched_param { sched_priority: PRIORITY };
-    // SAFETY: the call only reads `parameters`, which outlives it; 0 means this thread.
     // Where it is refused, this thread is merely a worse witness.
-    unsafe { libc::sched_setscheduler(0, libc::SCHED_FIFO, &raw const parameters) };
+    let _ = processor::run_before_others(0, PRIORITY);
     while !shared.ending.load(Ordering::Relaxed) {
         let due = Moment::now() + STEP;
         let time = TimeSpec::new(due.0 / 1_000_000_000, due.0 % 1_000_000_000);
