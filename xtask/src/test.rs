@@ -1,8 +1,9 @@
 //! `cargo xtask test`: everything that can be checked, in one command.
 //!
-//! What lives here: the order of the checks, the running of the tests on vcan, and the final count.
+//! What lives here: the order of the checks, the running of the tests on a rig, and the final count.
 //! What is called `unit` are the tests of all crates but `tests`, on this machine; what is called
-//! `vcan` are the tests of the crate `tests`, on a rig that is started once.
+//! `vcan` are the tests of the crate `tests`, on a rig that is started once; all but one test program,
+//! `controller`, which needs CAN controllers and gets the emulated PC that has them.
 
 use std::ffi::OsString;
 use std::io::{BufRead, BufReader, Read};
@@ -15,7 +16,7 @@ use clap::{Args, ValueEnum};
 use serde_json::Value;
 
 use crate::python;
-use crate::rig::{self, Request, TIMED_OUT, WhereArgs};
+use crate::rig::{self, Controllers, Kind, Request, TIMED_OUT, WhereArgs};
 use crate::tally::Tally;
 use crate::workspace::{Workspace, say};
 
@@ -26,7 +27,33 @@ enum Part {
     Unit,
     /// The tests of the crate `tests`, on a rig
     Vcan,
+    /// The test program `controller` of the crate `tests`, in QEMU with emulated CAN controllers
+    Controller,
 }
+
+/// A part that runs on a rig.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum RigPart {
+    Vcan,
+    Controller,
+}
+
+impl RigPart {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Vcan => "vcan",
+            Self::Controller => CONTROLLER,
+        }
+    }
+
+    /// Whether a test program belongs to it.
+    fn has(self, program: &TestProgram) -> bool {
+        (program.name == CONTROLLER) == (self == Self::Controller)
+    }
+}
+
+/// The test program that needs CAN controllers.
+const CONTROLLER: &str = "controller";
 
 /// Arguments of `cargo xtask test`.
 #[derive(Args, Debug)]
@@ -39,7 +66,7 @@ pub struct TestArgs {
     /// Run only tests with this in their name
     #[arg(long, value_name = "NAME")]
     filter: Option<String>,
-    /// The tests on vcan are killed after this time
+    /// The tests on a rig are killed after this time, each part for itself
     #[arg(long, default_value_t = 1800, value_name = "SECS", value_parser = clap::value_parser!(u64).range(1..))]
     timeout: u64,
 }
@@ -75,16 +102,18 @@ impl Report {
 /// When cargo cannot be started. Failures are counted, and make the exit code 1.
 pub fn main(workspace: &Workspace, args: &TestArgs) -> Result<u8> {
     let mut report = Report::default();
-    if args.only != Some(Part::Vcan) {
+    let wants = |part| args.only.is_none_or(|only| only == part);
+    if wants(Part::Unit) {
         if args.filter.is_none() {
             check_style(workspace, &mut report);
         }
         unit_tests(workspace, args, &mut report)?;
     }
-    if args.only != Some(Part::Unit) {
+    let on_rig = [(Part::Vcan, RigPart::Vcan), (Part::Controller, RigPart::Controller)];
+    for (_, part) in on_rig.into_iter().filter(|(part, _)| wants(*part)) {
         // A rig that cannot be had is a failure like any other; what ran before it still counts.
-        if let Err(error) = vcan_tests(workspace, args, &mut report) {
-            report.problem(format!("vcan: {error:#}"));
+        if let Err(error) = rig_tests(workspace, args, part, &mut report) {
+            report.problem(format!("{}: {error:#}", part.name()));
         }
     }
     if report.tally.passed + report.tally.failed == 0 {
@@ -141,25 +170,27 @@ fn unit_tests(workspace: &Workspace, args: &TestArgs, report: &mut Report) -> Re
     Ok(())
 }
 
-/// The tests of the crate `tests`, all in one start of the rig.
-fn vcan_tests(workspace: &Workspace, args: &TestArgs, report: &mut Report) -> Result<()> {
+/// The tests of the crate `tests` that belong to a part, all in one start of the rig.
+fn rig_tests(workspace: &Workspace, args: &TestArgs, part: RigPart, report: &mut Report) -> Result<()> {
+    let name = part.name();
     let python = python::ensure_venv(workspace)?;
     workspace.run_cargo(&["build", "--workspace", "--bins"])?;
-    let programs = test_programs(workspace)?;
+    let mut programs = test_programs(workspace)?;
+    programs.retain(|program| part.has(program));
     if programs.is_empty() {
-        bail!("the crate `tests` has no test program");
+        bail!("the crate `tests` has no test program for it");
     }
 
-    let mut runner = Runner { workspace, args, python, programs };
+    let mut runner = Runner { workspace, args, part, python, programs };
     let filter: Vec<&str> = args.filter.iter().map(String::as_str).collect();
     say(format!("{} test programs on the rig", runner.programs.len()));
     let first = runner.run(&filter, report)?;
     if first.tally.passed + first.tally.failed == 0 && args.filter.is_none() {
-        report.problem("vcan: not a single test was run");
+        report.problem(format!("{name}: not a single test was run"));
     }
     let failed: Vec<&str> = first.failed.iter().map(String::as_str).collect();
     if failed.is_empty() || failed.len() > MOST_AGAIN || first.tally.failed != failed.len() as u64 {
-        report.include(&first.tally, "vcan");
+        report.include(&first.tally, name);
         return Ok(());
     }
     // An emulated machine on a shared one stands still now and then, and a client that stands still is a
@@ -170,29 +201,30 @@ fn vcan_tests(workspace: &Workspace, args: &TestArgs, report: &mut Report) -> Re
     let recovered: Vec<&str> =
         failed.into_iter().filter(|name| !second.failed.iter().any(|again| again == name)).collect();
     if !recovered.is_empty() {
-        println!("vcan: failed once and passed in a fresh rig: {}", recovered.join(", "));
+        println!("{name}: failed once and passed in a fresh rig: {}", recovered.join(", "));
     }
     let mut tally = second.tally;
     tally.passed += first.tally.passed;
     tally.ignored += first.tally.ignored;
     // A test that did not even run again has failed.
     tally.failed = (first.tally.failed + first.tally.passed).saturating_sub(tally.passed);
-    report.include(&tally, "vcan");
+    report.include(&tally, name);
     Ok(())
 }
 
 /// More failures than this are no accident, and are not tried again.
 const MOST_AGAIN: usize = 8;
 
-/// What running tests on vcan needs.
+/// What running tests on a rig needs.
 struct Runner<'a> {
     workspace: &'a Workspace,
     args: &'a TestArgs,
+    part: RigPart,
     python: PathBuf,
-    programs: Vec<PathBuf>,
+    programs: Vec<TestProgram>,
 }
 
-/// What one run on vcan came to.
+/// What one run on a rig came to.
 #[derive(Default)]
 struct Outcome {
     tally: Tally,
@@ -206,9 +238,14 @@ impl Runner<'_> {
         let mut command: Vec<OsString> =
             vec!["sh".into(), "-c".into(), script(arguments.len()).into(), "sh".into()];
         command.extend(arguments.iter().map(OsString::from));
-        command.extend(self.programs.iter().map(OsString::from));
+        command.extend(self.programs.iter().map(|program| OsString::from(&program.path)));
         let timeout = Duration::from_secs(self.args.timeout);
         let mut request = Request::new(&self.args.place, &folder, timeout, command);
+        if self.part == RigPart::Controller {
+            request.controllers = Controllers::Pair;
+            // Two processors: while one is kept from serving its adapter, the other runs everything else.
+            request.place = WhereArgs { kind: Some(Kind::Qemu), cpus: Some(2), ..request.place };
+        }
         request.env = vec![
             ("LANYARD_BIN_DIR".into(), self.workspace.target.join("debug").into()),
             ("LANYARD_PYTHON".into(), self.python.clone().into()),
@@ -226,9 +263,9 @@ impl Runner<'_> {
             report.problem(line);
         }
         if code == TIMED_OUT {
-            report.problem(format!("vcan: not finished after {} s", self.args.timeout));
+            report.problem(format!("{}: not finished after {} s", self.part.name(), self.args.timeout));
         } else if code != 0 {
-            report.problem(format!("vcan: the runner ended with exit code {code}"));
+            report.problem(format!("{}: the runner ended with exit code {code}", self.part.name()));
         }
         outcome.failed = lines.failed;
         Ok(outcome)
@@ -252,7 +289,7 @@ fn script(arguments: usize) -> String {
 }
 
 /// How the runner reports a test program that did not end by itself.
-const CRASH: &str = "vcan: test program died: ";
+const CRASH: &str = "rig: test program died: ";
 
 /// Collects the names of failed tests, and the runner's reports of dead test programs.
 #[derive(Default)]
@@ -279,8 +316,16 @@ impl Lines {
     }
 }
 
-/// Builds the test programs of the crate `tests` and returns their paths.
-fn test_programs(workspace: &Workspace) -> Result<Vec<PathBuf>> {
+/// A test program of the crate `tests`.
+#[derive(Debug)]
+struct TestProgram {
+    /// The name of its target: a folder in `tests/tests`, or a library or program with tests inside.
+    name: String,
+    path: PathBuf,
+}
+
+/// Builds the test programs of the crate `tests`.
+fn test_programs(workspace: &Workspace) -> Result<Vec<TestProgram>> {
     say("cargo test -p tests --no-run");
     let mut command: Command = workspace.cargo();
     command.args(["test", "-p", "tests", "--no-run", "--message-format=json-render-diagnostics"]);
@@ -292,14 +337,16 @@ fn test_programs(workspace: &Workspace) -> Result<Vec<PathBuf>> {
         let line = line.context("cannot read what cargo prints")?;
         let message: Value = serde_json::from_str(&line).unwrap_or_default();
         if message["reason"] == "compiler-artifact" && message["profile"]["test"] == true {
-            programs.extend(message["executable"].as_str().map(|path| Path::new(path).to_owned()));
+            let name = message["target"]["name"].as_str().unwrap_or_default().to_owned();
+            let path = message["executable"].as_str().map(|path| Path::new(path).to_owned());
+            programs.extend(path.map(|path| TestProgram { name, path }));
         }
     }
     let status = child.wait().context("cannot wait for cargo test")?;
     if !status.success() {
         bail!("`cargo test -p tests --no-run` failed ({status}); its messages are above");
     }
-    programs.sort();
+    programs.sort_by(|one, other| one.path.cmp(&other.path));
     Ok(programs)
 }
 
@@ -307,7 +354,7 @@ fn test_programs(workspace: &Workspace) -> Result<Vec<PathBuf>> {
 mod tests {
     use std::process::Command;
 
-    use super::{CRASH, Lines, Report, script};
+    use super::{CRASH, Lines, Report, RigPart, TestProgram, script};
     use crate::tally::Tally;
 
     #[test]
@@ -324,6 +371,17 @@ mod tests {
         let output = Command::new("sh").args(["-c", &script(2), "sh", "a b", "c", "echo"]).output().unwrap();
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         assert!(text.ends_with("\na b c --test-threads=1\n"), "{text}");
+    }
+
+    #[test]
+    fn every_test_program_belongs_to_exactly_one_part() {
+        for (name, part) in
+            [("vcan", RigPart::Vcan), ("controller", RigPart::Controller), ("lanyard-sim", RigPart::Vcan)]
+        {
+            let program = TestProgram { name: name.to_owned(), path: name.into() };
+            let parts = [RigPart::Vcan, RigPart::Controller].into_iter().filter(|part| part.has(&program));
+            assert_eq!(parts.collect::<Vec<_>>(), [part], "{name}");
+        }
     }
 
     #[test]

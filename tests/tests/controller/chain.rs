@@ -1,0 +1,26 @@
+//! The whole chain over a wire: session, supervisor, controller, wire, drive, and back.
+
+use anyhow::{Result, ensure};
+use tests::robot::{LEFT, STILL};
+
+use crate::player::WINDOW;
+use crate::scene::{play, setup};
+
+/// Fails if a client that dies is not followed by a stop that crosses the wire in time, or if standstill is not
+/// proven by what the drive sends back over it.
+#[test]
+fn dead_client_is_stopped_across_the_wire() -> Result<()> {
+    play(setup(), |robot, player| {
+        player.drive(robot)?;
+        let death = player.lose_client();
+        let (trip, stop) = robot.stopped_at_deadline(&LEFT, death, WINDOW)?;
+        let deadline = trip.deadline().unwrap_or_default();
+        println!("stop at the far end {:.3} ms after the deadline", stop.at.millis_since(deadline));
+        let set = robot.listener.stop_set(&LEFT, stop.at)?;
+        ensure!(set.len() == LEFT.stop_frames().len(), "not all of the stop has crossed: {set:?}");
+        let status = robot.verified(&LEFT)?;
+        ensure!(status.stage() == Some(1), "stopped in stage {:?}", status.stage());
+        robot.no_motion_after(&LEFT, &stop)?;
+        robot.sim.wait_for_standstill(LEFT.node, STILL)
+    })
+}
