@@ -348,6 +348,27 @@ fn the_guard_answers_motion_for_a_motor_that_is_nobodys() {
 }
 
 #[test]
+fn what_the_guard_holds_can_be_reset_by_a_number_of_its_own() {
+    let mut bench = Bench::new(ResetPolicy::Manual);
+    let motion =
+        drivers::Frame::classic(drivers::ArbitrationId::standard(0x6D), &[0, 0, 128, 63, 0, 0, 0, 0]);
+    let violate = |bench: &mut Bench| {
+        bench.core.received(0, &motion, bench.now, &mut bench.wire);
+        bench.rest(A);
+        bench.view.motor(A).expect("motor a").trip
+    };
+    // Nothing has tripped since the start.
+    let first = violate(&mut bench);
+    assert_ne!(first, TripId::NONE, "a motor that is held by no trip could never be reset");
+    assert_eq!(violate(&mut bench), first, "while it is held, it is the same trip");
+    assert_eq!(bench.core.reset(first, bench.now), Ok(()));
+    let second = violate(&mut bench);
+    assert_ne!(second, first);
+    assert_eq!(bench.core.reset(first, bench.now), Err(ResetRefused::NotHeld), "a late reset of the old trip");
+    assert_eq!(bench.core.reset(second, bench.now), Ok(()));
+}
+
+#[test]
 fn a_running_drive_that_faults_or_falls_silent_trips_its_session() {
     let mut bench = Bench::new(ResetPolicy::Auto);
     let mut writer = bench.drive(0, &[A, B]);

@@ -433,7 +433,7 @@ impl Core {
 
     /// Somebody moves or energises a motor that was proven to stand still.
     fn stop_again(&mut self, index: usize, now: Nanos, wire: &mut impl Wire) {
-        let trip = self.motors[index].trip;
+        let trip = self.trip_of_violation(index);
         self.begin_stop(index, trip, Reason::Violation, now, wire);
         let motor = &mut self.motors[index];
         if motor.violation_told == Nanos::ZERO || now.since(motor.violation_told) >= VIOLATION_PAUSE {
@@ -443,6 +443,16 @@ impl Core {
             motor.told = Told::No;
         }
         self.publish_motor(index);
+    }
+
+    /// The trip that a violated stop belongs to: the one that holds the motor, or else a new one. A
+    /// number that was reset before must not name what has happened since, and what begins a hold under
+    /// manual policy must have a number that can be reset, even when nothing has tripped before.
+    fn trip_of_violation(&mut self, index: usize) -> TripId {
+        match self.motors[index].latch {
+            Latch::Held => self.motors[index].trip,
+            Latch::Open => self.next_trip(),
+        }
     }
 
     fn record_motor(&mut self, kind: EventKind, index: usize, now: Nanos) {

@@ -204,7 +204,7 @@ impl Core {
         Ok(())
     }
 
-    fn next_trip(&mut self) -> TripId {
+    pub(super) fn next_trip(&mut self) -> TripId {
         self.trips.0 += 1;
         self.trips
     }
