@@ -3,8 +3,8 @@
 use std::os::fd::AsFd;
 
 use shm_proto::verdicts::{
-    BusVerdict, Counter, Degraded, Event, EventKind, Identity, MotorSet, MotorState, MotorVerdict, Phase,
-    Reason, ResetPolicy, SessionState, SessionVerdict,
+    BusHealth, BusVerdict, Counter, Degraded, Event, EventKind, Identity, MotorSet, MotorState, MotorVerdict,
+    Phase, Reason, ResetPolicy, SessionState, SessionVerdict,
 };
 use shm_proto::{
     Capacity, Generation, Incarnation, MotorIndex, Nanos, Owner, Reject, SessionId, SlotIndex, TripId,
@@ -18,6 +18,16 @@ pub const NOW: Nanos = Nanos(100 * SECOND);
 
 const SESSION: SessionId = SessionId(0xff);
 const OWNER: Owner = Owner { slot: SlotIndex(1), incarnation: Incarnation::new(2) };
+
+/// A bus of a controller that is in order, with a frame under way.
+pub const WELL: BusVerdict = BusVerdict {
+    sent: 10,
+    received: 20,
+    health: BusHealth::Active,
+    confirms: 1,
+    confirmed: 9,
+    ..BusVerdict::FRESH
+};
 
 fn before(nanos: u64) -> Nanos {
     Nanos(NOW.0 - nanos)
@@ -62,8 +72,7 @@ pub fn healthy() -> (VerdictSegment, VerdictView) {
     let (segment, view) = bare(&["left", "right"], &["can0"]);
     segment.front(Generation(3), 4300);
     segment.front_beat(before(4_000_000));
-    segment
-        .bus(0, &BusVerdict { up: 1, sent: 10, errors: 0, last_error: 0, received: 20, ..BusVerdict::FRESH });
+    segment.bus(0, &WELL);
     let live = SessionVerdict {
         session: SESSION,
         incarnation: OWNER.incarnation,
@@ -97,10 +106,17 @@ pub fn tripped() -> (VerdictSegment, VerdictView) {
     segment.front(Generation(3), 0);
     segment.latch(TripId(7));
     segment.degraded(Degraded::Scheduling.number() | Degraded::Memory.number());
-    segment.bus(
-        0,
-        &BusVerdict { up: 0, sent: 10, errors: 9, last_error: 105, received: 20, ..BusVerdict::FRESH },
-    );
+    let off = BusVerdict {
+        up: 0,
+        errors: 9,
+        last_error: 105,
+        health: BusHealth::BusOff,
+        error_frames: 3,
+        queue_full: 4,
+        tx_errors: 248,
+        ..WELL
+    };
+    segment.bus(0, &off);
     let gone = SessionVerdict {
         session: SESSION,
         incarnation: OWNER.incarnation,
@@ -117,6 +133,7 @@ pub fn tripped() -> (VerdictSegment, VerdictView) {
         trip: TripId(7),
         reason: Some(Reason::OperatorStop),
         first_stop: before(2 * SECOND),
+        confirmed: before(2 * SECOND - 1_000_000),
         standstill: before(SECOND),
         power: 4,
         guarded: 2,

@@ -3,13 +3,17 @@
 use std::collections::BTreeSet;
 
 use shm_proto::VerdictView;
-use shm_proto::verdicts::{Degraded, MotorState, Phase};
+use shm_proto::verdicts::{BusHealth, Counter, Degraded, MotorState, Phase};
 
-use crate::spans::coarse;
-use crate::status::{Motor, Status};
+use crate::spans::{coarse, fine};
+use crate::status::{Bus, Motor, Status};
 
 /// The loop passes at least every 20 ms (the longest tick); fifty times that is no hiccup.
 const LOOP_IS_STALE: u64 = 1_000_000_000;
+
+/// A stop is repeated every 20 ms (`stop_repeat`, at most 100 ms) while it is not proven, and a frame takes
+/// 0.3 ms on the slowest usual bus: in this time several were sent, and none arrived.
+const STOP_IS_UNCONFIRMED: u64 = 500_000_000;
 
 /// Whether the supervisor's last pass, that many nanoseconds ago, is too long ago.
 pub const fn loop_is_stale(age: u64) -> bool {
@@ -40,16 +44,16 @@ pub fn alerts(status: &Status, view: &VerdictView, loop_age: u64) -> Vec<String>
         ),
     }
     alerts.extend(status.motors.iter().filter_map(motor));
+    alerts.extend(status.motors.iter().filter_map(|motor| unconfirmed(motor, status)));
     if let Some(trip) = status.latch {
         alerts.push(format!(
             "trip {trip} keeps EVERY motor stopped. When you know why and all is clear: lanyard reset {trip}"
         ));
     }
     alerts.extend(latched(status));
-    alerts.extend(status.buses.iter().filter(|bus| !bus.up).map(|bus| {
-        let reason = bus.last_error.map_or(String::new(), |number| format!(" ({})", error_text(number)));
-        format!("bus {} DOES NOT WORK{reason}: no stop frame reaches its motors", bus.name)
-    }));
+    alerts.extend(status.buses.iter().filter_map(bus));
+    alerts.extend(broken_promises(view));
+    alerts.extend(self_overruns(view));
     alerts.extend(view.degraded().map(|flag| format!("DEGRADED, {}: {}", flag.name(), consequence(flag))));
     alerts
 }
@@ -71,6 +75,98 @@ fn motor(motor: &Motor) -> Option<String> {
     } else {
         motor.fault.map(|fault| format!("motor {name}: its drive reports fault {fault:#x}"))
     }
+}
+
+/// A stop that nobody on the bus has acknowledged, where the interface would tell.
+///
+/// That frames were sent and not confirmed says nothing by itself: those that were queued when an interface
+/// went down never will be. Stops that are repeated and of which none arrives say everything.
+fn unconfirmed(motor: &Motor, status: &Status) -> Option<String> {
+    let repeated = [MotorState::Stopping.name(), MotorState::Unverified.name()].contains(&motor.state);
+    let bus = status.buses.iter().find(|bus| bus.name == motor.bus)?;
+    let age = status.at_ns.saturating_sub(motor.first_stop_ns?);
+    let silent = repeated && bus.confirms && motor.confirmed_ns.is_none() && age > STOP_IS_UNCONFIRMED;
+    silent.then(|| {
+        format!(
+            "motor {}: none of its stop frames was acknowledged on bus {} since {}: nobody else is on that \
+             bus, or its transmit queue does not move. Check power and connector of the drives",
+            motor.name,
+            bus.name,
+            coarse(age),
+        )
+    })
+}
+
+/// What is wrong with a bus, if anything.
+fn bus(bus: &Bus) -> Option<String> {
+    let name = &bus.name;
+    let counters = format!("transmit errors {}, receive errors {}", bus.tx_errors, bus.rx_errors);
+    let is = |health: BusHealth| bus.health == health.name();
+    if is(BusHealth::Warning) {
+        Some(format!(
+            "bus {name} is disturbed ({}; {counters}). It still works: look at termination (120 ohm at both \
+             ends), connectors and bit rate now. `ip link set {name} type can berr-reporting on` makes the \
+             interface tell each error",
+            bus.health
+        ))
+    } else if is(BusHealth::Passive) {
+        Some(format!(
+            "bus {name} CANNOT BE RELIED UPON ({}; {counters}): who drove on it was stopped. Mostly nobody \
+             acknowledges: are the drives powered and connected, is the bit rate the same everywhere, is the \
+             bus terminated at both ends? `ip -details link show {name}` shows bit rate and state",
+            bus.health
+        ))
+    } else if is(BusHealth::BusOff) {
+        Some(format!(
+            "bus {name} DOES NOT WORK ({}; {counters}): no stop frame reaches its motors. Look for a short \
+             circuit or a wrong bit rate, then: ip link set {name} type can restart (restart-ms does it by \
+             itself)",
+            bus.health
+        ))
+    } else if bus.up {
+        None
+    } else {
+        let reason = bus.last_error.map_or(String::new(), |number| format!(" ({})", error_text(number)));
+        Some(format!(
+            "bus {name} DOES NOT WORK{reason}: no stop frame reaches its motors. Plug the adapter in, then: \
+             ip link set {name} up"
+        ))
+    }
+}
+
+/// What the real-time thread promises never to do, and has done.
+fn broken_promises(view: &VerdictView) -> Vec<String> {
+    let mut broken = Vec::new();
+    let allocations = view.counter(Counter::Allocations);
+    if allocations > 0 {
+        broken.push(format!(
+            "a promise is broken: the real-time thread used the heap {allocations} times since arming, and \
+             each time may delay a stop. This is a mistake in Lanyard: please report it"
+        ));
+    }
+    let (minor, major) = (view.counter(Counter::MinorFaults), view.counter(Counter::MajorFaults));
+    if minor > 0 || major > 0 {
+        broken.push(format!(
+            "a promise is broken: the real-time thread took {minor} page faults without and {major} with a \
+             disk since arming, and each may delay a stop. Is all memory locked (LimitMEMLOCK=infinity), and \
+             does nobody trace or migrate the process?"
+        ));
+    }
+    broken
+}
+
+/// The loop was so late that it stopped everything.
+fn self_overruns(view: &VerdictView) -> Option<String> {
+    let overruns = view.counter(Counter::SelfOverruns);
+    let worst = fine(view.counter(Counter::WorstLatenessNanos));
+    (overruns > 0).then(|| {
+        format!(
+            "self-overrun: the supervisor's loop was later than max_lateness {overruns} times (at worst \
+             {worst}), and whatever was driven was stopped. Look for what held its CPU: other real-time \
+             programs, a laptop's or virtual machine's pauses, firmware (hwlatdetect); cyclictest shows what \
+             this machine can do"
+        )
+    })
 }
 
 /// Trips of single motors that wait for a reset, each once.
@@ -111,6 +207,9 @@ pub fn error_text(number: u64) -> String {
 
 #[cfg(test)]
 mod tests {
+    use shm_proto::Nanos;
+    use shm_proto::verdicts::{BusVerdict, MotorVerdict};
+
     use super::*;
     use crate::fixture::{self, SECOND};
 
@@ -127,15 +226,77 @@ mod tests {
     }
 
     #[test]
+    fn each_health_of_a_bus_has_its_remedy() {
+        let cases = [
+            (BusHealth::Unknown, 1, None),
+            (BusHealth::Active, 1, None),
+            (BusHealth::Warning, 1, Some("berr-reporting")),
+            (BusHealth::Passive, 0, Some("bit rate")),
+            (BusHealth::BusOff, 0, Some("ip link set can0 type can restart")),
+            (BusHealth::Down, 0, Some("ip link set can0 up")),
+        ];
+        for (health, up, remedy) in cases {
+            let (segment, view) = fixture::bare(&["left"], &["can0"]);
+            segment.motor(shm_proto::MotorIndex(0), &fixture::idle());
+            segment.bus(0, &BusVerdict { up, health, ..fixture::WELL });
+            let alerts = Status::read(&view, fixture::NOW).alerts;
+            assert_eq!(alerts.len(), usize::from(remedy.is_some()), "{alerts:#?}");
+            let told = alerts.first().map_or("", String::as_str);
+            assert!(told.contains(remedy.unwrap_or_default()), "{health:?}: {told}");
+        }
+    }
+
+    #[test]
+    fn a_stop_that_nobody_acknowledges_is_told_where_it_can_be_known() {
+        let stopping = |age: u64, confirmed: u64| MotorVerdict {
+            state: MotorState::Stopping,
+            first_stop: Nanos(fixture::NOW.0 - age),
+            confirmed: Nanos(confirmed),
+            ..fixture::idle()
+        };
+        let cases = [
+            (1, stopping(SECOND, 0), true),
+            (1, stopping(SECOND, fixture::NOW.0), false),
+            (1, stopping(SECOND / 4, 0), false),
+            // vcan and slcan do not tell.
+            (0, stopping(SECOND, 0), false),
+            // Proven: the frames have arrived, whatever became of their echoes.
+            (1, MotorVerdict { state: MotorState::Stopped, ..stopping(SECOND, 0) }, false),
+        ];
+        for (confirms, motor, expected) in cases {
+            let (segment, view) = fixture::bare(&["left"], &["can0"]);
+            segment.bus(0, &BusVerdict { confirms, ..fixture::WELL });
+            segment.motor(shm_proto::MotorIndex(0), &motor);
+            let alerts = Status::read(&view, fixture::NOW).alerts;
+            let told = alerts.iter().any(|alert| alert.contains("none of its stop frames was acknowledged"));
+            assert_eq!(told, expected, "{motor:?} {alerts:#?}");
+        }
+    }
+
+    #[test]
     fn every_trouble_is_named_with_its_remedy() {
-        let (_segment, view) = fixture::tripped();
+        let (segment, view) = fixture::tripped();
+        let counters = [
+            (Counter::Allocations, 2),
+            (Counter::MinorFaults, 3),
+            (Counter::MajorFaults, 1),
+            (Counter::SelfOverruns, 1),
+            (Counter::WorstLatenessNanos, 45_000_000),
+        ];
+        for (counter, value) in counters {
+            segment.counter(counter, value);
+        }
         let alerts = Status::read(&view, fixture::NOW).alerts;
         let expected = [
             "told to exit",
             "right is NOT PROVEN TO STAND STILL (trip 6: session expired)",
+            "right: none of its stop frames was acknowledged on bus can0 since 2.9 s",
             "trip 7 keeps EVERY motor stopped",
             "trip 6 (session expired) holds right: lanyard reset 6",
-            "bus can0 DOES NOT WORK (No buffer space available",
+            "bus can0 DOES NOT WORK (bus-off; transmit errors 248, receive errors 0)",
+            "a promise is broken: the real-time thread used the heap 2 times",
+            "a promise is broken: the real-time thread took 3 page faults without and 1 with a disk",
+            "self-overrun: the supervisor's loop was later than max_lateness 1 times (at worst 45.000 ms)",
             "DEGRADED, not SCHED_FIFO",
             "DEGRADED, memory not locked",
         ];

@@ -82,6 +82,21 @@ pub struct Bus {
     pub errors: u64,
     /// The last error number of the kernel (errno).
     pub last_error: Option<u64>,
+    /// How well it is: `unknown` where the interface does not tell, else `error-active`, `error-warning`,
+    /// `error-passive`, `bus-off` or `down`.
+    pub health: &'static str,
+    /// Whether the interface tells which frames were acknowledged on the wire.
+    pub confirms: bool,
+    /// Frames that were; 0 where the interface does not tell.
+    pub confirmed: u64,
+    /// Error frames the interface reported.
+    pub error_frames: u64,
+    /// Frames refused because the transmit queue was full.
+    pub queue_full: u64,
+    /// The controller's transmit error counter, as last reported.
+    pub tx_errors: u64,
+    /// The controller's receive error counter, as last reported.
+    pub rx_errors: u64,
 }
 
 /// A session.
@@ -155,6 +170,9 @@ pub struct Motor {
     pub reason: Option<&'static str>,
     /// When the first stop frame of that trip was handed to the kernel.
     pub first_stop_ns: Option<u64>,
+    /// When a stop frame of that trip was first acknowledged on the wire; null where the interface of its
+    /// bus does not tell.
+    pub confirmed_ns: Option<u64>,
     /// Stop frames sent since the supervisor started.
     pub stops_sent: u64,
     /// Motion frames of others answered with the stop.
@@ -215,7 +233,8 @@ impl Status {
     }
 }
 
-fn snake(name: &str) -> String {
+/// The name of a counter as JSON has it.
+pub fn snake(name: &str) -> String {
     name.replace('-', "_")
 }
 
@@ -232,6 +251,13 @@ fn bus(view: &VerdictView, index: usize) -> Option<Bus> {
         received: bus.received,
         errors: bus.errors,
         last_error: (bus.last_error != 0).then_some(bus.last_error),
+        health: bus.health.name(),
+        confirms: bus.confirms == 1,
+        confirmed: bus.confirmed,
+        error_frames: bus.error_frames,
+        queue_full: bus.queue_full,
+        tx_errors: bus.tx_errors,
+        rx_errors: bus.rx_errors,
     })
 }
 
@@ -282,6 +308,7 @@ fn motor(view: &VerdictView, index: MotorIndex, now: Nanos) -> Option<Motor> {
         trip: trip(motor.trip),
         reason: motor.reason.map(|reason| reason.name()),
         first_stop_ns: moment(motor.first_stop),
+        confirmed_ns: moment(motor.confirmed),
         stops_sent: motor.stops_sent,
         guarded: motor.guarded,
     })
@@ -312,7 +339,21 @@ mod tests {
         assert_eq!(json["front"], json!({"pid": 4300, "generation": 3, "last_beat_age_ms": 4.0}));
         assert_eq!(
             json["buses"],
-            json!([{"name": "can0", "up": true, "sent": 10, "received": 20, "errors": 0, "last_error": null}])
+            json!([{
+                "name": "can0",
+                "up": true,
+                "sent": 10,
+                "received": 20,
+                "errors": 0,
+                "last_error": null,
+                "health": "error-active",
+                "confirms": true,
+                "confirmed": 9,
+                "error_frames": 0,
+                "queue_full": 0,
+                "tx_errors": 0,
+                "rx_errors": 0,
+            }])
         );
         assert_eq!(
             json["sessions"],
@@ -350,6 +391,7 @@ mod tests {
                 "trip": null,
                 "reason": null,
                 "first_stop_ns": null,
+                "confirmed_ns": null,
                 "stops_sent": 5,
                 "guarded": 0,
             })
@@ -376,10 +418,16 @@ mod tests {
         assert_eq!((&left["state"], &left["stage"]), (&json!("stopped"), &json!(1)));
         assert_eq!((&left["standstill"], &left["latched"]), (&json!(true), &json!(true)));
         assert_eq!(left["standstill_ns"], fixture::NOW.0 - SECOND);
+        assert_eq!(left["confirmed_ns"], fixture::NOW.0 - 2 * SECOND + 1_000_000);
         assert_eq!((&right["state"], &right["stage"]), (&json!("unverified"), &json!(3)));
         assert_eq!((&right["reason"], &right["trip"]), (&json!("session expired"), &json!(6)));
         assert_eq!((&right["fault"], &right["velocity_rpm"]), (&json!(0x0100_0000), &json!(null)));
         assert_eq!(json["buses"][0]["up"], false);
+        assert_eq!(json["buses"][0]["health"], "bus-off");
+        assert_eq!(
+            (&json["buses"][0]["tx_errors"], &json["buses"][0]["queue_full"]),
+            (&json!(248), &json!(4))
+        );
         assert_eq!(json["buses"][0]["last_error"], 105);
     }
 }

@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use shm_proto::verdicts::{MotorState, SessionState};
+use shm_proto::verdicts::{BusHealth, Counter, MotorState, SessionState};
 
 use crate::health::error_text;
 use crate::spans::{coarse, fine};
-use crate::status::{Motor, Session, Status};
+use crate::status::{Bus, Motor, Session, Status, snake};
 use crate::table::{Column, Lean, lines as table, wrap};
 
 const WIDTH: usize = 100;
@@ -103,23 +103,61 @@ fn head(page: &mut Page, status: &Status) {
 fn buses(page: &mut Page, status: &Status) {
     let columns = [
         Column("BUS", 20, Lean::Left),
-        Column("STATE", 5, Lean::Left),
-        Column("SENT", 10, Lean::Right),
-        Column("RECEIVED", 10, Lean::Right),
-        Column("ERRORS", 8, Lean::Right),
-        Column("LAST ERROR", 36, Lean::Left),
+        Column("STATE", 13, Lean::Left),
+        Column("SENT", 14, Lean::Right),
+        Column("CONFIRMED", 14, Lean::Right),
+        Column("RECEIVED", 14, Lean::Right),
     ];
-    let row = |bus: &crate::status::Bus| {
+    let row = |bus: &Bus| {
         vec![
             bus.name.clone(),
-            if bus.up { "up" } else { "DOWN" }.to_owned(),
+            bus_state(bus),
             bus.sent.to_string(),
+            if bus.confirms { bus.confirmed.to_string() } else { NONE.to_owned() },
             bus.received.to_string(),
-            bus.errors.to_string(),
-            bus.last_error.map_or(NONE.to_owned(), error_text),
         ]
     };
     page.table(&columns, &status.buses.iter().map(row).collect::<Vec<_>>());
+    bus_errors(page, status);
+}
+
+/// Loud when the bus cannot be relied upon.
+fn bus_state(bus: &Bus) -> String {
+    match (bus.up, bus.health == BusHealth::Unknown.name()) {
+        (true, true) => "up".to_owned(),
+        (true, false) => bus.health.to_owned(),
+        (false, true) => "DOWN".to_owned(),
+        (false, false) => bus.health.to_uppercase(),
+    }
+}
+
+/// What went wrong on the buses on which something did.
+fn bus_errors(page: &mut Page, status: &Status) {
+    let columns = [
+        Column("BUS", 20, Lean::Left),
+        Column("REFUSED", 10, Lean::Right),
+        Column("QUEUE FULL", 10, Lean::Right),
+        Column("ERROR FRAMES", 12, Lean::Right),
+        Column("TX/RX", 9, Lean::Right),
+        Column("LAST ERROR", 26, Lean::Left),
+    ];
+    let row = |bus: &Bus| {
+        vec![
+            bus.name.clone(),
+            bus.errors.to_string(),
+            bus.queue_full.to_string(),
+            bus.error_frames.to_string(),
+            format!("{}/{}", bus.tx_errors, bus.rx_errors),
+            bus.last_error.map_or(NONE.to_owned(), error_text),
+        ]
+    };
+    let disturbed = |bus: &&Bus| {
+        [bus.errors, bus.error_frames, bus.tx_errors, bus.rx_errors].iter().any(|count| *count > 0)
+    };
+    let rows: Vec<_> = status.buses.iter().filter(disturbed).map(row).collect();
+    if !rows.is_empty() {
+        page.table(&columns, &rows);
+    }
 }
 
 fn sessions(page: &mut Page, status: &Status) {
@@ -229,14 +267,34 @@ fn counters(page: &mut Page, status: &Status) {
         Some(name) => format!("{} {}", name.replace('_', " "), fine(*value)),
         None => format!("{} {value}", name.replace('_', " ")),
     };
-    let list = |entries: &BTreeMap<String, u64>, all: bool| {
-        let shown = entries.iter().filter(|(_, value)| all || **value > 0).map(show);
+    let list = |entries: &BTreeMap<String, u64>, wanted: &dyn Fn(&str, u64) -> bool| {
+        let shown = entries.iter().filter(|(name, value)| wanted(name, **value)).map(show);
         shown.collect::<Vec<_>>().join(", ")
     };
     page.line(Tone::Plain, "");
-    page.wrapped(Tone::Plain, "counters   ", &list(&status.counters, true));
-    let rejects = list(&status.rejects, false);
+    page.wrapped(Tone::Plain, "cost       ", &cost(status));
+    let rest = |name: &str, _| !COST.iter().any(|cost| snake(cost.name()) == name);
+    page.wrapped(Tone::Plain, "counters   ", &list(&status.counters, &rest));
+    let rejects = list(&status.rejects, &|_, value| value > 0);
     page.wrapped(Tone::Plain, "rejects    ", if rejects.is_empty() { "none" } else { &rejects });
+}
+
+/// What the real-time thread has cost since arming: shown on a line of its own.
+const COST: [Counter; 5] = [
+    Counter::Allocations,
+    Counter::MinorFaults,
+    Counter::MajorFaults,
+    Counter::VoluntarySwitches,
+    Counter::InvoluntarySwitches,
+];
+
+fn cost(status: &Status) -> String {
+    let count = |counter: Counter| status.counters.get(&snake(counter.name())).copied().unwrap_or_default();
+    let [allocations, minor, major, slept, pushed] = COST.map(count);
+    format!(
+        "since arming: {allocations} allocations, {minor} minor and {major} major page faults; slept {slept} \
+         times, pushed off its CPU {pushed} times"
+    )
 }
 
 fn number(number: Option<u64>) -> String {
@@ -269,8 +327,8 @@ mod tests {
 supervisor ARMED   pid 4242   up 1 min 30 s   reset manual   latch -
 front      pid 4300   generation 3   last beat 4 ms ago
 
-BUS   STATE  SENT  RECEIVED  ERRORS  LAST ERROR
-can0  up       10        20       0  -
+BUS   STATE         SENT  CONFIRMED  RECEIVED
+can0  error-active    10          9        20
 
 SLOT  SESSION                               STATE   WINDOW  DEADLINE  BEATS  TRIP
    1  00000000-0000-0000-0000-0000000000ff  live   2000 ms   1900 ms     77     -
@@ -279,10 +337,11 @@ MOTOR  BUS   STATE    STAGE  SLOT   RPM  POWER  FAULT  HEARD
 left   can0  granted      -     1  90.0  on     -      10 ms
 right  can0  idle         -     -   0.0  off    -      10 ms
 
-counters   allocations 0, bad owners 0, beats 0, guarded 0, involuntary switches 0, kernel stop
-           errors 0, kernel stop rearms 0, late loops 0, loops 0, major faults 0, minor faults 0,
-           self overruns 0, send errors 0, stop frames 0, trips 0, voluntary switches 0, worst
-           lateness 0.000 us, worst trip 43.000 us
+cost       since arming: 0 allocations, 0 minor and 0 major page faults; slept 0 times, pushed off
+           its CPU 0 times
+counters   bad owners 0, beats 0, guarded 0, kernel stop errors 0, kernel stop rearms 0, late loops
+           0, loops 0, self overruns 0, send errors 0, stop frames 0, trips 0, worst lateness 0.000
+           us, worst trip 43.000 us
 rejects    wrong session 6
 ";
         assert_eq!(text(&Status::read(&view, fixture::NOW)), expected);
@@ -308,6 +367,14 @@ TRIP  MOTOR  REASON           STOPPED  STANDSTILL   FRAMES  GUARDED  RESET
 ";
         let text = text(&status);
         assert!(text.contains(expected), "{text}");
+        let buses = "\
+BUS   STATE    SENT  CONFIRMED  RECEIVED
+can0  BUS-OFF    10          9        20
+
+BUS   REFUSED  QUEUE FULL  ERROR FRAMES  TX/RX  LAST ERROR
+can0        9           4             3  248/0  No buffer space available…
+";
+        assert!(text.contains(buses), "{text}");
         assert!(text.contains("front      NONE ATTACHED"), "{text}");
     }
 
@@ -341,7 +408,13 @@ TRIP  MOTOR  REASON           STOPPED  STANDSTILL   FRAMES  GUARDED  RESET
             errors: u64::MAX,
             last_error: 105,
             received: u64::MAX,
-            ..BusVerdict::FRESH
+            health: BusHealth::Passive,
+            confirms: 1,
+            confirmed: u64::MAX,
+            error_frames: u64::MAX,
+            queue_full: u64::MAX,
+            tx_errors: 65_535,
+            rx_errors: 65_535,
         };
         segment.bus(0, &bus);
         for counter in Counter::ALL {
