@@ -425,7 +425,11 @@ impl Service {
     /// Tells the real-time thread how the interfaces are whenever that has changed.
     fn watch_interfaces(&mut self) {
         for bus in 0..self.interfaces.len() {
-            let (before, seen) = (self.interfaces[bus], self.look_at(bus));
+            let (before, mut seen) = (self.interfaces[bus], self.look_at(bus));
+            if seen.health == BusHealth::Down {
+                // The sockets change over to a new interface when it is up, not when it appears.
+                seen.number = before.number;
+            }
             // What the real-time thread has found out by itself counts until the interface is looked at.
             let believed = self.verdicts.bus(bus).map(|verdict| verdict.health);
             // A driver that does not tell contradicts nobody, but for an interface that is up again.
