@@ -9,9 +9,10 @@
 //! never: anything that could keep a drive's own watchdog content while this process hangs.
 //!
 //! What it cannot do. The kernel sends with the queue priority of motion frames, tries again only one round
-//! later when the queue is full, and knows nothing of proof or of later stages. On a kernel with PREEMPT_RT
-//! its timers run in a thread of low priority on the CPU that armed them, so that a *busy loop* of the
-//! real-time thread keeps it from sending, too; such a loop is RLIMIT_RTTIME's to end.
+//! later when the queue is full, and knows nothing of proof or of later stages. Its timers run on the CPU that
+//! armed them, on a kernel with PREEMPT_RT in a thread of low priority, on one before 6.5 in such a thread when
+//! there is much to do: a *busy loop* of the real-time thread then keeps the kernel from sending, too. So such
+//! a loop is ended by the kernel's tick ([`limit_loops`]), and then the timers run.
 //!
 //! Source: Linux 6.1, `net/can/bcm.c` and `include/uapi/linux/can/bcm.h`.
 
@@ -23,6 +24,7 @@ use config::{Config, Motor};
 use drivers::frame::MAX_PAYLOAD;
 use drivers::{ArbitrationId, Drive, Format, Frame, marker};
 use nix::errno::Errno;
+use nix::sys::resource::{Resource, setrlimit};
 use nix::unistd::write;
 use shm_proto::Nanos;
 
@@ -41,6 +43,18 @@ const SHORTEST_GAP: Duration = Duration::from_millis(1);
 const LONGEST_PERIOD: Duration = Duration::from_millis(10);
 /// It is put off at least this many times within `kernel_stop`, unless the tick is longer: a few may be late.
 const TIMES: u32 = 5;
+
+/// Has the kernel end this process when its real-time thread is busy for most of that time without sleeping
+/// once. For it to have ended when the timers are due, in spite of a limit that is counted in ticks of the
+/// kernel (up to 10 ms) and passed only with one more than it says, the time is three fifths of `kernel_stop`.
+///
+/// # Errors
+///
+/// When a lower hard limit is in force that it would have to raise.
+pub fn limit_loops(kernel_stop: Duration) -> io::Result<()> {
+    let micros = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+    Ok(setrlimit(Resource::RLIMIT_RTTIME, micros(kernel_stop * 3 / 5), micros(kernel_stop))?)
+}
 
 /// How the kernel is spoken to (linux/can/bcm.h).
 mod bcm {
