@@ -44,8 +44,8 @@ const LONGEST_PERIOD: Duration = Duration::from_millis(10);
 /// It is put off at least this many times within `kernel_stop`, unless the tick is longer: a few may be late.
 const TIMES: u32 = 5;
 
-/// Has the kernel end this process when its real-time thread is busy for most of that time without sleeping
-/// once. For it to have ended when the timers are due, in spite of a limit that is counted in ticks of the
+/// The fuse: has the kernel end this process (SIGXCPU, whose handler sends the stops first) when its real-time
+/// thread is busy for most of that time without sleeping once. For it to have ended when the timers are due, in spite of a limit that is counted in ticks of the
 /// kernel (up to 10 ms) and passed only with one more than it says, the time is three fifths of `kernel_stop`.
 ///
 /// # Errors

@@ -15,14 +15,6 @@ use shm_proto::verdicts::Degraded;
 
 use crate::{log, sys};
 
-/// CPU time the real-time thread may use without ever sleeping, microseconds, before the fuse blows: the
-/// stops are sent and the process ends (SIGXCPU, `last_words`), so that it can be started anew. The motors
-/// do not wait for it: the kernel-armed stop is much sooner. So it is long enough for any pass on the
-/// slowest machine, and for one that catches up after it stood still (350 ms were seen).
-const FUSE: u64 = 1_000_000;
-/// Then the kernel kills it: SIGKILL, microseconds.
-const FUSE_FINAL: u64 = 2_000_000;
-
 /// Locks all memory, present and future.
 pub fn lock_memory() -> u64 {
     // Only root may; otherwise the limit stays what the service was given.
@@ -82,8 +74,6 @@ pub fn become_real_time(cpu: Option<usize>, priority: u8) -> u64 {
         ));
         degraded |= Degraded::Scheduling.number();
     }
-    // Lowering a limit is never refused, and without SCHED_FIFO it has no effect.
-    let _ = sys::limit_real_time(FUSE, FUSE_FINAL);
     sys::prefault_stack();
     degraded
 }

@@ -86,18 +86,6 @@ pub fn set_fifo(priority: u8) -> io::Result<()> {
     check(unsafe { libc::sched_setscheduler(0, policy, &raw const parameters) }.into()).map(|_| ())
 }
 
-/// Limits the CPU time, in microseconds, that a real-time thread of this process may use without sleeping:
-/// SIGXCPU at the first limit, SIGKILL at the second.
-///
-/// # Errors
-///
-/// When a limit that is lower already stands.
-pub fn limit_real_time(soft: u64, hard: u64) -> io::Result<()> {
-    let limits = libc::rlimit { rlim_cur: soft, rlim_max: hard };
-    // SAFETY: the structure lives until the call returns.
-    check(unsafe { libc::setrlimit(libc::RLIMIT_RTTIME, &raw const limits) }.into()).map(|_| ())
-}
-
 /// What to do when a signal comes, once: then it does again what it does by itself.
 ///
 /// # Errors

@@ -364,7 +364,11 @@ fn what_the_guard_holds_can_be_reset_by_a_number_of_its_own() {
     assert_eq!(bench.core.reset(first, bench.now), Ok(()));
     let second = violate(&mut bench);
     assert_ne!(second, first);
-    assert_eq!(bench.core.reset(first, bench.now), Err(ResetRefused::NotHeld), "a late reset of the old trip");
+    assert_eq!(
+        bench.core.reset(first, bench.now),
+        Err(ResetRefused::NotHeld),
+        "a late reset of the old trip"
+    );
     assert_eq!(bench.core.reset(second, bench.now), Ok(()));
 }
 
