@@ -1,0 +1,524 @@
+//! The grant/trip/reset state machine of Lanyard as a model that is checked completely.
+//!
+//! What lives here: front, supervisor, kernel, bus and drive as plain data ([`System`]), everything that
+//! can happen next ([`Action`]), and what must hold in every state ([`properties`]). The explorer
+//! `stateright` visits every state that any interleaving reaches (`tests/exhaustive.rs`); the
+//! supervisor's part is held against the real `supervisor::core::Core` (`tests/conformance.rs`), so it
+//! cannot drift from the code. What must never live here: a rule the code does not have.
+//!
+//! | file | its one idea | models |
+//! |---|---|---|
+//! | [`front`] | one motor's task and its permit | `front/src/motion/{actor,grant}.rs` |
+//! | [`supervisor`] | grants, trips, stops, resets | `supervisor/src/core/` |
+//! | [`shared`] | rings and the owner word | `shm-proto` |
+//! | [`wire`] | frames handed over and not yet on the bus | kernel, CAN |
+//! | [`drive`] | obeys the last frame, reports when it likes | `drivers` |
+//! | [`properties`] | what must hold, and what must be reached | - |
+//!
+//! # What is abstracted, and why that is sound
+//!
+//! * **One motor, one bus, two slots.** Motors share only sessions, trips and the bus; a second motor adds
+//!   stops, never a grant. The stop of *all* motors of a session is tested in `supervisor/tests/core.rs`.
+//! * **Time is order.** A deadline passes whenever it likes ([`Action::Expire`]), also two in one pass; a
+//!   tick comes whenever it likes. Stages are counted in ticks, so every stop has its bound.
+//! * **Beats in time are not modelled**: they change nothing but a deadline. Lying beats are `shm-proto`'s.
+//! * **A step of the supervisor is one action, handing its frames to the kernel a second one.** Between the
+//!   two the front may run: the grant is revoked and the stop is not out yet. Within a step nothing of the
+//!   front is read twice but owner words, whose change is as good as one before the next step.
+//! * **Feedback is proof at once.** A report stands for enough readings in a row; the readings before the
+//!   last one decide nothing. A report is read as it is sent, but never before a motion frame that was on the
+//!   bus before it.
+//! * **Queues are short** (two frames of the front, one stage of the supervisor), and refuse more as the
+//!   kernel does. Frames of one socket keep their order;
+//!   between the sockets any order is possible.
+//! * **Trip numbers are renamed** so that only which of them are equal and which is newer is kept; nothing
+//!   compares them otherwise. This makes the space finite.
+//! * **Rare events have a budget** ([`Scope`]): how many sessions are opened, how often the front dies,
+//!   falls silent, and so on. The space is complete for the budget, not beyond.
+//!
+//! # What is not shown
+//!
+//! A motion frame that is in the kernel's queue when its front is killed, and comes out only after a new
+//! front has been attached and its session granted the motor, moves the motor under that grant. The model
+//! has this, and no property forbids it: nothing on the bus tells such a frame from the new session's.
+
+#![forbid(unsafe_code)]
+
+pub mod drive;
+pub mod front;
+pub mod properties;
+pub mod queue;
+pub mod shared;
+pub mod supervisor;
+pub mod wire;
+
+use shm_proto::verdicts::{Reason, SessionState};
+use stateright::{Model, Property};
+
+use drive::Drive;
+use front::{Actor, Front};
+use properties::Broken;
+use shared::{Beats, Owner, Ring, SLOTS, Word};
+use supervisor::{Core, Due, Latch, Log, NO_TRIP, Settings, Step, TripId};
+use wire::{Heard, Wire};
+
+/// What is configured, and how often each rare event may happen.
+#[derive(Clone, Copy, Debug)]
+pub struct Scope {
+    /// The supervisor's configuration.
+    pub settings: Settings,
+    /// Sessions opened, all slots together.
+    pub opens: u8,
+    /// `lanyard estop`.
+    pub estops: u8,
+    /// The interface goes down.
+    pub bus_failures: u8,
+    /// The front process dies.
+    pub front_deaths: u8,
+    /// A front starts again.
+    pub front_starts: u8,
+    /// The front falls silent.
+    pub front_silences: u8,
+    /// The drive gives up by itself.
+    pub drive_faults: u8,
+}
+
+/// How much of a [`Scope`] has been used.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Spent {
+    opens: u8,
+    estops: u8,
+    bus_failures: u8,
+    front_deaths: u8,
+    pub(crate) front_starts: u8,
+    front_silences: u8,
+    drive_faults: u8,
+}
+
+/// The operator: reads a trip's number, and may use it much later.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Operator {
+    /// The number last read.
+    pub noted: TripId,
+    /// What became of the last reset of a trip that held the motor.
+    pub reset: Reset,
+}
+
+/// What became of a reset.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Reset {
+    /// None yet.
+    None,
+    /// It was accepted, and nothing was granted since.
+    Accepted,
+    /// It was accepted, and a session was granted the motor after it.
+    Granted,
+}
+
+/// Everything there is, at one moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct System {
+    /// The supervisor.
+    pub core: Core,
+    /// The front.
+    pub front: Front,
+    /// What the front has written for the supervisor.
+    pub beats: Beats,
+    /// Kernel and bus.
+    pub wire: Wire,
+    /// The drive.
+    pub drive: Drive,
+    /// The operator.
+    pub operator: Operator,
+    /// Used budget.
+    pub spent: Spent,
+    /// The first rule a step has broken.
+    pub broken: Option<Broken>,
+}
+
+/// What can happen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Action {
+    /// The supervisor's tick.
+    Tick,
+    /// The deadlines of these slots have passed.
+    Expire(Due),
+    /// The front's own deadline has passed.
+    FrontSilent,
+    /// The front's process descriptor says that it ended.
+    FrontEnded,
+    /// A front is attached.
+    Attach,
+    /// The supervisor reads a motion frame from its socket.
+    Receive,
+    /// The kernel takes or refuses the stage the supervisor has decided on.
+    SupervisorSends,
+    /// The supervisor learns that the interface is down.
+    NoticeDown,
+    /// The supervisor learns that the interface is up.
+    NoticeUp,
+    /// `lanyard estop`.
+    Estop,
+    /// The operator reads the number of the trip that holds the motor.
+    NoteTrip,
+    /// `lanyard reset` with that number.
+    Reset,
+    /// The front opens a session in a slot.
+    Open(u8),
+    /// A session says goodbye.
+    Close(u8),
+    /// A session that lives commands the motor.
+    Command(u8),
+    /// The motor's task takes its next step.
+    FrontSteps,
+    /// The command ends: a stop is asked for, its client is gone, or the grant does not come in time.
+    Conclude,
+    /// The front gives up on a stop that does not get out.
+    GiveUp,
+    /// The front is killed.
+    FrontDies,
+    /// The front's oldest frame goes onto the wire.
+    FrontFrame,
+    /// The supervisor's oldest frame goes onto the wire.
+    SupervisorFrame,
+    /// The interface goes down.
+    BusFails,
+    /// The interface comes up.
+    BusRecovers,
+    /// The drive reports, and the supervisor reads it.
+    Report,
+    /// The drive gives up.
+    DriveFails,
+}
+
+impl System {
+    /// The supervisor has just started and a front is attached.
+    #[must_use]
+    pub fn started() -> Self {
+        let mut wire = Wire::IDLE;
+        wire.send_of_supervisor(0);
+        Self {
+            core: Core::started(),
+            front: Front::STARTED,
+            beats: Beats::FRESH,
+            wire,
+            // Nobody knows what the motors were doing.
+            drive: Drive::Turning,
+            operator: Operator { noted: NO_TRIP, reset: Reset::None },
+            spent: Spent::default(),
+            broken: None,
+        }
+    }
+
+    /// Everything that can happen now.
+    pub fn actions(&self, scope: &Scope, actions: &mut Vec<Action>) {
+        if self.core.outbox.is_some() {
+            actions.push(Action::SupervisorSends);
+        } else {
+            self.actions_of_supervisor(scope, actions);
+        }
+        if self.front.alive {
+            self.actions_of_front(scope, actions);
+        }
+        self.actions_outside(scope, actions);
+    }
+
+    fn actions_of_supervisor(&self, scope: &Scope, actions: &mut Vec<Action>) {
+        actions.push(Action::Tick);
+        let lives = [self.core.owner(0).is_some(), self.core.owner(1).is_some()];
+        for due in [[true, false], [false, true], [true, true]] {
+            if (0..2).all(|slot| lives[slot] || !due[slot]) {
+                actions.push(Action::Expire(due));
+            }
+        }
+        if self.core.front && self.core.front_watched && self.spent.front_silences < scope.front_silences {
+            actions.push(Action::FrontSilent);
+        }
+        if self.core.front && !self.front.alive {
+            actions.push(Action::FrontEnded);
+        }
+        if !self.front.alive && self.spent.front_starts < scope.front_starts {
+            actions.push(Action::Attach);
+        }
+        if self.wire.motion_unread {
+            actions.push(Action::Receive);
+        } else if self.wire.up {
+            actions.push(Action::Report);
+        }
+        if self.core.bus_up && !self.wire.up {
+            actions.push(Action::NoticeDown);
+        }
+        if !self.core.bus_up && self.wire.up {
+            actions.push(Action::NoticeUp);
+        }
+        if self.spent.estops < scope.estops {
+            actions.push(Action::Estop);
+        }
+        if self.trip_on_show() != NO_TRIP && self.trip_on_show() != self.operator.noted {
+            actions.push(Action::NoteTrip);
+        }
+        if self.operator.noted != NO_TRIP {
+            actions.push(Action::Reset);
+        }
+    }
+
+    fn actions_of_front(&self, scope: &Scope, actions: &mut Vec<Action>) {
+        for slot in 0..SLOTS {
+            let newest = self.beats.newest(slot);
+            let open = self.beats.rings[usize::from(slot)].word == Word::Alive
+                && Front::session_alive(&self.core, newest);
+            let seen_off = newest.incarnation == self.core.sessions[usize::from(slot)].incarnation
+                && self.core.owner(slot).is_none();
+            // The slots are alike; which of them is used first makes no difference.
+            let in_turn = slot == 0 || self.beats.rings[0].incarnation > 0;
+            if seen_off && in_turn && self.spent.opens < scope.opens {
+                actions.push(Action::Open(slot));
+            }
+            if open {
+                actions.push(Action::Close(slot));
+                if self.takes_command(newest) {
+                    actions.push(Action::Command(slot));
+                }
+            }
+        }
+        match self.front.actor {
+            Actor::Idle => {}
+            Actor::Obtaining(owner) => {
+                actions.push(Action::Conclude);
+                if Front::holds(&self.core, owner) || !Front::session_alive(&self.core, owner) {
+                    actions.push(Action::FrontSteps);
+                }
+            }
+            Actor::Driving(_) => actions.extend([Action::Conclude, Action::FrontSteps]),
+            Actor::Stopping => {
+                actions.push(Action::FrontSteps);
+                if !self.wire.up || !self.wire.front.has_room() {
+                    actions.push(Action::GiveUp);
+                }
+            }
+            Actor::Taking(_) | Actor::Permitted(_) | Actor::Sent(_) => actions.push(Action::FrontSteps),
+        }
+        if self.spent.front_deaths < scope.front_deaths {
+            actions.push(Action::FrontDies);
+        }
+    }
+
+    /// Whether the task is at a point where it looks at its desk, and a command would be news to it.
+    fn takes_command(&self, of: Owner) -> bool {
+        match self.front.actor {
+            Actor::Idle | Actor::Stopping => true,
+            Actor::Obtaining(owner) | Actor::Driving(owner) => owner != of,
+            Actor::Taking(_) | Actor::Permitted(_) | Actor::Sent(_) => false,
+        }
+    }
+
+    fn actions_outside(&self, scope: &Scope, actions: &mut Vec<Action>) {
+        if self.wire.front_can_go() {
+            actions.push(Action::FrontFrame);
+        }
+        if self.wire.up && self.wire.supervisor.is_some() {
+            actions.push(Action::SupervisorFrame);
+        }
+        if self.wire.up {
+            if self.spent.bus_failures < scope.bus_failures {
+                actions.push(Action::BusFails);
+            }
+        } else {
+            actions.push(Action::BusRecovers);
+        }
+        if self.spent.drive_faults < scope.drive_faults && self.drive == Drive::Turning {
+            actions.push(Action::DriveFails);
+        }
+    }
+
+    /// The trip that `lanyard status` tells to reset.
+    fn trip_on_show(&self) -> TripId {
+        match (self.core.latch, self.core.motor.latch) {
+            (NO_TRIP, Latch::Held) => self.core.motor.trip,
+            (latch, _) => latch,
+        }
+    }
+
+    /// What the action makes of this state; what the supervisor did goes into `log`.
+    #[must_use]
+    pub fn after(mut self, action: Action, settings: Settings, log: &mut Log) -> Self {
+        let before = self;
+        let mut accepted = false;
+        {
+            let mut step = Step { core: &mut self.core, settings, beats: &self.beats, log };
+            match action {
+                Action::Tick => step.tick(),
+                Action::Expire(due) => step.expire(due),
+                Action::FrontSilent => {
+                    self.spent.front_silences += 1;
+                    step.front_silent();
+                }
+                Action::FrontEnded => step.detach(Reason::FrontDead),
+                Action::Attach => {
+                    self.spent.front_starts += 1;
+                    step.attach();
+                    self.front = Front::STARTED;
+                    self.beats = Beats::FRESH;
+                }
+                Action::Receive => {
+                    self.wire.motion_unread = false;
+                    step.received(Heard::Motion);
+                }
+                Action::Report => step.received(Heard::Report(self.drive)),
+                Action::NoticeDown => step.bus_down(),
+                Action::NoticeUp => step.bus_up(),
+                Action::Estop => {
+                    self.spent.estops += 1;
+                    step.estop();
+                }
+                Action::Reset => accepted = step.reset(self.operator.noted),
+                Action::SupervisorSends => {
+                    if let Some(stage) = self.core.outbox {
+                        self.core.sent(self.wire.send_of_supervisor(stage));
+                    }
+                }
+                Action::NoteTrip => self.operator.noted = before.trip_on_show(),
+                _ => self.step_elsewhere(action),
+            }
+        }
+        self.operator.reset = match (self.operator.reset, accepted) {
+            (_, true) if self.core.motor.latch != before.core.motor.latch => Reset::Accepted,
+            (Reset::Accepted, _) if self.core.motor.owner().is_some() => Reset::Granted,
+            (reset, _) => reset,
+        };
+        self.broken = self.broken.or_else(|| properties::broken(&before, action, accepted, &self));
+        self
+    }
+
+    /// Front, bus and drive.
+    fn step_elsewhere(&mut self, action: Action) {
+        match action {
+            Action::Open(slot) => {
+                self.spent.opens += 1;
+                let ring = &mut self.beats.rings[usize::from(slot)];
+                *ring = Ring { incarnation: ring.incarnation + 1, word: Word::Alive };
+            }
+            Action::Close(slot) => self.beats.rings[usize::from(slot)].word = Word::Close,
+            Action::Command(slot) => self.front.command(self.beats.newest(slot)),
+            Action::FrontSteps => self.front_steps(),
+            Action::Conclude => self.front.conclude(),
+            Action::GiveUp => self.front.give_up(),
+            Action::FrontDies => {
+                self.spent.front_deaths += 1;
+                self.beats.front_beats = false;
+                self.front.die();
+            }
+            Action::FrontFrame => {
+                if let Some(frame) = self.wire.front.pop() {
+                    self.drive.obey(frame);
+                    if frame == wire::FrontFrame::Motion {
+                        self.wire.motion_unread = true;
+                    }
+                }
+            }
+            Action::SupervisorFrame => {
+                if let Some(stage) = self.wire.supervisor.take() {
+                    self.drive.stop(stage);
+                }
+            }
+            Action::BusFails => {
+                self.spent.bus_failures += 1;
+                self.wire.go_down();
+            }
+            Action::BusRecovers => self.wire.up = true,
+            Action::DriveFails => {
+                self.spent.drive_faults += 1;
+                self.drive = Drive::Faulted;
+            }
+            _ => {}
+        }
+    }
+
+    fn front_steps(&mut self) {
+        match self.front.actor {
+            Actor::Idle => {}
+            Actor::Taking(owner) => self.front.take(&mut self.beats, owner),
+            Actor::Obtaining(owner) | Actor::Driving(owner) => self.front.look(&self.core, owner),
+            Actor::Permitted(owner) => self.front.send(&self.core, &mut self.wire, owner),
+            Actor::Sent(owner) => self.front.look_again(&self.core, owner),
+            Actor::Stopping => self.front.send_stop(&mut self.wire),
+        }
+    }
+
+    /// The same state with trips renamed 1, 2, 3 in their order, and with what nothing depends on any more
+    /// forgotten: the reason of a stop whose frames are out (but for that of the start), how a session
+    /// ended, and the wish of a session that is over for a motor that is nobody's.
+    #[must_use]
+    pub fn canonical(mut self) -> Self {
+        let mut known = [self.core.motor.trip, self.core.latch, self.operator.noted];
+        known.sort_unstable();
+        let rank = |trip: TripId| {
+            let mut rank = 0;
+            let mut last = NO_TRIP;
+            for other in known {
+                if other != last && other <= trip {
+                    rank += 1;
+                    last = other;
+                }
+            }
+            rank
+        };
+        let newest = rank(known[2]);
+        self.core.motor.trip = rank(self.core.motor.trip);
+        self.core.latch = rank(self.core.latch);
+        self.operator.noted = rank(self.operator.noted);
+        self.core.trips = newest;
+        let settled = self.core.outbox.is_none() && self.core.motor.reason != Reason::Startup;
+        if settled {
+            self.core.motor.reason = Reason::Violation;
+        }
+        for (session, ring) in self.core.sessions.iter_mut().zip(&mut self.beats.rings) {
+            if is_over(session.state) {
+                session.state = SessionState::Tripped;
+                if ring.incarnation == session.incarnation {
+                    ring.word = Word::Close;
+                }
+            }
+        }
+        let asks_in_vain =
+            self.beats.owner_word.is_some_and(|owner| !Front::session_alive(&self.core, owner));
+        if self.core.motor.owner().is_none() && asks_in_vain {
+            self.beats.owner_word = None;
+        }
+        self
+    }
+}
+
+impl Model for Scope {
+    type State = System;
+    type Action = Action;
+
+    fn init_states(&self) -> Vec<System> {
+        let mut left_behind = System::started();
+        // The supervisor has been restarted, and a frame of the front before is still under way.
+        left_behind.wire.send_of_front(wire::FrontFrame::Motion);
+        vec![System::started(), left_behind]
+    }
+
+    fn actions(&self, state: &System, actions: &mut Vec<Action>) {
+        // Behind a broken rule there is nothing to look at.
+        if state.broken.is_none() {
+            state.actions(self, actions);
+        }
+    }
+
+    fn next_state(&self, state: &System, action: Action) -> Option<System> {
+        let next = state.after(action, self.settings, &mut Log::default()).canonical();
+        (next != *state).then_some(next)
+    }
+
+    fn properties(&self) -> Vec<Property<Self>> {
+        properties::all(self)
+    }
+}
+
+/// Whether a session of the supervisor is over.
+#[must_use]
+pub const fn is_over(state: SessionState) -> bool {
+    matches!(state, SessionState::Tripped | SessionState::Closed)
+}

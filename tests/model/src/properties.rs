@@ -1,0 +1,256 @@
+//! What must hold in every state and every step, and what must be reached somewhere.
+//!
+//! A reachable state is a counterexample when an `always` property fails in it. A rule about a *step* is
+//! judged where the step is made ([`broken`]) and kept in the state, so that the explorer finds it too.
+//! What must be reached is there so that an exploration of nothing is noticed.
+//!
+//! **Motion and grants.** "No motion frame without a grant" cannot hold on the wire: a frame may be under
+//! way when the grant is revoked. What holds, and is checked, is:
+//!
+//! 1. the front hands over at most one motion frame after its grant is gone, and is then bound to hand
+//!    over a stop behind it on the same socket, unless the bus refuses it for half a second or the process
+//!    is killed ([`front_makes_up`]);
+//! 2. whatever front and bus do: when a motor that is nobody's follows a motion frame, a stop is behind it,
+//!    or the supervisor has not read that frame yet and will answer it, or it is repeating the stop
+//!    ([`motion_is_answered`]).
+//!
+//! **Ends of stops.** There is no fairness to assume. A tick is possible in every state (as soon as the
+//! frames of the step before are handed over); every tick takes a stop that is neither proven nor reported
+//! a place further in its programme, and nothing but a new stop or a bus that came back takes it back
+//! ([`Broken::NoProgress`]). So it is over after as many ticks as the programme has places.
+
+use shm_proto::verdicts::{Reason, ResetPolicy, SessionState};
+use stateright::Property;
+
+use crate::drive::Drive;
+use crate::front::{Actor, Front};
+use crate::supervisor::{Latch, NO_TRIP, Run, State};
+use crate::wire::FrontFrame;
+use crate::{Action, Reset, Scope, System, is_over};
+
+/// A rule about steps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Broken {
+    /// A reset changed something that its trip did not hold.
+    ResetOfAnother,
+    /// A reset was accepted for a motor that is not proven to stand still.
+    ResetWhileMoving,
+    /// A held motor was let go by something else than a reset.
+    LatchLost,
+    /// A session that was over lives again.
+    Revived,
+    /// The end of one session stopped a motor that a live one had taken.
+    TakenMotorStopped,
+    /// A motor that may be granted was not granted to the live session that wants it.
+    NotGranted,
+    /// A stop did not get on with its programme.
+    NoProgress,
+    /// A motor lost its grant, and no stop was sent.
+    RevokedWithoutStop,
+}
+
+/// The rule that the step has broken, if any.
+#[must_use]
+pub fn broken(before: &System, action: Action, accepted: bool, after: &System) -> Option<Broken> {
+    let (old, new) = (&before.core, &after.core);
+    if accepted {
+        let trip = before.operator.noted;
+        let held = old.motor.trip == trip && old.motor.latch == Latch::Held;
+        if (!held && old.motor != new.motor) || (old.latch != trip && old.latch != new.latch) {
+            return Some(Broken::ResetOfAnother);
+        }
+        if held && !old.motor.is_at_rest() {
+            return Some(Broken::ResetWhileMoving);
+        }
+    } else if old.motor.latch == Latch::Held && new.motor.latch == Latch::Open {
+        return Some(Broken::LatchLost);
+    }
+    for (was, is) in old.sessions.iter().zip(&new.sessions) {
+        let same = was.incarnation == is.incarnation;
+        if same && is_over(was.state) && is.state == SessionState::Live {
+            return Some(Broken::Revived);
+        }
+    }
+    if let Action::Expire(due) = action
+        && let (Some(loser), Some(taker)) = (old.motor.owner(), before.beats.owner_word)
+        && due[usize::from(loser.slot)]
+        && !due[usize::from(taker.slot)]
+        && loser != taker
+        && old.live(taker)
+        && new.motor.owner() != Some(taker)
+    {
+        return Some(Broken::TakenMotorStopped);
+    }
+    if action == Action::Tick
+        && let Some(wished) = after.beats.owner_word
+        && new.front
+        && new.live(wished)
+        && new.motor.may_be_granted()
+    {
+        return Some(Broken::NotGranted);
+    }
+    if !progresses(before, action, after) {
+        return Some(Broken::NoProgress);
+    }
+    if old.motor.owner().is_some() && new.motor.owner().is_none() && new.outbox != Some(0) {
+        return Some(Broken::RevokedWithoutStop);
+    }
+    None
+}
+
+/// Rule 1 of this file.
+#[must_use]
+pub fn front_makes_up(system: &System) -> bool {
+    match system.front.actor {
+        Actor::Sent(_) | Actor::Stopping => system.front.late <= 1,
+        // A newer command has come before the stop got out: the task still owes it.
+        Actor::Taking(_) | Actor::Obtaining(_) | Actor::Permitted(_) => {
+            system.front.late == 0 || (system.front.late == 1 && system.front.engaged)
+        }
+        Actor::Idle | Actor::Driving(_) => system.front.late == 0,
+    }
+}
+
+/// Rule 2 of this file.
+#[must_use]
+pub fn motion_is_answered(system: &System) -> bool {
+    let unwanted = system.drive == Drive::Turning && system.core.motor.owner().is_none();
+    let stop_is_behind = system.core.outbox.is_some()
+        || system.wire.supervisor.is_some()
+        || system.wire.front.contains(FrontFrame::Stop);
+    let guard_will_see = system.wire.motion_unread;
+    let repeating = matches!(system.core.motor.state, State::Stopping { .. } | State::Unverified);
+    !unwanted || stop_is_behind || guard_will_see || repeating
+}
+
+/// How far a stop is; `None` when it is over.
+fn place_in_programme(state: State) -> Option<(u8, u8)> {
+    match state {
+        State::Stopping { stage, since } => Some((stage, since)),
+        State::Idle | State::Granted { .. } | State::Stopped { .. } | State::Unverified => None,
+    }
+}
+
+/// Whether the step did what a step must do about a stop under way.
+fn progresses(before: &System, action: Action, after: &System) -> bool {
+    let (old, new) = (&before.core.motor, &after.core.motor);
+    let (Some(was), Some(is)) = (place_in_programme(old.state), place_in_programme(new.state)) else {
+        // A stop that is over was proven or is reported.
+        let over = matches!(new.state, State::Idle | State::Stopped { .. } | State::Unverified);
+        return place_in_programme(old.state).is_none() || over;
+    };
+    let anew = action == Action::Estop || action == Action::NoticeUp;
+    anew || if action == Action::Tick { is > was } else { is >= was }
+}
+
+/// A grant is that of a session that lives, and none is given while the motor is held.
+#[must_use]
+pub fn grant_is_sound(system: &System) -> bool {
+    let motor = &system.core.motor;
+    motor.owner().is_none_or(|owner| system.core.live(owner) && motor.latch == Latch::Open)
+}
+
+/// Whatever holds the motor has a number that a reset can name, and an operator stop holds it.
+#[must_use]
+pub fn a_held_motor_can_be_reset(system: &System) -> bool {
+    let motor = &system.core.motor;
+    (motor.latch == Latch::Open || motor.trip != NO_TRIP)
+        && (system.core.latch == NO_TRIP || motor.latch == Latch::Held)
+}
+
+/// Under manual policy a motor that was stopped for a reason of its own is held.
+#[must_use]
+pub fn manual_policy_holds(scope: &Scope, system: &System) -> bool {
+    let motor = &system.core.motor;
+    let stopped =
+        !matches!(motor.state, State::Idle | State::Granted { .. }) && motor.reason != Reason::Startup;
+    scope.settings.policy != ResetPolicy::Manual || !stopped || motor.latch == Latch::Held
+}
+
+/// A condition on a state.
+type Condition = fn(&Scope, &System) -> bool;
+
+/// All properties.
+#[must_use]
+pub fn all(scope: &Scope) -> Vec<Property<Scope>> {
+    let always = ALWAYS.iter().map(|(name, condition)| Property::always(name, *condition));
+    let sometimes = reached(scope).into_iter().map(|(name, condition)| Property::sometimes(name, condition));
+    always.chain(sometimes).collect()
+}
+
+const ALWAYS: &[(&str, Condition)] = &[
+    ("the front makes up for a late motion frame", |_, s| front_makes_up(s)),
+    ("motion for a motor that is nobody's is answered", |_, s| motion_is_answered(s)),
+    ("a stop ends proven or reported", |_, s| s.broken != Some(Broken::NoProgress)),
+    ("a grant is that of a live session, and none while held", |_, s| grant_is_sound(s)),
+    ("a held motor can be reset", |_, s| a_held_motor_can_be_reset(s)),
+    ("manual policy holds what was stopped", manual_policy_holds),
+    ("a reset clears its trip and no other", |_, s| s.broken != Some(Broken::ResetOfAnother)),
+    ("a reset needs proof", |_, s| s.broken != Some(Broken::ResetWhileMoving)),
+    ("only a reset lets go", |_, s| s.broken != Some(Broken::LatchLost)),
+    ("a session that is over stays over", |_, s| s.broken != Some(Broken::Revived)),
+    ("a taken motor goes to its taker", |_, s| s.broken != Some(Broken::TakenMotorStopped)),
+    ("who may have the motor gets it on a tick", |_, s| s.broken != Some(Broken::NotGranted)),
+    ("a grant ends with a stop", |_, s| s.broken != Some(Broken::RevokedWithoutStop)),
+];
+
+fn tripped_by(system: &System, reason: Reason) -> bool {
+    system.core.outbox.is_some() && system.core.motor.reason == reason
+}
+
+/// What an exploration of the scope must come across.
+fn reached(scope: &Scope) -> Vec<(&'static str, Condition)> {
+    let mut all: Vec<(&'static str, Condition)> = vec![
+        ("the motor turns under a grant", |_, s| s.drive == Drive::Turning && s.core.motor.owner().is_some()),
+        ("a session expires", |_, s| tripped_by(s, Reason::Expired)),
+        ("a session closes", |_, s| tripped_by(s, Reason::Closed)),
+        ("feedback is lost", |_, s| tripped_by(s, Reason::FeedbackLost)),
+        ("a stop is violated", |_, s| tripped_by(s, Reason::Violation)),
+        ("a stop is unverified", |_, s| s.core.motor.state == State::Unverified),
+        (
+            "the grant goes between looking and sending",
+            |_, s| matches!(s.front.actor, Actor::Permitted(owner) if !Front::holds(&s.core, owner)),
+        ),
+        ("a motion frame is late", |_, s| s.front.late > 0),
+        ("a motion frame outlives the stop in the queue", |_, s| {
+            matches!(s.core.motor.state, State::Stopped { .. }) && s.wire.front.contains(FrontFrame::Motion)
+        }),
+        ("the motor follows a motion frame as nobody's", |_, s| {
+            matches!(s.core.motor.state, State::Stopped { .. }) && s.drive == Drive::Turning
+        }),
+        ("the kernel refuses a stop", |_, s| s.core.outbox.is_some() && s.wire.supervisor.is_some()),
+    ];
+    let mut want = |possible: bool, name, condition: Condition| {
+        if possible {
+            all.push((name, condition));
+        }
+    };
+    let manual = scope.settings.policy == ResetPolicy::Manual;
+    let latches = manual || scope.estops > 0;
+    want(scope.opens > 1, "a running motor changes hands", |_, s| {
+        let State::Granted { owner, run: Run::Seen { .. } } = s.core.motor.state else { return false };
+        s.core.sessions[1 - usize::from(owner.slot)].state != SessionState::Vacant
+            && s.front.actor == Actor::Obtaining(owner)
+    });
+    want(scope.opens > 1, "an owner word names nobody alive", |_, s| tripped_by(s, Reason::Corrupt));
+    want(scope.front_deaths > 0, "the front dies", |_, s| tripped_by(s, Reason::FrontDead));
+    want(scope.front_silences > 0, "the front is silent", |_, s| tripped_by(s, Reason::FrontSilent));
+    want(scope.estops > 0, "the operator stops", |_, s| tripped_by(s, Reason::OperatorStop));
+    want(scope.bus_failures > 0, "the bus fails", |_, s| tripped_by(s, Reason::BusFault));
+    want(scope.drive_faults > 0, "the drive faults", |_, s| tripped_by(s, Reason::DriveFault));
+    want(latches && scope.opens > 1, "a reset lets a session move again", |_, s| {
+        s.operator.reset == Reset::Granted
+    });
+    want(manual && scope.opens > 1, "a reset comes too late for its trip", |_, s| {
+        let motor = &s.core.motor;
+        let too_late = s.operator.noted != NO_TRIP && s.operator.noted < motor.trip;
+        too_late && motor.latch == Latch::Held
+    });
+    want(!manual && scope.opens > 1, "a motor is granted again without a reset", |_, s| {
+        s.core.motor.owner().is_some() && s.core.motor.trip != NO_TRIP && s.operator.reset == Reset::None
+    });
+    want(scope.front_starts > 0 && scope.opens > 1, "a new front's session moves", |_, s| {
+        s.core.motor.owner().is_some() && s.spent.front_starts > 0 && s.drive == Drive::Turning
+    });
+    all
+}

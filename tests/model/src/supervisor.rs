@@ -1,0 +1,602 @@
+//! The supervisor's core: `supervisor/src/core`, function by function and under the same names.
+//!
+//! Left out is what no decision depends on: the content of frames, counters, moments. Time is counted in
+//! ticks. A stage times out at its second tick, a running drive may be unheard for one tick; the real
+//! numbers are larger, but nothing in the code tells the third repetition from the second.
+//! `tests/conformance.rs` runs the real core with exactly these times.
+
+use drivers::AfterStop;
+use shm_proto::verdicts::{EventKind, Reason, ResetPolicy, SessionState};
+
+use crate::drive::{Drive, STAGES};
+use crate::shared::{Beats, Owner, SLOTS, Session, Word};
+use crate::wire::{Heard, Sent};
+
+/// A trip's number; 0 is no trip.
+pub type TripId = u8;
+/// No trip.
+pub const NO_TRIP: TripId = 0;
+
+/// Ticks after which a stage has timed out.
+const STAGE_TIMEOUT: u8 = 2;
+/// Ticks after which a running drive has been silent for too long.
+const FEEDBACK_WINDOW: u8 = 2;
+
+/// `core::motor::State`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum State {
+    /// Nobody's; may be granted.
+    Idle,
+    /// Follows a session.
+    Granted {
+        /// Which one.
+        owner: Owner,
+        /// Whether its drive has been seen running.
+        run: Run,
+    },
+    /// In a stage of its stop programme.
+    Stopping {
+        /// Which stage.
+        stage: u8,
+        /// For how many ticks.
+        since: u8,
+    },
+    /// Proven to stand still.
+    Stopped {
+        /// The stage that was proven.
+        stage: u8,
+    },
+    /// Every stage timed out.
+    Unverified,
+}
+
+/// `core::motor::Run`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Run {
+    /// Not yet.
+    NotSeen,
+    /// It has.
+    Seen {
+        /// Ticks since the drive was heard.
+        unheard: u8,
+    },
+}
+
+/// `core::motor::Latch`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Latch {
+    /// May be granted.
+    Open,
+    /// Not before a reset.
+    Held,
+}
+
+/// `core::motor::Motor`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Motor {
+    /// What it is doing.
+    pub state: State,
+    /// Whether a reset is needed.
+    pub latch: Latch,
+    /// The trip that stopped it last.
+    pub trip: TripId,
+    /// Why.
+    pub reason: Reason,
+}
+
+impl Motor {
+    /// `Motor::owner`.
+    #[must_use]
+    pub const fn owner(&self) -> Option<Owner> {
+        match self.state {
+            State::Granted { owner, .. } => Some(owner),
+            _ => None,
+        }
+    }
+
+    /// `Motor::is_at_rest`.
+    #[must_use]
+    pub const fn is_at_rest(&self) -> bool {
+        matches!(self.state, State::Idle | State::Stopped { .. })
+    }
+
+    /// `Motor::may_be_granted`.
+    #[must_use]
+    pub fn may_be_granted(&self) -> bool {
+        self.latch == Latch::Open && self.is_at_rest()
+    }
+
+    /// `Motor::stage_in_force`.
+    #[must_use]
+    pub const fn stage_in_force(&self) -> u8 {
+        match self.state {
+            State::Stopping { stage, .. } | State::Stopped { stage } => stage,
+            State::Unverified => STAGES - 1,
+            State::Idle | State::Granted { .. } => 0,
+        }
+    }
+}
+
+/// An event about motors or sessions, as `lanyard events` shows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Event {
+    /// What.
+    pub kind: EventKind,
+    /// The trip it belongs to.
+    pub trip: TripId,
+    /// Why.
+    pub reason: Option<Reason>,
+}
+
+/// What is configured.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    /// How trips are cleared.
+    pub policy: ResetPolicy,
+    /// What becomes of the torque at standstill.
+    pub after: AfterStop,
+}
+
+/// `core::Core`, with one motor on one bus.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Core {
+    /// Whether a front is attached.
+    pub front: bool,
+    /// Whether the front's own silence has a deadline.
+    pub front_watched: bool,
+    /// The slots.
+    pub sessions: [Session; SLOTS as usize],
+    /// The motor.
+    pub motor: Motor,
+    /// `BusVerdict::up`: whether the bus works, as far as is known.
+    pub bus_up: bool,
+    /// The trip that holds everything, if any.
+    pub latch: TripId,
+    /// The last trip's number.
+    pub trips: TripId,
+    /// A stage whose frames are decided on and not handed over yet: between the two the front may run.
+    pub outbox: Option<u8>,
+}
+
+/// What one step did besides changing the core: for comparison with the real one.
+#[derive(Clone, Debug, Default)]
+pub struct Log {
+    /// Events, oldest first.
+    pub events: Vec<Event>,
+}
+
+impl Log {
+    fn note(&mut self, kind: EventKind, trip: TripId, reason: Option<Reason>) {
+        self.events.push(Event { kind, trip, reason });
+    }
+}
+
+/// The core within one step: what it may look at, and what it writes down.
+pub struct Step<'a> {
+    /// The core.
+    pub core: &'a mut Core,
+    /// The configuration.
+    pub settings: Settings,
+    /// The front's segment.
+    pub beats: &'a Beats,
+    /// What happened.
+    pub log: &'a mut Log,
+}
+
+/// Whether a slot's deadline has passed without a newer beat.
+pub type Due = [bool; SLOTS as usize];
+/// Every session has beaten in time.
+pub const NONE_DUE: Due = [false; SLOTS as usize];
+
+impl Core {
+    /// After `Core::start`, with a front attached.
+    #[must_use]
+    pub const fn started() -> Self {
+        Self {
+            front: true,
+            front_watched: true,
+            sessions: [Session::VACANT; SLOTS as usize],
+            motor: Motor {
+                state: State::Stopping { stage: 0, since: 0 },
+                latch: Latch::Open,
+                trip: NO_TRIP,
+                reason: Reason::Startup,
+            },
+            bus_up: true,
+            latch: NO_TRIP,
+            trips: NO_TRIP,
+            outbox: None,
+        }
+    }
+
+    /// `Sessions::live`.
+    #[must_use]
+    pub fn live(&self, owner: Owner) -> bool {
+        let session = &self.sessions[usize::from(owner.slot)];
+        session.state == SessionState::Live && session.incarnation == owner.incarnation
+    }
+
+    /// `Sessions::owner`.
+    #[must_use]
+    pub fn owner(&self, slot: u8) -> Option<Owner> {
+        let session = self.sessions[usize::from(slot)];
+        (session.state == SessionState::Live).then_some(Owner { slot, incarnation: session.incarnation })
+    }
+
+    /// The kernel has answered: what [`Core::outbox`] held is handed over or refused. A refused stage is
+    /// sent again on the next tick, as every stage is.
+    pub fn sent(&mut self, outcome: Sent) {
+        self.outbox = None;
+        if outcome == Sent::Down {
+            self.bus_up = false;
+        }
+    }
+}
+
+impl Step<'_> {
+    /// `Core::step` on a tick. Every session that lives has beaten.
+    pub fn tick(&mut self) {
+        self.look_for_changes();
+        self.settle_grant();
+        self.tend_motors();
+    }
+
+    /// `Core::expire`, between two ticks.
+    pub fn expire(&mut self, due: Due) {
+        for slot in 0..SLOTS {
+            if !due[usize::from(slot)] || self.core.owner(slot).is_none() {
+                continue;
+            }
+            if self.said_goodbye(slot) {
+                self.trip_session(slot, Reason::Closed, SessionState::Closed, due);
+            } else {
+                self.trip_session(slot, Reason::Expired, SessionState::Tripped, due);
+            }
+        }
+    }
+
+    /// `Core::expire`, when the front itself has been silent for too long.
+    pub fn front_silent(&mut self) {
+        self.trip_front(Reason::FrontSilent);
+        self.core.front_watched = false;
+    }
+
+    /// `Core::detach`.
+    pub fn detach(&mut self, reason: Reason) {
+        if self.core.front {
+            self.trip_front(reason);
+            self.core.front_watched = false;
+            self.core.front = false;
+        }
+    }
+
+    /// `Core::attach`.
+    pub fn attach(&mut self) {
+        self.detach(Reason::FrontDead);
+        self.core.sessions = [Session::VACANT; SLOTS as usize];
+        self.core.front = true;
+        self.core.front_watched = true;
+    }
+
+    /// `Core::received`.
+    pub fn received(&mut self, heard: Heard) {
+        match heard {
+            Heard::Motion if self.core.motor.owner().is_none() => self.guard(),
+            Heard::Motion => {}
+            Heard::Report(drive) => self.observe(drive),
+        }
+    }
+
+    /// `Core::estop`.
+    pub fn estop(&mut self) {
+        let trip = self.next_trip();
+        self.begin_stop(trip, Reason::OperatorStop);
+        self.end_all_sessions();
+        self.log.note(EventKind::Trip, trip, Some(Reason::OperatorStop));
+        self.core.latch = trip;
+    }
+
+    /// `Core::reset`; says whether it was accepted.
+    pub fn reset(&mut self, trip: TripId) -> bool {
+        let motor = &mut self.core.motor;
+        let held = motor.trip == trip && motor.latch == Latch::Held;
+        let is_latch = self.core.latch != NO_TRIP && self.core.latch == trip;
+        if trip == NO_TRIP || !(is_latch || held) || (held && !motor.is_at_rest()) {
+            return false;
+        }
+        if held {
+            motor.latch = Latch::Open;
+            motor.state = State::Idle;
+            self.log.note(EventKind::Reset, trip, None);
+        }
+        if is_latch {
+            self.core.latch = NO_TRIP;
+        }
+        true
+    }
+
+    /// `Core::bus_down`.
+    pub fn bus_down(&mut self) {
+        if self.core.bus_up {
+            self.core.bus_up = false;
+            self.trip_bus();
+        }
+    }
+
+    /// `Core::bus_up`.
+    pub fn bus_up(&mut self) {
+        if !self.core.bus_up {
+            self.core.bus_up = true;
+            // `restart_stop`
+            if matches!(self.core.motor.state, State::Stopping { .. } | State::Unverified) {
+                self.enter_stage(0);
+            }
+        }
+    }
+
+    /// `Core::look_for_changes`: sessions that opened or closed.
+    fn look_for_changes(&mut self) {
+        if !self.core.front {
+            return;
+        }
+        for slot in 0..SLOTS {
+            let ring = self.beats.rings[usize::from(slot)];
+            let session = &mut self.core.sessions[usize::from(slot)];
+            if ring.incarnation > session.incarnation {
+                *session = Session { incarnation: ring.incarnation, state: SessionState::Live };
+            }
+            if self.core.owner(slot).is_some() && self.said_goodbye(slot) {
+                self.trip_session(slot, Reason::Closed, SessionState::Closed, NONE_DUE);
+            }
+        }
+        // The front's own ring: a front that beats again is watched again.
+        self.core.front_watched |= self.beats.front_beats;
+    }
+
+    fn said_goodbye(&self, slot: u8) -> bool {
+        self.beats.rings[usize::from(slot)].word == Word::Close
+    }
+
+    /// `grants::settle_grant`.
+    fn settle_grant(&mut self) {
+        if !self.core.front {
+            return;
+        }
+        let held = self.core.motor.owner();
+        let wished = self.beats.owner_word;
+        if wished.is_some() && wished == held {
+            return;
+        }
+        let alive = wished.filter(|owner| self.core.live(*owner));
+        match (held, alive) {
+            (_, Some(owner)) => self.grant(owner),
+            (Some(_), None) => self.stop_motor(Reason::Corrupt),
+            (None, None) => {}
+        }
+    }
+
+    /// `grants::grant`.
+    fn grant(&mut self, owner: Owner) {
+        let motor = &mut self.core.motor;
+        let run = match motor.state {
+            State::Granted { run, .. } => run,
+            _ if motor.may_be_granted() => Run::NotSeen,
+            _ => return,
+        };
+        motor.state = State::Granted { owner, run };
+    }
+
+    /// `grants::hand_over_taken`.
+    fn hand_over_taken(&mut self, loser: Owner, due: Due) {
+        if self.core.motor.owner() != Some(loser) || !self.core.front {
+            return;
+        }
+        let taker = self
+            .beats
+            .owner_word
+            .filter(|owner| *owner != loser)
+            .filter(|owner| self.core.live(*owner))
+            .filter(|owner| !due[usize::from(owner.slot)]);
+        if let Some(taker) = taker {
+            self.grant(taker);
+        }
+    }
+
+    /// `trips::trip_session`.
+    fn trip_session(&mut self, slot: u8, reason: Reason, end: SessionState, due: Due) {
+        let Some(owner) = self.core.owner(slot) else { return };
+        self.hand_over_taken(owner, due);
+        let trip = self.next_trip();
+        let stopped = self.core.motor.owner() == Some(owner);
+        if stopped {
+            self.begin_stop(trip, reason);
+        }
+        self.core.sessions[usize::from(slot)].state = end;
+        if stopped {
+            self.log.note(EventKind::Trip, trip, Some(reason));
+        }
+    }
+
+    /// `trips::trip_owner_of`.
+    fn trip_owner_of(&mut self, reason: Reason) {
+        if let Some(owner) = self.core.motor.owner() {
+            self.trip_session(owner.slot, reason, SessionState::Tripped, NONE_DUE);
+        }
+        self.stop_motor(reason);
+    }
+
+    /// `trips::stop_motor`.
+    fn stop_motor(&mut self, reason: Reason) {
+        if self.core.motor.owner().is_some() {
+            let trip = self.next_trip();
+            self.begin_stop(trip, reason);
+            self.log.note(EventKind::Trip, trip, Some(reason));
+        }
+    }
+
+    /// `trips::trip_front`.
+    fn trip_front(&mut self, reason: Reason) {
+        let trip = self.next_trip();
+        let stopped = self.core.motor.owner().is_some();
+        if stopped {
+            self.begin_stop(trip, reason);
+        }
+        let ended = self.end_all_sessions();
+        if stopped || ended {
+            self.log.note(EventKind::Trip, trip, Some(reason));
+        }
+    }
+
+    /// `trips::trip_bus`.
+    fn trip_bus(&mut self) {
+        if self.core.motor.owner().is_some() {
+            self.trip_owner_of(Reason::BusFault);
+        }
+    }
+
+    /// `trips::end_all_sessions`; says whether there were any.
+    fn end_all_sessions(&mut self) -> bool {
+        let mut ended = false;
+        for session in &mut self.core.sessions {
+            if session.state == SessionState::Live {
+                session.state = SessionState::Tripped;
+                ended = true;
+            }
+        }
+        ended
+    }
+
+    fn next_trip(&mut self) -> TripId {
+        self.core.trips += 1;
+        self.core.trips
+    }
+
+    /// `motor::begin_stop`.
+    fn begin_stop(&mut self, trip: TripId, reason: Reason) {
+        let manual = self.settings.policy == ResetPolicy::Manual;
+        let motor = &mut self.core.motor;
+        motor.trip = trip;
+        motor.reason = reason;
+        motor.latch = match reason {
+            Reason::OperatorStop => Latch::Held,
+            Reason::Startup | Reason::Shutdown => motor.latch,
+            _ if manual => Latch::Held,
+            _ => motor.latch,
+        };
+        self.enter_stage(0);
+    }
+
+    /// `motor::enter_stage`.
+    fn enter_stage(&mut self, stage: u8) {
+        self.core.motor.state = State::Stopping { stage, since: 0 };
+        self.send_stage();
+    }
+
+    /// `motor::send_stage`.
+    fn send_stage(&mut self) {
+        self.core.outbox = Some(self.core.motor.stage_in_force());
+    }
+
+    /// `motor::tend_motors`.
+    fn tend_motors(&mut self) {
+        if !self.core.bus_up {
+            self.trip_bus();
+        }
+        match self.core.motor.state {
+            // Decided on within this very tick.
+            State::Stopping { .. } if self.core.outbox.is_some() => {}
+            State::Stopping { stage, since } => {
+                if since + 1 >= STAGE_TIMEOUT {
+                    self.escalate(stage);
+                } else {
+                    self.core.motor.state = State::Stopping { stage, since: since + 1 };
+                    self.send_stage();
+                }
+            }
+            State::Unverified => self.send_stage(),
+            State::Granted { owner, run: Run::Seen { unheard } } => {
+                if unheard + 1 >= FEEDBACK_WINDOW {
+                    self.trip_owner_of(Reason::FeedbackLost);
+                } else {
+                    self.core.motor.state = State::Granted { owner, run: Run::Seen { unheard: unheard + 1 } };
+                }
+            }
+            State::Granted { run: Run::NotSeen, .. } | State::Idle | State::Stopped { .. } => {}
+        }
+    }
+
+    /// `motor::escalate`.
+    fn escalate(&mut self, stage: u8) {
+        let last = stage + 1 >= STAGES;
+        if last {
+            self.core.motor.state = State::Unverified;
+            self.send_stage();
+        } else {
+            self.enter_stage(stage + 1);
+        }
+        self.record_motor(if last { EventKind::Unverified } else { EventKind::Escalated });
+    }
+
+    /// `motor::observe`, for enough readings in a row to prove a stage.
+    fn observe(&mut self, drive: Drive) {
+        let motor = &mut self.core.motor;
+        match motor.state {
+            State::Stopping { .. } | State::Unverified => {
+                let stage = motor.stage_in_force();
+                if drive.proves(stage) {
+                    self.proven(stage);
+                }
+            }
+            State::Stopped { stage } if drive.violates(stage) => {
+                let trip = self.trip_of_violation();
+                self.begin_stop(trip, Reason::Violation);
+                self.record_motor(EventKind::Guarded);
+            }
+            State::Granted { owner, run } => match (drive, run) {
+                (Drive::Faulted, Run::Seen { .. }) => self.trip_owner_of(Reason::DriveFault),
+                (Drive::Holding | Drive::Turning, _) | (Drive::Off, Run::Seen { .. }) => {
+                    motor.state = State::Granted { owner, run: Run::Seen { unheard: 0 } };
+                }
+                (Drive::Off | Drive::Faulted, Run::NotSeen) => {}
+            },
+            State::Stopped { .. } | State::Idle => {}
+        }
+    }
+
+    /// `motor::proven`.
+    fn proven(&mut self, stage: u8) {
+        if self.settings.after == AfterStop::Release && stage == 0 {
+            self.enter_stage(1);
+            return;
+        }
+        let motor = &mut self.core.motor;
+        motor.state = State::Stopped { stage };
+        if motor.reason == Reason::Startup && motor.latch == Latch::Open {
+            motor.state = State::Idle;
+        }
+        self.record_motor(EventKind::Standstill);
+    }
+
+    /// `motor::guard`.
+    fn guard(&mut self) {
+        if self.core.motor.is_at_rest() {
+            let trip = self.trip_of_violation();
+            self.begin_stop(trip, Reason::Violation);
+            self.record_motor(EventKind::Guarded);
+        } else {
+            self.send_stage();
+        }
+    }
+
+    /// `motor::trip_of_violation`.
+    fn trip_of_violation(&mut self) -> TripId {
+        match self.core.motor.latch {
+            Latch::Held => self.core.motor.trip,
+            Latch::Open => self.next_trip(),
+        }
+    }
+
+    fn record_motor(&mut self, kind: EventKind) {
+        self.log.note(kind, self.core.motor.trip, Some(self.core.motor.reason));
+    }
+}

@@ -1,0 +1,173 @@
+//! The model's supervisor against the real one: same inputs, same outputs, step by step.
+//!
+//! What lives here: paths of inputs ([`paths`]) and the real `supervisor::core::Core` with a front's
+//! segment beside it and a clock that the path moves ([`real`]). After every step the words of the
+//! verdict segment, the events and the frames are compared with what the model says. What must never
+//! live here: an allowance for a difference.
+
+mod paths;
+mod real;
+
+use drivers::AfterStop;
+use lanyard_model::drive::Drive;
+use lanyard_model::shared::{Beats, Owner, Ring, Word};
+use lanyard_model::supervisor::{Core, Due, Log, NO_TRIP, Settings, Step, TripId};
+use lanyard_model::wire::{Heard, Sent};
+use shm_proto::verdicts::{Reason, ResetPolicy};
+
+/// The policies and programmes there are.
+const SETTINGS: [Settings; 4] = [
+    Settings { policy: ResetPolicy::Auto, after: AfterStop::Release },
+    Settings { policy: ResetPolicy::Auto, after: AfterStop::Hold },
+    Settings { policy: ResetPolicy::Manual, after: AfterStop::Release },
+    Settings { policy: ResetPolicy::Manual, after: AfterStop::Hold },
+];
+
+/// What the supervisor can be told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Input {
+    Tick,
+    Expire(Due),
+    FrontSilent,
+    FrontEnded,
+    Attach,
+    Motion,
+    Report(Drive),
+    Estop,
+    Reset(Which),
+    NoticeDown,
+    NoticeUp,
+    /// Not inputs of a step, but words in the front's segment.
+    Open(u8),
+    Close(u8),
+    Take(Owner),
+    /// The process is gone; the supervisor does not know yet.
+    FrontDies,
+}
+
+/// Which trip a reset names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Which {
+    /// The one that stopped the motor last.
+    Motors,
+    /// The one that holds everything.
+    Latch,
+    /// This one, read some time ago.
+    Number(TripId),
+}
+
+/// An input, and what the kernel answers to frames sent because of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Move {
+    input: Input,
+    answer: Sent,
+}
+
+/// The model's supervisor and the words it reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Twin {
+    core: Core,
+    beats: Beats,
+}
+
+/// What a step did besides changing state.
+#[derive(Debug, Default)]
+struct Done {
+    log: Log,
+    stage: Option<u8>,
+    reset: Option<bool>,
+}
+
+impl Twin {
+    const fn started() -> Self {
+        Self { core: Core::started(), beats: Beats::FRESH }
+    }
+
+    const fn trip(&self, which: Which) -> TripId {
+        match which {
+            Which::Motors => self.core.motor.trip,
+            Which::Latch => self.core.latch,
+            Which::Number(trip) => trip,
+        }
+    }
+
+    fn apply(&mut self, step: Move, settings: Settings) -> Done {
+        let mut done = Done::default();
+        let named = match step.input {
+            Input::Reset(which) => self.trip(which),
+            _ => NO_TRIP,
+        };
+        let mut core = Step { core: &mut self.core, settings, beats: &self.beats, log: &mut done.log };
+        match step.input {
+            Input::Tick => core.tick(),
+            Input::Expire(due) => core.expire(due),
+            Input::FrontSilent => core.front_silent(),
+            Input::FrontEnded => core.detach(Reason::FrontDead),
+            Input::Attach => {
+                core.attach();
+                self.beats = Beats::FRESH;
+            }
+            Input::Motion => core.received(Heard::Motion),
+            Input::Report(drive) => core.received(Heard::Report(drive)),
+            Input::Estop => core.estop(),
+            Input::Reset(_) => done.reset = Some(core.reset(named)),
+            Input::NoticeDown => core.bus_down(),
+            Input::NoticeUp => core.bus_up(),
+            Input::Open(slot) => {
+                let ring = &mut self.beats.rings[usize::from(slot)];
+                *ring = Ring { incarnation: ring.incarnation + 1, word: Word::Alive };
+            }
+            Input::Close(slot) => self.beats.rings[usize::from(slot)].word = Word::Close,
+            Input::Take(owner) => self.beats.owner_word = Some(owner),
+            Input::FrontDies => self.beats.front_beats = false,
+        }
+        done.stage = self.core.outbox;
+        if done.stage.is_some() {
+            self.core.sent(step.answer);
+        }
+        done
+    }
+}
+
+/// Runs a path through both.
+fn compare(settings: Settings, path: &[Move]) {
+    let mut twin = Twin::started();
+    let mut real = real::Real::started(settings, path);
+    for (index, step) in path.iter().enumerate() {
+        let before = twin;
+        let done = twin.apply(*step, settings);
+        let outcome = real.apply(&before, *step, &path[index + 1..]);
+        let difference = real.difference(&twin, &done, &outcome);
+        if let Some(what) = difference {
+            panic!("{settings:?}, {:?}\nmodel and code differ: {what}", &path[..=index]);
+        }
+    }
+}
+
+#[test]
+fn every_short_path_does_the_same_in_model_and_code() {
+    for settings in SETTINGS {
+        let paths = paths::tour(settings);
+        let steps: usize = paths.iter().map(Vec::len).sum();
+        println!("{settings:?}: {} paths, {steps} steps", paths.len());
+        assert!(paths.len() > 5_000, "the tour has lost most of its paths");
+        for path in &paths {
+            compare(settings, path);
+        }
+    }
+}
+
+#[test]
+fn long_random_walks_of_the_whole_model_do_the_same_in_model_and_code() {
+    const WALKS: u64 = 200;
+    for settings in SETTINGS {
+        let mut steps = 0;
+        for seed in 0..WALKS {
+            let path = paths::walk(settings, seed);
+            steps += path.len();
+            compare(settings, &path);
+        }
+        println!("{settings:?}: {WALKS} walks, {steps} steps of the supervisor");
+        assert!(steps > 10_000, "the walks have become short");
+    }
+}

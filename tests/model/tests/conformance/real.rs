@@ -1,0 +1,360 @@
+//! The real core, driven so that it sees exactly one input per step.
+//!
+//! Time is the path's: a tick every [`TICK`], everything else within the first part of the time between
+//! two ticks. Deadlines are set by the times that beats allege. As the whole path is known, a session that
+//! expires before the next tick is given a deadline there on the tick before, and every other one a
+//! deadline just behind the next tick.
+
+use std::os::fd::AsFd;
+use std::path::Path;
+use std::sync::Arc;
+
+use config::Config;
+use drivers::{AfterStop, ArbitrationId, Drive as RealDrive, Frame};
+use lanyard_model::drive::{Drive, STAGES};
+use lanyard_model::shared::{Owner, SLOTS, Word};
+use lanyard_model::supervisor::{Latch, Settings, State};
+use lanyard_model::wire::Sent;
+use shm_proto::layout::BeatLayout;
+use shm_proto::verdicts::{EventKind, Identity, MotorState, Reason};
+use shm_proto::{
+    BeatSegment, BeatView, BeatWriter, Capacity, Generation, Incarnation, MotorIndex, Nanos, SessionId,
+    SlotIndex, TripId, VerdictSegment, VerdictView, Window,
+};
+use supervisor::core::{Core, Motor, SendError, Settings as RealSettings, Wire};
+
+use super::{Done, Input, Move, Twin};
+
+const MS: u64 = 1_000_000;
+/// More than half of the core's feedback window of 500 ms, and less than all of it: a drive may be unheard
+/// for one tick and not for two, as in the model.
+const TICK: u64 = 300 * MS;
+/// Over on the second tick of a stage, wherever between two ticks the stage began.
+const STAGE_TIMEOUT: u64 = 450 * MS;
+/// Repeated on every tick.
+const STOP_REPEAT: u64 = 100 * MS;
+/// The window of sessions and of the front: longer than anything here takes between two ticks.
+const WINDOW: Window = Window::from_millis(1_000);
+/// From a tick to the first deadline behind it, and from one such deadline to the next.
+const EXPIRY: u64 = 10 * MS;
+/// From one input to the next.
+const STEP: u64 = 1_000;
+
+const MOTOR: MotorIndex = MotorIndex(0);
+const NODE: u16 = 3;
+
+/// Answers as told and keeps what it was given, taken or not.
+#[derive(Debug)]
+struct Kernel {
+    answer: Sent,
+    given: Vec<Frame>,
+}
+
+impl Wire for Kernel {
+    fn send(&mut self, _: usize, frame: &Frame) -> Result<(), SendError> {
+        self.given.push(*frame);
+        match self.answer {
+            Sent::Ok => Ok(()),
+            Sent::QueueFull => Err(SendError::QueueFull),
+            Sent::Down => Err(SendError::Down),
+        }
+    }
+}
+
+/// The front's segment.
+struct Front {
+    beats: Arc<BeatSegment>,
+    own: BeatWriter,
+    sessions: Vec<BeatWriter>,
+}
+
+/// The real core and all it needs.
+pub struct Real {
+    core: Core,
+    kernel: Kernel,
+    view: VerdictView,
+    drive: RealDrive,
+    front: Front,
+    generation: Generation,
+    now: Nanos,
+    last_tick: Nanos,
+    events_seen: u64,
+}
+
+/// What a step did besides publishing.
+#[derive(Debug, Default)]
+pub struct Outcome {
+    reset: Option<bool>,
+}
+
+impl Real {
+    /// After `Core::start`, with a front attached.
+    pub fn started(settings: Settings, path: &[Move]) -> Self {
+        let after = match settings.after {
+            AfterStop::Release => "release",
+            AfterStop::Hold => "hold",
+        };
+        let robot = format!(
+            "[[bus]]\nname = \"can0\"\n[[motor]]\nname = \"a\"\nbus = \"can0\"\ndriver = \"odrive\"\n\
+             node = {NODE}\nfirmware = \"0.6\"\nafter_stop = \"{after}\"\nmax_rpm = 300\n"
+        );
+        let config = Config::parse(Path::new("model.toml"), &robot).expect("the robot is valid");
+        let drive = config.motors[0].drive.clone();
+        let identity = Identity { config_hash: 1, pid: 1, started: Nanos(1), policy: settings.policy };
+        let (verdicts, fd) =
+            VerdictSegment::create(capacity(), &identity, &["a"], &["can0"]).expect("a memfd");
+        let view = VerdictView::map(fd.as_fd(), capacity()).expect("a mapping");
+        let times = RealSettings {
+            front_window: WINDOW,
+            windows: (WINDOW, WINDOW),
+            stop_repeat: STOP_REPEAT,
+            tick: TICK,
+            policy: settings.policy,
+        };
+        let motors = vec![Motor::new(0, drive.clone(), STAGE_TIMEOUT)];
+        let mut core = Core::new(times, motors, 1, Vec::new(), verdicts, u16::from(SLOTS));
+        let mut kernel = Kernel { answer: Sent::Ok, given: Vec::new() };
+        let now = Nanos::now();
+        core.start(now, &mut kernel);
+        let generation = Generation(1);
+        let (front, beats) = Front::new(generation, now);
+        core.attach(beats, 1, watched_since(now, path), &mut kernel);
+        let events_seen = view.event_count();
+        Self { core, kernel, view, drive, front, generation, now, last_tick: now, events_seen }
+    }
+
+    /// Gives the core one input. `twin` is the model before it, `rest` what comes after it.
+    pub fn apply(&mut self, twin: &Twin, step: Move, rest: &[Move]) -> Outcome {
+        self.kernel.answer = step.answer;
+        self.kernel.given.clear();
+        let mut outcome = Outcome::default();
+        self.now = self.now.after(STEP);
+        match step.input {
+            Input::Tick => self.tick(twin, rest),
+            Input::Expire(_) | Input::FrontSilent => self.expire(),
+            Input::FrontEnded => {
+                self.core.detach(Reason::FrontDead, self.now, &mut self.kernel);
+            }
+            Input::Attach => {
+                self.generation = Generation(self.generation.0 + 1);
+                let (front, view) = Front::new(self.generation, self.now);
+                self.front = front;
+                if until_next_tick(rest).contains(&Input::FrontSilent) {
+                    // Attached in the past, so that its silence is due in time; the stop with which
+                    // `attach` begins is not to be in the past.
+                    self.core.detach(Reason::FrontDead, self.now, &mut self.kernel);
+                    self.core.attach(view, 1, watched_since(self.last_tick, rest), &mut self.kernel);
+                } else {
+                    self.core.attach(view, 1, self.now, &mut self.kernel);
+                }
+            }
+            Input::Motion => {
+                let velocity = [0, 0, 128, 63, 0, 0, 0, 0];
+                self.receive(0x0D, velocity);
+            }
+            Input::Report(drive) => self.report(drive),
+            Input::Estop => {
+                self.core.estop(self.now, &mut self.kernel);
+            }
+            Input::Reset(which) => {
+                let trip = TripId(u64::from(twin.trip(which)));
+                outcome.reset = Some(self.core.reset(trip, self.now).is_ok());
+            }
+            Input::NoticeDown => self.core.bus_down(0, libc::ENETDOWN, self.now, &mut self.kernel),
+            Input::NoticeUp => self.core.bus_up(0, self.now, &mut self.kernel),
+            Input::Open(slot) => {
+                // What it alleges is so old that its deadline is over by the tick that sees it, unless
+                // the beat of that tick moves it.
+                let at = alleged_for(self.now);
+                let writer = &mut self.front.sessions[usize::from(slot)];
+                writer.open_at(SessionId(u128::from(slot) + 1), WINDOW, at);
+            }
+            Input::Close(slot) => self.front.sessions[usize::from(slot)].close(),
+            Input::Take(owner) => self.front.beats.take_motor(MOTOR, real_owner(owner)),
+            Input::FrontDies => {}
+        }
+        outcome
+    }
+
+    fn tick(&mut self, twin: &Twin, rest: &[Move]) {
+        self.now = self.last_tick.after(TICK);
+        self.last_tick = self.now;
+        let until_next = until_next_tick(rest);
+        for slot in 0..SLOTS {
+            let ring = twin.beats.rings[usize::from(slot)];
+            let lives = twin.core.owner(slot).is_some()
+                || ring.incarnation > twin.core.sessions[usize::from(slot)].incarnation;
+            if lives && ring.word == Word::Alive {
+                let deadline = deadline(
+                    self.last_tick,
+                    &until_next,
+                    |input| matches!(input, Input::Expire(due) if due[usize::from(slot)]),
+                );
+                self.front.sessions[usize::from(slot)].beat_at(alleged_for(deadline));
+            }
+        }
+        if twin.core.front_watched || twin.beats.front_beats {
+            let deadline = deadline(self.last_tick, &until_next, |input| *input == Input::FrontSilent);
+            self.front.own.beat_at(alleged_for(deadline));
+        }
+        self.core.step(self.now, &mut self.kernel);
+    }
+
+    fn expire(&mut self) {
+        let since = self.now.since(self.last_tick);
+        self.now = self.last_tick.after((since / EXPIRY + 1) * EXPIRY);
+        assert!(self.now < self.last_tick.after(TICK / 3), "too much happens between two ticks");
+        self.core.step(self.now, &mut self.kernel);
+    }
+
+    /// Readings until they have an effect, and at most as many as a proof takes.
+    fn report(&mut self, drive: Drive) {
+        let (error, state, velocity) = match drive {
+            Drive::Off => (0, 1, 0.0_f32),
+            Drive::Holding => (0, 8, 0.0),
+            Drive::Turning => (0, 8, 2.0),
+            Drive::Faulted => (1, 1, 0.0),
+        };
+        let [v0, v1, v2, v3] = velocity.to_le_bytes();
+        let before = self.place();
+        for _ in 0..3 {
+            for (command, payload) in
+                [(0x01, [error, 0, 0, 0, state, 0, 0, 0]), (0x09, [0, 0, 0, 0, v0, v1, v2, v3])]
+            {
+                self.receive(command, payload);
+                if self.place() != before {
+                    return;
+                }
+            }
+        }
+    }
+
+    fn place(&self) -> (MotorState, u64, u64) {
+        let verdict = self.view.motor(MOTOR).expect("the motor exists");
+        (verdict.state, verdict.stage, verdict.trip.0)
+    }
+
+    fn receive(&mut self, command: u16, payload: [u8; 8]) {
+        let frame = Frame::classic(ArbitrationId::standard(NODE << 5 | command), &payload);
+        self.core.received(0, &frame, self.now, &mut self.kernel);
+    }
+
+    /// What differs between the two, if anything.
+    pub fn difference(&mut self, twin: &Twin, done: &Done, outcome: &Outcome) -> Option<String> {
+        let verdict = self.view.motor(MOTOR).expect("the motor exists");
+        let motor = &twin.core.motor;
+        let state = match motor.state {
+            State::Idle => MotorState::Idle,
+            State::Granted { .. } => MotorState::Granted,
+            State::Stopping { .. } => MotorState::Stopping,
+            State::Stopped { .. } => MotorState::Stopped,
+            State::Unverified => MotorState::Unverified,
+        };
+        let sessions = |slot: u8| {
+            (
+                u64::from(twin.core.sessions[usize::from(slot)].incarnation),
+                twin.core.sessions[usize::from(slot)].state,
+            )
+        };
+        let published = |slot: u8| {
+            let (incarnation, state) = self.view.session_state(SlotIndex(u16::from(slot)));
+            (incarnation.get(), state)
+        };
+        let events: Vec<_> =
+            done.log.events.iter().map(|event| (event.kind, u64::from(event.trip), event.reason)).collect();
+        let pairs = [
+            differs("motor", &state, &verdict.state),
+            differs("stage", &u64::from(motor.stage_in_force()), &verdict.stage),
+            differs("grant", &motor.owner().map(real_owner), &self.view.granted(MOTOR)),
+            differs("latched", &u64::from(motor.latch == Latch::Held), &verdict.latched),
+            differs("trip", &u64::from(motor.trip), &verdict.trip.0),
+            differs("reason", &Some(motor.reason), &verdict.reason),
+            differs("latch", &u64::from(twin.core.latch), &self.view.latch().0),
+            differs("session 0", &sessions(0), &published(0)),
+            differs("session 1", &sessions(1), &published(1)),
+            differs("reset", &done.reset, &outcome.reset),
+            differs("frames", &done.stage.map_or(Vec::new(), |stage| self.frames(stage)), &self.kernel.given),
+            differs("events", &events, &self.new_events()),
+        ];
+        self.events_seen = self.view.event_count();
+        pairs.into_iter().flatten().next()
+    }
+
+    fn frames(&self, stage: u8) -> Vec<Frame> {
+        assert_eq!(
+            usize::from(STAGES),
+            self.drive.stop.stages().len(),
+            "the model's programme is the drive's"
+        );
+        self.drive.stop.stage(usize::from(stage)).frames.as_slice().to_vec()
+    }
+
+    /// Events about motors and sessions. Those about buses and fronts only repeat what was told.
+    fn new_events(&self) -> Vec<(EventKind, u64, Option<Reason>)> {
+        let new =
+            (self.events_seen + 1..=self.view.event_count()).filter_map(|number| self.view.event(number));
+        new.filter(|event| {
+            !matches!(
+                event.kind,
+                EventKind::BusDown | EventKind::BusUp | EventKind::FrontAttached | EventKind::Armed
+            )
+        })
+        .map(|event| (event.kind, event.trip.0, event.reason))
+        .collect()
+    }
+}
+
+impl Front {
+    fn new(generation: Generation, now: Nanos) -> (Self, BeatView) {
+        let fd =
+            shm_proto::memory::create("model-beats", BeatLayout::new(capacity()).words()).expect("a memfd");
+        let beats = BeatSegment::map(fd.as_fd(), capacity(), generation).expect("a mapping");
+        shm_proto::memory::seal(fd.as_fd()).expect("seals");
+        let view = BeatView::map(fd.as_fd(), capacity(), generation).expect("a mapping");
+        let mut own = beats.front_writer();
+        own.open_at(SessionId(7), WINDOW, alleged_for(now));
+        let sessions = (0..SLOTS)
+            .map(|slot| beats.writer(SlotIndex(u16::from(slot))).expect("the slot exists"))
+            .collect();
+        (Self { beats, own, sessions }, view)
+    }
+}
+
+fn until_next_tick(rest: &[Move]) -> Vec<Input> {
+    rest.iter().map(|step| step.input).take_while(|input| *input != Input::Tick).collect()
+}
+
+/// The moment in the time to come at which something is to expire, or one just behind the next tick.
+fn deadline(last_tick: Nanos, until_next: &[Input], expires: impl Fn(&Input) -> bool) -> Nanos {
+    let mut expiries =
+        until_next.iter().filter(|input| matches!(input, Input::Expire(_) | Input::FrontSilent));
+    match expiries.position(expires) {
+        Some(place) => last_tick.after(EXPIRY * (place as u64 + 1)),
+        None => last_tick.after(TICK + EXPIRY),
+    }
+}
+
+/// When a front must have been attached that is to be called silent as the path has it.
+fn watched_since(last_tick: Nanos, rest: &[Move]) -> Nanos {
+    alleged_for(deadline(last_tick, &until_next_tick(rest), |input| *input == Input::FrontSilent))
+}
+
+fn capacity() -> Capacity {
+    Capacity::new(u16::from(SLOTS), 1).expect("in range")
+}
+
+/// When a beat must have happened so that its deadline is this one.
+const fn alleged_for(deadline: Nanos) -> Nanos {
+    Nanos(deadline.0 - WINDOW.0)
+}
+
+fn real_owner(owner: Owner) -> shm_proto::Owner {
+    shm_proto::Owner {
+        slot: SlotIndex(u16::from(owner.slot)),
+        incarnation: Incarnation::new(u64::from(owner.incarnation)),
+    }
+}
+
+fn differs<T: PartialEq + std::fmt::Debug>(what: &str, model: &T, code: &T) -> Option<String> {
+    (model != code).then(|| format!("{what}: model {model:?}, code {code:?}"))
+}
