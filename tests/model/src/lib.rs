@@ -41,6 +41,8 @@
 //! A motion frame that is in the kernel's queue when its front is killed, and comes out only after a new
 //! front has been attached and its session granted the motor, moves the motor under that grant. The model
 //! has this, and no property forbids it: nothing on the bus tells such a frame from the new session's.
+//! In the same way a late frame may come out under the grant of a newer session of the same front, whose
+//! own set-points then follow it on the same socket.
 
 #![forbid(unsafe_code)]
 
@@ -446,8 +448,8 @@ impl System {
     }
 
     /// The same state with trips renamed 1, 2, 3 in their order, and with what nothing depends on any more
-    /// forgotten: the reason of a stop whose frames are out (but for that of the start), how a session
-    /// ended, and the wish of a session that is over for a motor that is nobody's.
+    /// forgotten: the reason of a stop whose frames are out (but for that of the start), and how a session
+    /// ended.
     #[must_use]
     pub fn canonical(mut self) -> Self {
         let mut known = [self.core.motor.trip, self.core.latch, self.operator.noted];
@@ -480,12 +482,19 @@ impl System {
                 }
             }
         }
-        let asks_in_vain =
-            self.beats.owner_word.is_some_and(|owner| !Front::session_alive(&self.core, owner));
-        if self.core.motor.owner().is_none() && asks_in_vain {
+        self
+    }
+}
+
+impl System {
+    /// After a tick: a wish that this tick could have granted and did not, as its session is over, is
+    /// refused by every later tick, too. Only then may it be forgotten: earlier would hide a grant to a
+    /// session that is over.
+    fn forget_refused_wish(&mut self) {
+        let over = self.beats.owner_word.is_some_and(|owner| !Front::session_alive(&self.core, owner));
+        if over && self.core.front && self.core.motor.may_be_granted() {
             self.beats.owner_word = None;
         }
-        self
     }
 }
 
@@ -508,7 +517,10 @@ impl Model for Scope {
     }
 
     fn next_state(&self, state: &System, action: Action) -> Option<System> {
-        let next = state.after(action, self.settings, &mut Log::default()).canonical();
+        let mut next = state.after(action, self.settings, &mut Log::default()).canonical();
+        if action == Action::Tick {
+            next.forget_refused_wish();
+        }
         (next != *state).then_some(next)
     }
 

@@ -24,7 +24,8 @@ use stateright::Property;
 
 use crate::drive::Drive;
 use crate::front::{Actor, Front};
-use crate::supervisor::{Latch, NO_TRIP, Run, State};
+use crate::shared::Owner;
+use crate::supervisor::{Core, Latch, NO_TRIP, Run, State};
 use crate::wire::FrontFrame;
 use crate::{Action, Reset, Scope, System, is_over};
 
@@ -47,6 +48,13 @@ pub enum Broken {
     NoProgress,
     /// A motor lost its grant, and no stop was sent.
     RevokedWithoutStop,
+}
+
+/// Whether a session lives, in the words of this file: a rule must not be judged by the function that it
+/// is about.
+fn lives(core: &Core, owner: Owner) -> bool {
+    let session = core.sessions[usize::from(owner.slot)];
+    session.incarnation == owner.incarnation && session.state == SessionState::Live
 }
 
 /// The rule that the step has broken, if any.
@@ -76,7 +84,7 @@ pub fn broken(before: &System, action: Action, accepted: bool, after: &System) -
         && due[usize::from(loser.slot)]
         && !due[usize::from(taker.slot)]
         && loser != taker
-        && old.live(taker)
+        && lives(old, taker)
         && new.motor.owner() != Some(taker)
     {
         return Some(Broken::TakenMotorStopped);
@@ -84,7 +92,7 @@ pub fn broken(before: &System, action: Action, accepted: bool, after: &System) -
     if action == Action::Tick
         && let Some(wished) = after.beats.owner_word
         && new.front
-        && new.live(wished)
+        && lives(new, wished)
         && new.motor.may_be_granted()
     {
         return Some(Broken::NotGranted);
@@ -147,7 +155,7 @@ fn progresses(before: &System, action: Action, after: &System) -> bool {
 #[must_use]
 pub fn grant_is_sound(system: &System) -> bool {
     let motor = &system.core.motor;
-    motor.owner().is_none_or(|owner| system.core.live(owner) && motor.latch == Latch::Open)
+    motor.owner().is_none_or(|owner| lives(&system.core, owner) && motor.latch == Latch::Open)
 }
 
 /// Whatever holds the motor has a number that a reset can name, and an operator stop holds it.
