@@ -1,9 +1,10 @@
 //! `cargo xtask test`: everything that can be checked, in one command.
 //!
 //! What lives here: the order of the checks, the running of the tests on a rig, and the final count.
-//! What is called `unit` are the tests of all crates but `tests`, on this machine; what is called
-//! `vcan` are the tests of the crate `tests`, on a rig that is started once; all but one test program,
-//! `controller`, which needs CAN controllers and gets the emulated PC that has them.
+//! What is called `unit` are the tests of all crates but `tests`, on this machine; what is called `loom`
+//! is the shared-memory code under the model checker of that name; what is called `vcan` are the tests
+//! of the crate `tests`, on a rig that is started once; all but one test program, `controller`, which
+//! needs CAN controllers and gets the emulated PC that has them.
 
 use std::ffi::OsString;
 use std::io::{BufRead, BufReader, Read};
@@ -108,6 +109,7 @@ pub fn main(workspace: &Workspace, args: &TestArgs) -> Result<u8> {
             check_style(workspace, &mut report);
         }
         unit_tests(workspace, args, &mut report)?;
+        loom_tests(workspace, args, &mut report)?;
     }
     let on_rig = [(Part::Vcan, RigPart::Vcan), (Part::Controller, RigPart::Controller)];
     for (_, part) in on_rig.into_iter().filter(|(part, _)| wants(*part)) {
@@ -148,6 +150,31 @@ fn unit_tests(workspace: &Workspace, args: &TestArgs, report: &mut Report) -> Re
         command.args(["--", filter]);
     }
     say("cargo test --workspace --exclude tests");
+    count_tests(command, "unit", report).map(drop)
+}
+
+/// The shared-memory code under the model checker loom, which replaces its atomics: `--cfg loom` changes what
+/// every crate is compiled to, so it has a target folder of its own.
+fn loom_tests(workspace: &Workspace, args: &TestArgs, report: &mut Report) -> Result<()> {
+    let mut command = workspace.cargo();
+    command.args(["test", "-p", "shm-proto", "--test", "loom", "--release"]);
+    command.arg("--target-dir").arg(workspace.target.join("loom"));
+    command.env("RUSTFLAGS", "--cfg loom").env_remove("CARGO_ENCODED_RUSTFLAGS");
+    // The checker's speed hardly depends on it, the time to build does.
+    command.env("CARGO_PROFILE_RELEASE_LTO", "off").env("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "16");
+    if let Some(filter) = &args.filter {
+        command.args(["--", filter]);
+    }
+    say("RUSTFLAGS=\"--cfg loom\" cargo test -p shm-proto --test loom --release");
+    let ran = count_tests(command, "loom", report)?;
+    if ran == 0 && args.filter.is_none() {
+        report.problem("loom: not a single test was run");
+    }
+    Ok(())
+}
+
+/// Runs a `cargo test`, takes over what it counts, and returns how many tests it ran.
+fn count_tests(mut command: Command, what: &str, report: &mut Report) -> Result<u64> {
     let mut child =
         command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().context("cannot start cargo test")?;
     let mut tally = Tally::default();
@@ -164,10 +191,10 @@ fn unit_tests(workspace: &Workspace, args: &TestArgs, report: &mut Report) -> Re
     }
     let status = child.wait().context("cannot wait for cargo test")?;
     if !status.success() && tally.failed == 0 {
-        report.problem(format!("`cargo test` failed without a failing test ({status})"));
+        report.problem(format!("{what}: `cargo test` failed without a failing test ({status})"));
     }
-    report.include(&tally, "unit");
-    Ok(())
+    report.include(&tally, what);
+    Ok(tally.passed + tally.failed)
 }
 
 /// The tests of the crate `tests` that belong to a part, all in one start of the rig.

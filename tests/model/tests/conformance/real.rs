@@ -109,6 +109,8 @@ impl Real {
             windows: (WINDOW, WINDOW),
             stop_repeat: STOP_REPEAT,
             tick: TICK,
+            // The model has no time: a pass is never late in it.
+            max_lateness: u64::MAX,
             policy: settings.policy,
         };
         let motors = vec![Motor::new(0, drive.clone(), STAGE_TIMEOUT)];
