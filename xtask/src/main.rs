@@ -1,11 +1,12 @@
 //! `cargo xtask`: everything a contributor does beyond `cargo build`.
 //!
 //! What lives here: the command line and nothing else. Each subcommand has a file of its own
-//! ([`mod@demo`], [`mod@test`], [`mod@bench`]); the machine with CAN interfaces is in [`rig`]; what gets
+//! ([`mod@demo`], [`mod@test`], [`mod@fuzz`], [`mod@bench`]); the machine with CAN interfaces is in [`rig`]; what gets
 //! installed on a fresh machine is in [`install`], [`packages`] and [`python`].
 
 mod bench;
 mod demo;
+mod fuzz;
 mod install;
 mod mutants;
 mod packages;
@@ -38,6 +39,8 @@ enum Task {
     Demo(demo::DemoArgs),
     /// Format, lints, dependency rules, unit tests and the tests on CAN interfaces
     Test(test::TestArgs),
+    /// Feed any bytes to the supervisor's core as the whole beat segment, guided by coverage
+    Fuzz(fuzz::FuzzArgs),
     /// Build for release, print the supervisor's size and run the benchmarks
     Bench(bench::BenchArgs),
     /// Change the deciding code in every way cargo-mutants knows, and see whether the tests notice
@@ -55,6 +58,7 @@ fn main() -> ExitCode {
         Task::Rig(args) => rig::main(&workspace, args),
         Task::Demo(args) => demo::main(&workspace, args),
         Task::Test(args) => test::main(&workspace, args),
+        Task::Fuzz(args) => fuzz::main(&workspace, args),
         Task::Bench(args) => bench::main(&workspace, args),
         Task::Mutants(args) => mutants::main(&workspace, args),
     });
