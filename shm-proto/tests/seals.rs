@@ -5,9 +5,12 @@ use core::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::fs::OpenOptions;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Command, Stdio};
 
 use nix::errno::Errno;
 use nix::fcntl::{FallocateFlags, FcntlArg, FdFlag, SealFlag, fallocate, fcntl};
+use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::uio::pwrite;
 use nix::unistd::ftruncate;
 use shm_proto::layout::BeatLayout;
@@ -106,6 +109,83 @@ fn with_the_size_alone_sealed_all_the_rest_succeeds() {
         let refused = matches!(attempt, "shrink" | "grow");
         assert_eq!(result, if refused { Err(Errno::EPERM) } else { Ok(()) }, "{attempt}");
     }
+}
+
+/// Page faults of this thread so far, of either kind.
+fn faults() -> i64 {
+    let usage = getrusage(UsageWho::RUSAGE_THREAD).expect("usage");
+    usage.minor_page_faults() + usage.major_page_faults()
+}
+
+/// Loads a word of every page.
+fn load_all(reader: &Segment) -> Vec<u64> {
+    (0..WORDS).step_by(PAGE / 8).map(|place| reader.load(place, SeqCst)).collect()
+}
+
+fn punch(fd: BorrowedFd<'_>) -> Result<(), Errno> {
+    let hole = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
+    fallocate(fd, hole, 0, libc::off_t::try_from(WORDS * 8).expect("size"))
+}
+
+#[test]
+fn a_hole_under_a_reader_costs_it_its_words_and_a_fault() {
+    // Seals of the size alone, which is what most others use.
+    let fd = memfd();
+    let writer = Segment::map(fd.as_fd(), WORDS, Access::ReadWrite).expect("writer");
+    writer.store(0, 41, SeqCst);
+    fcntl(&fd, FcntlArg::F_ADD_SEALS(SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_SHRINK)).expect("seals");
+    let reader = Segment::map(fd.as_fd(), WORDS, Access::Read).expect("reader");
+    assert_eq!(load_all(&reader), [41, 0]);
+    assert_eq!(punch(fd.as_fd()), Ok(()));
+    let before = faults();
+    assert_eq!(reader.load(0, SeqCst), 0, "the word is gone");
+    assert!(faults() > before, "and the load went through the kernel");
+}
+
+#[test]
+fn after_the_seals_no_load_of_the_reader_faults() {
+    let fd = memfd();
+    let writer = Segment::map(fd.as_fd(), WORDS, Access::ReadWrite).expect("writer");
+    let old = Page::map(fd.as_fd(), libc::PROT_READ | libc::PROT_WRITE).expect("old mapping");
+    writer.store(0, 41, SeqCst);
+    memory::seal(fd.as_fd()).expect("seals");
+    let reader = Segment::map(fd.as_fd(), WORDS, Access::Read).expect("reader");
+    let page = Page::map(fd.as_fd(), libc::PROT_READ).expect("read-only mapping");
+    load_all(&reader);
+    for attempt in 0..8 {
+        let (name, result) = attempts(fd.as_fd(), &page, &old)[attempt];
+        assert!(result.is_err(), "{name}");
+        writer.store(0, 42, SeqCst);
+        let before = faults();
+        let words = [reader.load(0, SeqCst), reader.load(WORDS - 1, SeqCst)];
+        assert_eq!((words, faults() - before), ([42, 0], 0), "after the attempt to {name}");
+    }
+}
+
+/// Set for the process that reads what it has cut off; an ordinary test run passes through.
+const DOOMED: &str = "LANYARD_TEST_DOOMED";
+
+#[test]
+fn doomed_reader() {
+    if std::env::var_os(DOOMED).is_none() {
+        return;
+    }
+    let fd = memfd();
+    let reader = Segment::map(fd.as_fd(), WORDS, Access::Read).expect("reader");
+    ftruncate(&fd, 0).expect("nothing forbids it");
+    println!("not killed, and read {}", reader.load(0, SeqCst));
+}
+
+#[test]
+fn without_seals_a_cut_file_kills_its_reader() {
+    let status = Command::new(std::env::current_exe().expect("this program"))
+        .args(["--exact", "doomed_reader", "--test-threads=1"])
+        .env(DOOMED, "1")
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .expect("a second process");
+    assert_eq!(status.signal(), Some(libc::SIGBUS), "{status}");
 }
 
 #[test]
