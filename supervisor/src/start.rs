@@ -27,6 +27,10 @@ use crate::{keeper, last_words, realtime, syscalls};
 /// Stack of the real-time thread: four times what is pre-faulted, small enough to be locked as a whole.
 const STACK: usize = 256 * 1024;
 
+/// How often a motor's violations are told, nanoseconds: the log keeps 256 events, which shall reach back
+/// minutes even when somebody fights the stop without pause.
+const VIOLATION_PAUSE: u64 = 5_000_000_000;
+
 fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
@@ -165,6 +169,7 @@ fn build_core(config: &Config, buses: &Buses, verdicts: VerdictSegment) -> Core 
         stop_repeat: nanos(supervisor.stop_repeat),
         tick: nanos(supervisor.tick),
         max_lateness: nanos(supervisor.max_lateness),
+        violation_pause: VIOLATION_PAUSE,
         policy: supervisor.reset,
     };
     let motors = config

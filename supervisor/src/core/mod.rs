@@ -42,6 +42,8 @@ pub struct Settings {
     pub tick: u64,
     /// A pass that is later than this is a reason to stop everything.
     pub max_lateness: u64,
+    /// How often a motor's violations are told in the event log; all are answered and counted.
+    pub violation_pause: u64,
     /// How trips are cleared.
     pub policy: ResetPolicy,
 }

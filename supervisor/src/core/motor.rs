@@ -238,10 +238,6 @@ impl Motor {
 /// dithers around zero, and the proof itself already allows up to the standstill speed.
 const MOVING_AGAIN: f32 = 3.0;
 
-/// How often a motor's violations are told, nanoseconds: the log keeps 256 events, which shall reach back
-/// minutes even when somebody fights the stop without pause.
-const VIOLATION_PAUSE: u64 = 5_000_000_000;
-
 impl Core {
     /// Takes the motor's grant away and sends the first stage of its stop.
     pub(super) fn begin_stop(
@@ -436,7 +432,9 @@ impl Core {
         let trip = self.trip_of_violation(index);
         self.begin_stop(index, trip, Reason::Violation, now, wire);
         let motor = &mut self.motors[index];
-        if motor.violation_told == Nanos::ZERO || now.since(motor.violation_told) >= VIOLATION_PAUSE {
+        if motor.violation_told == Nanos::ZERO
+            || now.since(motor.violation_told) >= self.settings.violation_pause
+        {
             motor.violation_told = now;
             self.record_motor(EventKind::Guarded, index, now);
         } else {

@@ -127,6 +127,7 @@ impl Bench {
             stop_repeat: 20 * MS,
             tick: TICK,
             max_lateness: 4 * TICK,
+            violation_pause: 5_000 * MS,
             policy,
         };
         let motors =

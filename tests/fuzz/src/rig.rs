@@ -101,6 +101,7 @@ impl Rig {
             windows: (SHORTEST, LONGEST),
             stop_repeat: 20 * MS,
             max_lateness: 20 * MS,
+            violation_pause: 5_000 * MS,
             tick: TICK,
             policy,
         };

@@ -111,6 +111,7 @@ impl Real {
             tick: TICK,
             // The model has no time: a pass is never late in it.
             max_lateness: u64::MAX,
+            violation_pause: 0,
             policy: settings.policy,
         };
         let motors = vec![Motor::new(0, drive.clone(), STAGE_TIMEOUT)];
