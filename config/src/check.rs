@@ -71,8 +71,14 @@ fn supervisor(root: &mut Reader<'_>, problems: &mut Problems) -> Supervisor {
     // Four default ticks: above what a loaded computer without PREEMPT_RT usually shows, below the
     // kernel's own patience.
     let max_lateness = table.duration(problems, "max_lateness", millis(5)..=millis(1_000), millis(20));
-    // Ten default ticks; what the design promises for a supervisor that hangs.
-    let kernel_stop = table.duration(problems, "kernel_stop", millis(20)..=millis(1_000), millis(50));
+    // Ten default ticks; what the design promises for a supervisor that hangs. Never less than four ticks: the
+    // stop is put off once in each, and three may be late.
+    let kernel_stop = table.duration(
+        problems,
+        "kernel_stop",
+        millis(20).max(tick * 4)..=millis(1_000),
+        millis(50).max(tick * 4),
+    );
     let user = table.text(problems, "user").map_or_else(|| "lanyard".to_owned(), |(_, text)| text);
     let reset = match table.text(problems, "reset") {
         None => ResetPolicy::Manual,

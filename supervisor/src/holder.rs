@@ -292,3 +292,43 @@ impl Holder {
         Then::Leave
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pair() -> (OwnedFd, OwnedFd) {
+        socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC).unwrap()
+    }
+
+    /// Fails if a holder goes on holding what is worth nothing, or lets go of what is armed.
+    #[test]
+    fn only_a_word_or_an_end_before_arming_lets_go() {
+        let preparing = || Parent::Preparing(pair().0);
+        let armed = || Parent::Armed(pair().0);
+        assert!(preparing().after(Heard::End).is_none(), "nothing was armed");
+        assert!(matches!(armed().after(Heard::End), Some(Parent::Dead)), "the kernel must go on sending");
+        assert!(matches!(preparing().after(Heard::Word(Word::Hold)), Some(Parent::Armed(_))));
+        assert!(preparing().after(Heard::Word(Word::End)).is_none());
+        assert!(armed().after(Heard::Word(Word::End)).is_none());
+        for nothing in [Heard::Nothing, Heard::Word(Word::LetGo)] {
+            assert!(matches!(preparing().after(nothing), Some(Parent::Preparing(_))));
+            assert!(matches!(armed().after(nothing), Some(Parent::Armed(_))));
+        }
+    }
+
+    #[test]
+    fn words_arrive_as_they_were_said_and_rubbish_means_nothing() {
+        let (ours, theirs) = pair();
+        assert_eq!(hear(theirs.as_fd()), Heard::Nothing);
+        for word in [Word::Hold, Word::End, Word::LetGo] {
+            say(ours.as_fd(), word).unwrap();
+            assert_eq!(hear(theirs.as_fd()), Heard::Word(word));
+        }
+        send(ours.as_raw_fd(), b"rubbish", MsgFlags::empty()).unwrap();
+        assert_eq!(hear(theirs.as_fd()), Heard::Nothing);
+        drop(ours);
+        assert_eq!(hear(theirs.as_fd()), Heard::End);
+        assert!(say(theirs.as_fd(), Word::Hold).is_err());
+    }
+}

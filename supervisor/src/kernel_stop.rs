@@ -38,22 +38,24 @@ const ROUND: Duration = Duration::from_millis(10);
 /// No frame faster than this after another: the longest frame of a classic bus at 125 kbit/s takes 1.08 ms, and
 /// what does not fit on the bus would fill the queue that it is to leave.
 const SHORTEST_GAP: Duration = Duration::from_millis(1);
-/// A job is put off no more often than this. Each time sends a marker, which is 80 bits on a bus with ODrives:
-/// 0.64 ms at 125 kbit/s.
+/// A job is put off once in this time. More often would only load the bus: each time sends a marker, which is
+/// 80 bits on a bus with ODrives, 0.64 ms at 125 kbit/s.
 const LONGEST_PERIOD: Duration = Duration::from_millis(10);
 /// It is put off at least this many times within `kernel_stop`, unless the tick is longer: a few may be late.
 const TIMES: u32 = 5;
 
-/// The fuse: has the kernel end this process (SIGXCPU, whose handler sends the stops first) when its real-time
-/// thread is busy for most of that time without sleeping once. For it to have ended when the timers are due, in spite of a limit that is counted in ticks of the
-/// kernel (up to 10 ms) and passed only with one more than it says, the time is three fifths of `kernel_stop`.
+/// The fuse: has the kernel end this process when its real-time thread has been busy for `kernel_stop` without
+/// sleeping once. SIGXCPU comes first, and its handler sends the stops (`last_words`).
+///
+/// The limit is counted in ticks of the kernel (up to 10 ms each) and passed only with one more than it says;
+/// with four fifths of 50 ms the signal comes after 44 to 60 ms.
 ///
 /// # Errors
 ///
 /// When a lower hard limit is in force that it would have to raise.
 pub fn limit_loops(kernel_stop: Duration) -> io::Result<()> {
     let micros = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
-    Ok(setrlimit(Resource::RLIMIT_RTTIME, micros(kernel_stop * 3 / 5), micros(kernel_stop))?)
+    Ok(setrlimit(Resource::RLIMIT_RTTIME, micros(kernel_stop * 4 / 5), micros(kernel_stop * 2))?)
 }
 
 /// How the kernel is spoken to (linux/can/bcm.h).
@@ -167,7 +169,7 @@ impl KernelStop {
     pub fn open(config: &Config) -> Result<Self, String> {
         let mut stop = Self::none();
         let wait = config.supervisor.kernel_stop;
-        stop.period = nanos(LONGEST_PERIOD.min(wait / TIMES));
+        stop.period = nanos(period(wait, config.supervisor.tick));
         for index in 0..config.buses.len() {
             stop.lines.push(Line { socket: socket_of(config, index)?, link: Link::Connected });
             let motors: Vec<&Motor> = config.motors.iter().filter(|motor| motor.bus == index).collect();
@@ -237,6 +239,13 @@ impl KernelStop {
             }
         }
     }
+}
+
+/// How long at least from one putting off to the next. A little less than is meant, because the loop comes round
+/// with the ticks: a tick that is a microsecond early must count, or it would only be the next one.
+fn period(wait: Duration, tick: Duration) -> Duration {
+    let meant = LONGEST_PERIOD.min(wait / TIMES);
+    meant - (tick / 2).min(meant / 4)
 }
 
 fn nanos(duration: Duration) -> u64 {
@@ -448,6 +457,21 @@ mod tests {
         assert_eq!(gap(256, 1), MS);
         assert_eq!(gap(257, 2), 2 * MS);
         assert_eq!(gap(0, 0), ROUND);
+    }
+
+    /// Fails if a tick that is due at the very moment is passed over.
+    #[test]
+    fn jobs_are_put_off_with_the_ticks() {
+        for (tick, passes) in [(1, 10), (2, 5), (5, 2), (10, 1), (12, 1)] {
+            let period = period(50 * MS, tick * MS);
+            let early = Duration::from_micros(100);
+            assert!(
+                period <= tick * passes * MS - early,
+                "every {passes} ticks of {tick} ms, not {period:?}"
+            );
+            assert!(passes == 1 || period > tick * (passes - 1) * MS, "{tick} ms: {period:?}");
+        }
+        assert!(period(20 * MS, 5 * MS) <= 4 * MS);
     }
 
     /// The words as a C program on this machine would write them (64 bits, little-endian).

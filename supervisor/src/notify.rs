@@ -73,7 +73,7 @@ impl Notifier {
 }
 
 /// The descriptors systemd kept while we were gone whose name `ours` says yes to, with their names. To be
-/// called once, before anything else is opened.
+/// called once: they are handed over.
 #[must_use]
 pub fn kept_for_us(ours: impl Fn(&str) -> bool) -> Vec<(String, OwnedFd)> {
     let variable = |name| std::env::var(name).unwrap_or_default();

@@ -7,7 +7,9 @@
 pub mod clock;
 pub mod demo;
 pub mod expect;
+pub mod fd_store;
 pub mod folder;
+pub mod holder;
 pub mod interface;
 pub mod intruder;
 pub mod listener;

@@ -11,6 +11,7 @@ use serde_json::json;
 
 use crate::clock::Moment;
 use crate::folder::Folder;
+use crate::holder;
 use crate::listener::Listener;
 use crate::process::Process;
 use crate::python::{Client, Clients};
@@ -148,7 +149,7 @@ impl Setup {
     /// refresh 20 ms. What the rig's own lateness alone would break stays: `max_lateness`, `kernel_stop`.
     #[must_use]
     pub fn as_installed(mut self) -> Self {
-        self.supervisor.retain(|(name, _)| name != "front_window" && name != "tick");
+        self.supervisor.retain(|(name, _)| !["front_window", "tick"].contains(&name.as_str()));
         self.front.retain(|(name, _)| name != "refresh");
         self
     }
@@ -317,6 +318,14 @@ impl Robot {
     /// It does not arm.
     pub fn start_supervisor(&mut self) -> Result<()> {
         let process = self.spawn("lanyard-supervisor")?;
+        self.take_supervisor(process)
+    }
+
+    /// Takes a supervisor that was started otherwise for the robot's own, and waits until it is armed.
+    ///
+    /// # Errors
+    /// It does not arm.
+    pub fn take_supervisor(&mut self, process: Process) -> Result<()> {
         let supervisor = self.supervisor.insert(process);
         supervisor.wait_for_line("lanyard-supervisor: armed", START)?;
         Ok(())
@@ -537,5 +546,16 @@ impl Robot {
         }
         let _ = writeln!(text, "  the machine stood still | {}", self.stalls);
         text
+    }
+}
+
+impl Drop for Robot {
+    /// A supervisor that is killed leaves the kernel sending stops: they must not reach the next test.
+    fn drop(&mut self) {
+        drop(self.front.take());
+        drop(self.supervisor.take());
+        if let Err(error) = holder::dismiss(&self.lanyard.socket) {
+            eprintln!("the kernel goes on sending stops: {error:#}");
+        }
     }
 }

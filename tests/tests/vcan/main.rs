@@ -10,6 +10,7 @@ mod drives;
 mod front;
 mod hostile;
 mod impostor;
+mod kernel_stop;
 mod operator;
 mod scene;
 mod sessions;

@@ -1,0 +1,539 @@
+//! The kernel-armed stop: the supervisor hangs or is killed, and the kernel itself stops the motors.
+//!
+//! The front, which would notice, is kept from helping: it is stopped first. Whether stop frames come from
+//! the kernel is not asked of the frames but follows from who can still send any.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use nix::sys::signal::Signal;
+use serde_json::json;
+use tests::clock::Moment;
+use tests::expect::within;
+use tests::fd_store::FdStore;
+use tests::holder;
+use tests::listener::Listener;
+use tests::python::{Client, Clients};
+use tests::robot::{ARM, LATE, LEFT, RIGHT, Robot, START, STILL, Setup};
+use tests::wire::{Motor, Seen};
+
+use crate::scene::play;
+
+/// `kernel_stop` as it is installed by default.
+const DEFAULT: Duration = Duration::from_millis(50);
+/// What it is where lateness is measured. The rig as a whole can stand still for longer than the default, and the
+/// kernel is right to stop the motors then, before the test wants it to.
+const PATIENCE: Duration = Duration::from_millis(200);
+/// What it is elsewhere.
+const PATIENT: Duration = Duration::from_millis(500);
+/// A loop is ended after this many times `kernel_stop`, and two ticks of the rig's kernel (10 ms).
+const LOOP: u32 = 4;
+const TICKS: Duration = Duration::from_millis(20);
+/// How long after it the first stop frame may come at most.
+const PROMPT: Duration = Duration::from_millis(10);
+/// How long a round over all frames of the bus takes.
+const ROUND: Duration = Duration::from_millis(10);
+/// The identifiers that mean nothing to the drives of these tests: with ODrives on the bus, and without.
+const MARKER: u32 = 0x1FBF_FFFF;
+const MARKER_WITHOUT_ODRIVES: u32 = 0x7EF;
+/// Of what names the test that must see no stop the seconds it lasts.
+const HEALTHY_SECONDS: &str = "LANYARD_HEALTHY_SECONDS";
+
+const ALL: [&Motor; 3] = [&LEFT, &RIGHT, &ARM];
+
+/// Two ODrives and a CiA 402 drive. Front and sessions may be silent for long: what stops a motor within the
+/// first seconds is the kernel.
+fn setup(patience: Duration) -> Setup {
+    Setup::base()
+        .with(&ARM)
+        .window("10s")
+        .supervisor_key("front_window", "\"5s\"")
+        .supervisor_key("kernel_stop", &format!("\"{}ms\"", patience.as_millis()))
+}
+
+fn drive_all(robot: &Robot, clients: &mut Clients) -> Result<Client> {
+    let mut client = robot.client(clients)?;
+    robot.drive_base(&mut client)?;
+    robot.drive(&mut client, &ARM, 0.4)?;
+    Ok(client)
+}
+
+/// The same where the kernel may be right to interfere at any time: tried a few times.
+fn drive_all_anew(robot: &Robot, clients: &mut Clients) -> Result<Client> {
+    /// Each can only fail by another standstill of the whole machine.
+    const TRIES: u32 = 10;
+    for _ in 1..TRIES {
+        match drive_all(robot, clients) {
+            Ok(client) => return Ok(client),
+            Err(error) => println!("driven again: {error:#}"),
+        }
+    }
+    drive_all(robot, clients)
+}
+
+fn is_any_stop(frame: &Seen) -> bool {
+    ALL.iter().any(|motor| motor.is_stop(frame) || motor.is_torque_off(frame))
+}
+
+/// Waits for the kernel's stops after the supervisor came to grief: the first in time, the whole stop of every
+/// motor within a round of it, and motors that stand still by it.
+fn stopped_by_kernel(robot: &Robot, grief: Moment, patience: Duration) -> Result<()> {
+    let first = robot.listener.wait(grief, START, "stop frame", is_any_stop)?;
+    let took = robot.is_prompt(grief, patience + PROMPT, &first)?;
+    for motor in ALL {
+        robot.sim.wait_for_standstill(motor.node, STILL)?;
+    }
+    let mut last = first.clone();
+    for motor in ALL {
+        let set = robot.listener.stop_set(motor, grief)?;
+        ensure!(set.len() == motor.stop_frames().len(), "{} got only {set:?}", motor.name);
+        last = set.into_iter().chain([last]).max_by_key(|frame| frame.at).context("frames")?;
+    }
+    let round = robot.is_prompt(first.at, ROUND + LATE, &last)?;
+    println!("first stop after {took:.1} ms, every motor {round:.1} ms later");
+    Ok(())
+}
+
+/// Fails if there is a stop frame within `span` from now.
+fn no_stop_at_all(listener: &Listener, span: Duration) -> Result<()> {
+    let from = Moment::now();
+    std::thread::sleep(span);
+    let stop = listener.first(from, is_any_stop)?;
+    ensure!(
+        stop.is_none(),
+        "{stop:?} {:.1} ms later",
+        stop.as_ref().map_or(0.0, |f| f.at.millis_since(from))
+    );
+    Ok(())
+}
+
+/// Fails if a supervisor that does not run any more, though it lives, leaves the motors turning.
+#[test]
+fn stopped_supervisor_is_overtaken_by_the_kernel() -> Result<()> {
+    play(setup(PATIENCE), |robot, clients| {
+        let _client = drive_all(robot, clients)?;
+        robot.signal_front(Signal::SIGSTOP)?;
+        let grief = Moment::now();
+        robot.supervisor()?.signal(Signal::SIGSTOP)?;
+        stopped_by_kernel(robot, grief, PATIENCE)?;
+        // It is repeated: a motor that somebody else moves meanwhile is stopped again.
+        let later = Moment::now();
+        for motor in ALL {
+            robot.listener.wait_for_stop(motor, later, START)?;
+        }
+        robot.supervisor()?.signal(Signal::SIGCONT)?;
+        Ok(())
+    })
+}
+
+/// Puts the kernel's limit for real-time threads back as it was.
+#[derive(Debug)]
+struct Throttled(String);
+
+/// Lets the kernel give other threads a twentieth of the time (its own default). Without it one real-time
+/// thread that loops has the rig's only processor for itself, this test included.
+const THROTTLE: &str = "/proc/sys/kernel/sched_rt_runtime_us";
+
+impl Throttled {
+    fn begin() -> Result<Self> {
+        let before = std::fs::read_to_string(THROTTLE)?;
+        std::fs::write(THROTTLE, "950000").context("cannot limit real-time threads")?;
+        Ok(Self(before))
+    }
+}
+
+impl Drop for Throttled {
+    fn drop(&mut self) {
+        if let Err(error) = std::fs::write(THROTTLE, &self.0) {
+            eprintln!("{THROTTLE} is left as it is: {error}");
+        }
+    }
+}
+
+/// Fails if a real-time thread that loops for ever keeps the kernel from stopping the motors. Debug builds loop
+/// on SIGUSR2.
+///
+/// On the rig's kernel (6.1) such a loop holds up the broadcast manager's timers, most of the time: what is
+/// seen here is the loop's end by RLIMIT_RTTIME, and then theirs.
+#[test]
+fn looping_supervisor_is_overtaken_by_the_kernel() -> Result<()> {
+    let _throttled = Throttled::begin()?;
+    play(setup(PATIENCE / 2), |robot, clients| {
+        let _client = drive_all(robot, clients)?;
+        robot.signal_front(Signal::SIGSTOP)?;
+        let grief = Moment::now();
+        robot.supervisor()?.signal(Signal::SIGUSR2)?;
+        stopped_by_kernel(robot, grief, PATIENCE / 2 * LOOP + TICKS)?;
+        // Nothing is gained by a loop that goes on.
+        let ended = robot.supervisor()?.wait(START)?;
+        ensure!(ended.code.is_none(), "the supervisor ended with {ended:?}");
+        Ok(())
+    })
+}
+
+/// Fails if the stops end with the supervisor's process, though the holder lives.
+#[test]
+fn killed_supervisor_is_overtaken_by_the_kernel() -> Result<()> {
+    play(setup(PATIENCE), |robot, clients| {
+        let _client = drive_all(robot, clients)?;
+        robot.signal_front(Signal::SIGSTOP)?;
+        let holder = holder::of(robot.supervisor()?.pid())?;
+        // What is meant for the supervisor does not reach the holder.
+        for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {
+            nix::sys::signal::kill(holder, signal)?;
+        }
+        let grief = Moment::now();
+        robot.supervisor()?.kill()?;
+        stopped_by_kernel(robot, grief, PATIENCE)?;
+        nix::sys::signal::kill(holder, Signal::SIGTERM)?;
+        std::thread::sleep(Duration::from_millis(300));
+        let later = Moment::now();
+        for motor in ALL {
+            robot.listener.wait_for_stop(motor, later, START)?;
+        }
+        ensure!(holder::all()?.iter().any(|(pid, _)| *pid == holder), "the holder obeyed SIGTERM");
+        Ok(())
+    })
+}
+
+/// Fails if the end of the holder stops a robot whose supervisor is well, or goes unnoticed. That nothing stops
+/// the motors afterwards, when the supervisor is killed, too, shows what the other tests would see without
+/// their remedy.
+#[test]
+fn without_holder_a_killed_supervisor_is_not_covered_and_says_so_before() -> Result<()> {
+    play(setup(PATIENT), |robot, clients| {
+        let _client = drive_all(robot, clients)?;
+        let holder = holder::of(robot.supervisor()?.pid())?;
+        holder::murder(holder)?;
+        robot.supervisor()?.wait_for_line("lanyard-holder has ended", START)?;
+        within(START, "the status says so", || {
+            let status = robot.lanyard.status().map_err(|error| format!("{error:#}"))?.to_string();
+            if status.contains("no kernel-armed stop") { Ok(()) } else { Err(status) }
+        })?;
+        no_stop_at_all(&robot.listener, Duration::from_secs(1))?;
+        robot.signal_front(Signal::SIGSTOP)?;
+        robot.supervisor()?.kill()?;
+        no_stop_at_all(&robot.listener, Duration::from_millis(500))?;
+        ensure!(robot.sim.report(LEFT.node)?.velocity().abs() > 0.5, "something else stopped the motor");
+        Ok(())
+    })
+}
+
+/// Starts the robot's supervisor as a service of a systemd that keeps descriptors.
+fn start_as_service(robot: &mut Robot, store: &FdStore) -> Result<()> {
+    let program = robot.programs.join("lanyard-supervisor");
+    let config = robot.config.to_str().context("a path in UTF-8")?.to_owned();
+    let process = store.start(&program, &["--config", &config])?;
+    robot.take_supervisor(process)
+}
+
+/// Fails if systemd's store cannot take the holder's place, if the next supervisor does not take over what is
+/// in it, or if it stays there for ever.
+#[test]
+fn systemd_keeps_the_stops_of_a_killed_supervisor() -> Result<()> {
+    play(setup(PATIENT).drives_only(), |robot, clients| {
+        let store = FdStore::open(&robot.file("notify.sock"))?;
+        start_as_service(robot, &store)?;
+        robot.start_front()?;
+        ensure!(store.names() == ["kernel-stop-0"], "systemd was given {:?}", store.said());
+        within(START, "systemd is told", || {
+            if store.said().iter().any(|word| word == "READY=1") { Ok(()) } else { Err(String::new()) }
+        })?;
+        let client = drive_all(robot, clients)?;
+        // systemd ends whatever is left of a service before it starts it again.
+        let holder = holder::of(robot.supervisor()?.pid())?;
+        robot.signal_front(Signal::SIGSTOP)?;
+        let grief = Moment::now();
+        robot.supervisor()?.kill()?;
+        nix::sys::signal::kill(holder, Signal::SIGTERM)?;
+        holder::wait_for_end(holder)?;
+        stopped_by_kernel(robot, grief, PATIENT)?;
+        drop(client);
+
+        robot.front()?.kill()?;
+        start_as_service(robot, &store)?;
+        within(START, "systemd keeps the new socket only", || {
+            let names = store.names();
+            if names == ["kernel-stop-1"] { Ok(()) } else { Err(format!("{names:?}: {:?}", store.said())) }
+        })?;
+        robot.start_front()?;
+        for motor in ALL {
+            robot.verified(motor)?;
+        }
+        let _client = drive_all(robot, clients)?;
+        no_stop_at_all(&robot.listener, Duration::from_secs(1))?;
+
+        // And once more, with nothing but the store.
+        holder::murder(holder::of(robot.supervisor()?.pid())?)?;
+        robot.signal_front(Signal::SIGSTOP)?;
+        let grief = Moment::now();
+        robot.supervisor()?.kill()?;
+        stopped_by_kernel(robot, grief, PATIENT)?;
+        store.forget_all();
+        // What the kernel had on its way.
+        std::thread::sleep(Duration::from_millis(50));
+        no_stop_at_all(&robot.listener, Duration::from_millis(500))
+    })
+}
+
+/// Fails if a service that ends cleanly leaves something in the store.
+#[test]
+fn service_that_ends_cleanly_leaves_nothing_with_systemd() -> Result<()> {
+    play(setup(PATIENT).drives_only(), |robot, _| {
+        let store = FdStore::open(&robot.file("notify.sock"))?;
+        start_as_service(robot, &store)?;
+        robot.supervisor()?.signal(Signal::SIGTERM)?;
+        let ended = robot.supervisor()?.wait(START)?;
+        ensure!(ended.code == Some(0), "the supervisor ended with {ended:?}");
+        within(START, "the store is empty", || {
+            if store.names().is_empty() { Ok(()) } else { Err(format!("{:?}", store.said())) }
+        })
+    })
+}
+
+/// Fails if the next supervisor does not end the kernel's stops for the one before, or ends them before it is
+/// armed itself, or if more than its own jobs are left.
+#[test]
+fn next_supervisor_takes_over_from_the_kernel() -> Result<()> {
+    play(setup(PATIENT), |robot, clients| {
+        let client = drive_all(robot, clients)?;
+        let first = holder::of(robot.supervisor()?.pid())?;
+        let grief = Moment::now();
+        robot.supervisor()?.kill()?;
+        drop(client);
+        // The front ends what it drove as soon as it sees the supervisor's end; the kernel's stops go on.
+        for motor in ALL {
+            robot.sim.wait_for_standstill(motor.node, STILL)?;
+        }
+        robot.start_supervisor()?;
+        let told = robot.supervisor()?.wait_for_line("the kernel's stops of the supervisor before", START)?;
+        holder::wait_for_end(first)?;
+        let armed = robot.lanyard.events()?.iter().find(|event| event.kind() == "armed").map(|e| e.at());
+        let armed = armed.with_context(|| format!("{told}, but not armed"))?;
+        // Not once did the stops pause until then.
+        let mut before = grief + PATIENT;
+        for frame in robot.listener.since(grief)?.iter().filter(|frame| is_any_stop(frame)) {
+            if frame.at > armed {
+                break;
+            }
+            robot.is_prompt(before, PATIENT + PROMPT, frame)?;
+            before = before.max(frame.at);
+        }
+        for motor in ALL {
+            robot.verified(motor)?;
+        }
+        robot.front()?.wait_for_line("attached to the supervisor again", START)?;
+        let _client = drive_all(robot, clients)?;
+        no_stop_at_all(&robot.listener, Duration::from_secs(2))?;
+        let holders = holder::all()?;
+        ensure!(holders.len() == 1, "holders: {holders:?}");
+        let jobs = jobs()?;
+        ensure!(jobs.len() == 1, "jobs: {jobs:?}");
+        Ok(())
+    })
+}
+
+/// The jobs of the kernel's broadcast manager.
+fn jobs() -> Result<Vec<String>> {
+    let mut jobs = Vec::new();
+    for entry in std::fs::read_dir("/proc/net/can-bcm")? {
+        let text = std::fs::read_to_string(entry?.path())?;
+        jobs.extend(text.lines().filter(|line| line.starts_with("tx_op")).map(str::to_owned));
+    }
+    Ok(jobs)
+}
+
+/// Fails if supervisors that die one after the other, some before they are armed, leave a holder behind that
+/// nobody can reach.
+#[test]
+fn chain_of_dead_supervisors_ends_with_the_next_living_one() -> Result<()> {
+    play(setup(PATIENT).without_front(), |robot, _| {
+        let first = holder::of(robot.supervisor()?.pid())?;
+        robot.supervisor()?.kill()?;
+        robot.start_supervisor()?;
+        let second = holder::of(robot.supervisor()?.pid())?;
+        robot.supervisor()?.kill()?;
+        // One that cannot start: its holder goes with it, the one before stays.
+        let good = std::fs::read_to_string(&robot.config)?;
+        std::fs::write(
+            &robot.config,
+            good.replace("name = \"vcan0\"", "name = \"vcan0\"\ninterface = \"vcan77\""),
+        )?;
+        robot.spawn("lanyard-supervisor")?.wait(START)?;
+        ensure!(holder::all()?.iter().any(|(pid, _)| *pid == second), "nobody holds any more");
+        std::fs::write(&robot.config, good)?;
+        robot.start_supervisor()?;
+        holder::wait_for_end(first)?;
+        holder::wait_for_end(second)?;
+        ensure!(holder::all()?.len() == 1 && jobs()?.len() == 1, "{:?}, {:?}", holder::all()?, jobs()?);
+        Ok(())
+    })
+}
+
+/// Fails if a supervisor that has proven every motor still leaves a job or a holder behind.
+#[test]
+fn clean_end_leaves_nothing_armed() -> Result<()> {
+    play(setup(PATIENT), |robot, clients| {
+        let _client = drive_all(robot, clients)?;
+        let holder = holder::of(robot.supervisor()?.pid())?;
+        robot.supervisor()?.signal(Signal::SIGTERM)?;
+        let ended = robot.supervisor()?.wait(START)?;
+        let end = Moment::now();
+        ensure!(ended.code == Some(0), "the supervisor ended with {ended:?}");
+        holder::wait_for_end(holder)?;
+        robot.front()?.kill()?;
+        std::thread::sleep(PATIENT * 2);
+        let of_kernel = |frame: &Seen| frame.id == MARKER || is_any_stop(frame);
+        let left = robot.listener.since(end + PATIENT)?.into_iter().find(of_kernel);
+        ensure!(left.is_none(), "the kernel still sends {left:?}");
+        ensure!(jobs()?.is_empty(), "jobs: {:?}", jobs()?);
+        let place = holder::place(&robot.lanyard.socket);
+        ensure!(!place.exists(), "{} is left", place.display());
+        Ok(())
+    })
+}
+
+/// Fails if a supervisor that ends without proof takes the kernel's stops with it, or does not say that they
+/// go on.
+#[test]
+fn end_without_proof_leaves_the_kernel_sending() -> Result<()> {
+    play(setup(PATIENT).supervisor_key("stage_timeout", "\"200ms\""), |robot, clients| {
+        let mut client = robot.client(clients)?;
+        robot.drive_base(&mut client)?;
+        robot.sim.order("6 mute on")?;
+        robot.supervisor()?.signal(Signal::SIGTERM)?;
+        let ended = robot.supervisor()?.wait(START)?;
+        let end = Moment::now();
+        ensure!(ended.code == Some(1), "the supervisor ended with {ended:?}");
+        ensure!(ended.printed.iter().any(|line| line.contains("goes on sending")), "{ended:?}");
+        robot.listener.wait_for_stop(&RIGHT, end + PATIENT + PROMPT, START).map(drop)
+    })
+}
+
+/// Fails if the job is lost with an interface that goes down, or is gone and comes back under its name.
+#[test]
+fn job_outlives_its_interface() -> Result<()> {
+    play(setup(PATIENT).on("vcan1"), |robot, clients| {
+        let client = drive_all(robot, clients)?;
+        tests::interface::Changed::down("vcan1")?.restore()?;
+        for motor in ALL {
+            robot.verified(motor)?;
+        }
+        let later = Moment::now();
+        robot.listener.wait(later, START, "marker", |frame| frame.id == MARKER)?;
+        drop(client);
+        robot.front()?.kill()?;
+
+        let ip_link = tests::interface::ip_link;
+        ip_link(&["del", "vcan1"])?;
+        ip_link(&["add", "vcan1", "type", "vcan"])?;
+        ip_link(&["set", "vcan1", "mtu", "72"])?;
+        ip_link(&["set", "vcan1", "up"])?;
+        robot.listener = Listener::open("vcan1")?;
+        let later = Moment::now();
+        robot.listener.wait(later, START, "marker", |frame| frame.id == MARKER)?;
+        let grief = Moment::now();
+        robot.supervisor()?.kill()?;
+        // A marker may be the last thing the supervisor did, and its own stops may have gone out before.
+        let stop = robot.listener.wait(grief + PATIENT / 2, START, "stop frame", is_any_stop)?;
+        robot.is_prompt(grief, PATIENT + PROMPT, &stop).map(drop)
+    })
+}
+
+/// How long the test without stops lasts: two minutes, or what the environment says.
+fn healthy_seconds() -> Result<Duration> {
+    let seconds = match std::env::var(HEALTHY_SECONDS) {
+        Ok(text) => text.parse().with_context(|| format!("{HEALTHY_SECONDS}={text}"))?,
+        Err(_) => 120,
+    };
+    Ok(Duration::from_secs(seconds))
+}
+
+/// Fails if a robot that is driven, and whose supervisor is well, gets a single stop frame.
+///
+/// When the whole machine stands still for longer than half of `kernel_stop`, the kernel may be right to stop
+/// the motors: such stops are told, and the robot is driven again.
+#[test]
+fn no_stop_while_healthy() -> Result<()> {
+    let span = healthy_seconds()?;
+    play(setup(DEFAULT), |robot, clients| {
+        let mut client = drive_all_anew(robot, clients)?;
+        let start = Instant::now();
+        let mut from = Moment::now();
+        let (mut markers, mut excused) = (0, 0);
+        while start.elapsed() < span {
+            std::thread::sleep(Duration::from_secs(1));
+            let now = Moment::now();
+            let frames = robot.listener.since(from)?;
+            markers += frames.iter().filter(|frame| frame.id == MARKER).count();
+            if let Some(stop) = frames.iter().find(|frame| is_any_stop(frame)) {
+                let stalled = robot.stalls.between(stop.at - DEFAULT * 2, stop.at);
+                ensure!(
+                    stalled > DEFAULT / 2,
+                    "{stop} after {:.1?}, and the machine stood still for {stalled:?} only",
+                    start.elapsed()
+                );
+                println!("the machine stood still for {stalled:?}, the kernel stopped the motors: {stop}");
+                excused += 1;
+                for motor in ALL {
+                    robot.lanyard.wait_for_motor(motor.name, STILL, "is at peace", |status| {
+                        matches!(status.state(), "stopped" | "idle" | "granted")
+                    })?;
+                }
+                client = drive_all_anew(robot, clients)?;
+                from = Moment::now();
+            } else {
+                from = now;
+            }
+        }
+        client.ask("set_power", json!({ "name": "left", "power": 0.3 }))?;
+        println!("{span:?} without a stop but {excused} of a machine that stood still; {markers} markers");
+        // Each is the kernel's stop put off once more: every 10 ms as this robot is set up.
+        let expected = span.as_millis() / 10;
+        ensure!(markers as u128 * 2 > expected, "only {markers} markers");
+        Ok(())
+    })
+}
+
+/// Fails if what the kernel sends by itself keeps an ODrive's own watchdog content: the front hangs, so nobody
+/// feeds it, and the supervisor, which is well, goes on putting off the kernel's stop.
+#[test]
+fn marker_feeds_no_watchdog() -> Result<()> {
+    let watchdog = Duration::from_millis(300);
+    let keys = "watchdog_ms=300,watchdog_idle=off";
+    let setup = Setup::new()
+        .with_keys(&LEFT, "", keys)
+        .window("10s")
+        .supervisor_key("front_window", "\"5s\"")
+        .supervisor_key("kernel_stop", "\"200ms\"");
+    play(setup, |robot, clients| {
+        let mut client = robot.client(clients)?;
+        robot.drive(&mut client, &LEFT, 0.4)?;
+        let silence = robot.signal_front(Signal::SIGSTOP)?;
+        // Heartbeat of node 3: axis error 0x01000000 is the watchdog's.
+        let bitten = robot.listener.wait(silence, START, "watchdog error", |frame| {
+            frame.id == 0x061 && frame.data.starts_with(&[0, 0, 0, 1])
+        })?;
+        let took = robot.is_prompt(silence, watchdog + Duration::from_millis(100) + LATE, &bitten)?;
+        let markers = robot.listener.count(silence, bitten.at, |frame| frame.id == MARKER)?;
+        println!("watchdog after {took:.0} ms and {markers} markers");
+        ensure!(markers >= 10, "only {markers} markers, which shows nothing");
+        let stop = robot.listener.first(silence, |frame| LEFT.is_stop(frame))?;
+        ensure!(stop.is_none_or(|stop| stop.at > bitten.at), "it was stopped before");
+        Ok(())
+    })
+}
+
+/// Fails if the marker is taken for a sign of life on a bus of CANopen drives only.
+#[test]
+fn canopen_marker_is_no_heartbeat() -> Result<()> {
+    let setup = Setup::new().with(&ARM).without_front().supervisor_key("kernel_stop", "\"200ms\"");
+    play(setup, |robot, _| {
+        let now = Moment::now();
+        let marker = |frame: &Seen| frame.id == MARKER_WITHOUT_ODRIVES;
+        let seen = robot.listener.wait(now, START, "marker", marker)?;
+        ensure!(seen.data.is_empty() && !seen.remote, "{seen}");
+        robot.verified(&ARM)?;
+        Ok(())
+    })
+}
