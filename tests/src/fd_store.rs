@@ -71,6 +71,15 @@ impl FdStore {
         locked(&self.shared.said).clone()
     }
 
+    /// Second descriptors of everything it keeps, for the caller to hold.
+    ///
+    /// # Errors
+    /// There are no descriptors left.
+    pub fn copies(&self) -> Result<Vec<OwnedFd>> {
+        let kept = locked(&self.shared.kept);
+        kept.iter().map(|(_, fd)| fd.try_clone().context("cannot duplicate")).collect()
+    }
+
     /// Closes everything it keeps.
     pub fn forget_all(&self) {
         locked(&self.shared.kept).clear();

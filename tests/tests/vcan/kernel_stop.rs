@@ -276,18 +276,24 @@ fn systemd_keeps_the_stops_of_a_killed_supervisor() -> Result<()> {
     })
 }
 
-/// Fails if a service that ends cleanly leaves something in the store.
+/// Fails if a service that ends cleanly leaves something in the store, or leaves the jobs themselves to whoever
+/// still holds their socket.
 #[test]
 fn service_that_ends_cleanly_leaves_nothing_with_systemd() -> Result<()> {
     play(setup(PATIENT).drives_only(), |robot, _| {
         let store = FdStore::open(&robot.file("notify.sock"))?;
         start_as_service(robot, &store)?;
+        let copies = store.copies()?;
+        ensure!(!copies.is_empty() && jobs()?.len() == 1, "{copies:?} hold {:?}", jobs()?);
         robot.supervisor()?.signal(Signal::SIGTERM)?;
         let ended = robot.supervisor()?.wait(START)?;
         ensure!(ended.code == Some(0), "the supervisor ended with {ended:?}");
         within(START, "the store is empty", || {
             if store.names().is_empty() { Ok(()) } else { Err(format!("{:?}", store.said())) }
-        })
+        })?;
+        ensure!(jobs()?.is_empty(), "jobs: {:?}", jobs()?);
+        drop(copies);
+        Ok(())
     })
 }
 
