@@ -279,7 +279,10 @@ impl Core {
     fn send_stage(&mut self, index: usize, now: Nanos, wire: &mut impl Wire) {
         let motor = &self.motors[index];
         let bus = motor.bus;
-        let frames = motor.drive.stop.stage(motor.stage_in_force()).frames;
+        // A bus that does not work may come back before anybody says so. What gets out first then has to be
+        // gentle: the drive has run on, whatever stage has timed out meanwhile.
+        let stage = if self.buses[bus].verdict.up == 1 { motor.stage_in_force() } else { 0 };
+        let frames = motor.drive.stop.stage(stage).frames;
         let sent = self.send(bus, &frames, now, wire);
         let motor = &mut self.motors[index];
         if sent {

@@ -28,13 +28,17 @@ fn interface_that_goes_down_trips_and_its_motors_are_stopped_when_it_is_up() -> 
         let up = Moment::now();
         down.restore()?;
         let told = robot.lanyard.wait_for_event(up, START, "bus up", |event| event.kind() == "bus up")?;
-        let stop = robot.listener.wait_for_stop(&LEFT, up, START)?;
+        let stop = robot
+            .listener
+            .wait(up, START, "stop", |frame| LEFT.is_stop(frame) || LEFT.is_torque_off(frame))?;
+        ensure!(LEFT.is_stop(&stop), "the stop did not begin with its first stage, but with {stop}");
         println!(
             "bus up told {:.1} ms after `ip link set {NEAR} up` began, stop {:.1} ms",
             told.at().millis_since(up),
             stop.at.millis_since(up)
         );
-        robot.verified(&LEFT)?;
+        let status = robot.verified(&LEFT)?;
+        ensure!(status.stage() == Some(1), "stopped in stage {:?}", status.stage());
         robot.sim.wait_for_standstill(LEFT.node, STILL)?;
         ensure!(bus(robot)?["up"] == true, "the bus is called down: {}", bus(robot)?);
         player.drive(robot).context("after the interface was up again")
