@@ -12,3 +12,4 @@ mod overtaking;
 mod player;
 mod scene;
 mod stalled;
+mod tells;

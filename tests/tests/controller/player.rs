@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use shm_proto::handover::{self, Attached};
-use shm_proto::verdicts::{MotorState, MotorVerdict};
+use shm_proto::verdicts::{BusVerdict, MotorState, MotorVerdict};
 use shm_proto::{BeatWriter, MotorIndex, SessionId, SlotIndex, VerdictView, Window};
 use tests::clock::Moment;
 use tests::expect;
@@ -160,6 +160,14 @@ impl Player {
     /// There is no such motor.
     pub fn left(&self) -> Result<MotorVerdict> {
         self.verdicts().motor(MOTOR).context("no motor 0 in the verdicts")
+    }
+
+    /// The supervisor's present word on its only bus.
+    ///
+    /// # Errors
+    /// There is no such bus.
+    pub fn bus(&self) -> Result<BusVerdict> {
+        self.verdicts().bus(0).context("no bus 0 in the verdicts")
     }
 
     /// Waits until [`LEFT`] is in this state.

@@ -14,6 +14,9 @@ pub const NEAR: &str = "can0";
 /// The drives' interface, and the witness's.
 pub const FAR: &str = "can1";
 
+/// An identifier that no drive of the robot has.
+pub const NOBODYS: u16 = 0x7F1;
+
 /// Two wheels at the far end of the wire, and no front.
 pub fn setup() -> Setup {
     // The played front has longer windows than a real one.

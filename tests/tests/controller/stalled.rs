@@ -11,10 +11,8 @@ use tests::robot::{LEFT, RIGHT, Robot, START, STILL};
 
 use crate::adapter::Stall;
 use crate::player::Player;
-use crate::scene::{NEAR, bus, patient_setup, play, press_stop, setup};
+use crate::scene::{NEAR, NOBODYS, bus, patient_setup, play, press_stop, setup};
 
-/// An identifier that no drive of the robot has.
-const NOBODYS: u16 = 0x7F1;
 /// The most from the moment the adapter goes on to a stop at the far end. What waits in the queue leaves with
 /// the next interrupt; what was refused is tried again on every tick (10 ms); the rest is for a machine that
 /// emulates another.
