@@ -24,9 +24,6 @@ use crate::scene::play;
 const PATIENCE: Duration = Duration::from_millis(200);
 /// What it is elsewhere.
 const PATIENT: Duration = Duration::from_millis(500);
-/// A loop is ended after this many times `kernel_stop`, and two ticks of the rig's kernel (10 ms).
-const LOOP: u32 = 4;
-const TICKS: Duration = Duration::from_millis(20);
 /// How long after it the first stop frame may come at most.
 const PROMPT: Duration = Duration::from_millis(10);
 /// How long a round over all frames of the bus takes.
@@ -153,16 +150,16 @@ impl Drop for Throttled {
 /// on SIGUSR2.
 ///
 /// On the rig's kernel (6.1) such a loop holds up the broadcast manager's timers, most of the time: what is
-/// seen here is the loop's end by RLIMIT_RTTIME, and then theirs.
+/// seen here first is the fuse (RLIMIT_RTTIME), whose signal sends the stops before it ends the process.
 #[test]
 fn looping_supervisor_is_overtaken_by_the_kernel() -> Result<()> {
     let _throttled = Throttled::begin()?;
-    play(setup(PATIENCE / 2), |robot, clients| {
+    play(setup(PATIENCE), |robot, clients| {
         let _client = drive_all(robot, clients)?;
         robot.signal_front(Signal::SIGSTOP)?;
         let grief = Moment::now();
         robot.supervisor()?.signal(Signal::SIGUSR2)?;
-        stopped_by_kernel(robot, grief, PATIENCE / 2 * LOOP + TICKS)?;
+        stopped_by_kernel(robot, grief, PATIENCE)?;
         // Nothing is gained by a loop that goes on.
         let ended = robot.supervisor()?.wait(START)?;
         ensure!(ended.code.is_none(), "the supervisor ended with {ended:?}");
