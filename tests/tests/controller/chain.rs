@@ -4,13 +4,13 @@ use anyhow::{Result, ensure};
 use tests::robot::{LEFT, STILL};
 
 use crate::player::WINDOW;
-use crate::scene::{play, setup};
+use crate::scene::{patient_setup, play};
 
 /// Fails if a client that dies is not followed by a stop that crosses the wire in time, or if standstill is not
 /// proven by what the drive sends back over it.
 #[test]
 fn dead_client_is_stopped_across_the_wire() -> Result<()> {
-    play(setup(), |robot, player| {
+    play(patient_setup(), |robot, player| {
         player.drive(robot)?;
         let death = player.lose_client();
         let (trip, stop) = robot.stopped_at_deadline(&LEFT, death, WINDOW)?;

@@ -12,7 +12,8 @@ use crate::scene::{NEAR, bus, play, setup};
 /// not be proven is not stopped anew from the gentle stage on when it is up again; or if nobody can drive then.
 #[test]
 fn interface_that_goes_down_trips_and_its_motors_are_stopped_when_it_is_up() -> Result<()> {
-    play(setup(), |robot, player| {
+    // A stage may take as long as the drive's ramp does on a machine that emulates another.
+    play(setup().supervisor_key("stage_timeout", "\"2s\""), |robot, player| {
         player.drive(robot)?;
         let before = Moment::now();
         let down = Changed::down(NEAR)?;
