@@ -93,10 +93,19 @@ impl Sessions {
     }
 
     fn set_deadline(&mut self, slot: SlotIndex, deadline: Nanos) {
-        if let Some(place) = self.deadlines.get_mut(usize::from(slot.0)) {
-            *place = deadline;
+        let Some(place) = self.deadlines.get_mut(usize::from(slot.0)) else { return };
+        let before = std::mem::replace(place, deadline);
+        if deadline <= self.first {
+            self.first = deadline;
+        } else if before == self.first {
+            // Only the end of the earliest one makes it necessary to go through all the others.
+            self.first = self.earliest();
         }
-        self.first = self.deadlines.iter().copied().min().unwrap_or(Nanos::NEVER);
+        debug_assert_eq!(self.first, self.earliest(), "a deadline would be missed, or looked at for nothing");
+    }
+
+    fn earliest(&self) -> Nanos {
+        self.deadlines.iter().fold(Nanos::NEVER, |first, deadline| first.min(*deadline))
     }
 
     /// The session an owner word names, if it lives.
