@@ -26,5 +26,5 @@ pub mod realtime;
 pub mod runtime;
 pub mod service;
 pub mod start;
-mod sys;
+pub mod sys;
 mod syscalls;

@@ -25,7 +25,7 @@ use crate::service::{Parts, Service, listen_at};
 use crate::{keeper, last_words, realtime, syscalls};
 
 /// Stack of the real-time thread: four times what is pre-faulted, small enough to be locked as a whole.
-const STACK: usize = 256 * 1024;
+pub const STACK: usize = 256 * 1024;
 
 /// How often a motor's violations are told, nanoseconds: the log keeps 256 events, which shall reach back
 /// minutes even when somebody fights the stop without pause.
@@ -75,7 +75,7 @@ pub fn run(config: Config) -> Result<ExitCode, Vec<String>> {
     whom.give(&config.supervisor.socket)
         .map_err(|error| one(format!("[supervisor] socket: {error}")))
         .map_err(named)?;
-    let mut core = build_core(&config, &buses, verdicts);
+    let mut core = build_core(&config, buses.len(), verdicts);
     for (bus, confirms) in confirms.into_iter().enumerate() {
         core.bus_confirms(bus, confirms == Confirms::OnTheWire);
     }
@@ -161,9 +161,11 @@ fn start_real_time(config: &Config, mut runtime: Runtime<Buses>, arming: &Arc<Ar
     std::thread::Builder::new().name("lanyard-rt".to_owned()).stack_size(STACK).spawn(start).map(|_| ())
 }
 
-fn build_core(config: &Config, buses: &Buses, verdicts: VerdictSegment) -> Core {
+/// What the core needs to know of a configuration.
+#[must_use]
+pub fn settings(config: &Config) -> Settings {
     let supervisor = &config.supervisor;
-    let settings = Settings {
+    Settings {
         front_window: Window(nanos(supervisor.front_window)),
         windows: (Window(nanos(SHORTEST_WINDOW)), Window(nanos(LONGEST_WINDOW))),
         stop_repeat: nanos(supervisor.stop_repeat),
@@ -171,13 +173,19 @@ fn build_core(config: &Config, buses: &Buses, verdicts: VerdictSegment) -> Core 
         max_lateness: nanos(supervisor.max_lateness),
         violation_pause: VIOLATION_PAUSE,
         policy: supervisor.reset,
-    };
+    }
+}
+
+/// The core for a configuration with that many buses open.
+#[must_use]
+pub fn build_core(config: &Config, buses: usize, verdicts: VerdictSegment) -> Core {
     let motors = config
         .motors
         .iter()
         .map(|motor| Motor::new(motor.bus, motor.drive.clone(), nanos(motor.stage_timeout)))
         .collect();
-    Core::new(settings, motors, buses.len(), heartbeats(config), verdicts, supervisor.capacity.sessions())
+    let sessions = config.supervisor.capacity.sessions();
+    Core::new(settings(config), motors, buses, heartbeats(config), verdicts, sessions)
 }
 
 /// One heartbeat per bus and frame, as often as its most impatient drive needs.
@@ -199,7 +207,11 @@ fn heartbeats(config: &Config) -> Vec<Periodic> {
 }
 
 /// Takes the signals out of their usual way: the real-time thread reads them from a descriptor.
-fn take_signals() -> nix::Result<SignalFd> {
+///
+/// # Errors
+///
+/// When the kernel refuses the mask or the descriptor.
+pub fn take_signals() -> nix::Result<SignalFd> {
     let mut set = SigSet::empty();
     for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {
         set.add(signal);
