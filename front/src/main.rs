@@ -1,44 +1,12 @@
-//! Lanyard's front: the process that clients talk to.
-//!
-//! What lives here: client protocols, sessions, and motion over CAN behind the supervisor's grant. The
-//! front may be wrong, slow or dead: the supervisor stops the motors whatever happens here.
-//!
-//! | module | its one idea |
-//! |---|---|
-//! | [`link`] | the connection to the supervisor |
-//! | [`sessions`] | who is alive, the same for every protocol |
-//! | [`motion`] | frames to motors, never without a grant |
-//! | [`viam`] | the Viam protocol on top of these |
-//! | [`server`] | the gRPC port and what one connection may do |
-//! | [`lobby`] | which connections get that far |
-//! | [`log`] | a log that never makes anybody wait |
+//! `lanyard-front`: reads its configuration and serves clients; see the library for everything else.
 #![forbid(unsafe_code)]
-
-mod link;
-mod lobby;
-mod log;
-mod motion;
-mod server;
-mod sessions;
-mod viam;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
-use std::time::Duration;
 
-use anyhow::Context as _;
 use clap::Parser;
 use config::Config;
-use tokio::signal::unix::{SignalKind, signal};
-use tracing::info;
-
-use log::Log;
-use motion::Motion;
-use sessions::Sessions;
-
-/// How long the goodbye of every session may take to reach the supervisor: several of its loops.
-const GOODBYE: Duration = Duration::from_millis(100);
+use front::Outlet;
 
 /// Lets Viam clients drive the robot, under the eyes of lanyard-supervisor.
 #[derive(Debug, Parser)]
@@ -64,60 +32,5 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: &Arguments) -> anyhow::Result<()> {
-    let config = Arc::new(Config::load(&arguments.config)?);
-    let log = Log::start().context("cannot start the log")?;
-    // At least two threads, so that no single task that computes can keep the front's own beat waiting.
-    let threads = std::thread::available_parallelism().map_or(2, |cpus| cpus.get().max(2));
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(threads)
-        .enable_all()
-        .build()
-        .context("cannot start the async runtime")?;
-    let ended = runtime.block_on(serve(config));
-    // A hand-over under way may take seconds to give up; nothing waits for it.
-    runtime.shutdown_background();
-    log.finish();
-    ended
-}
-
-async fn serve(config: Arc<Config>) -> anyhow::Result<()> {
-    // Before anything else: a signal during the start must not be lost.
-    let mut terminate = signal(SignalKind::terminate()).context("cannot watch for SIGTERM")?;
-    let mut interrupt = signal(SignalKind::interrupt()).context("cannot watch for SIGINT")?;
-    let started = async {
-        let listener = server::listen(config.front.listen).await?;
-        // What can fail comes first: a front that attaches and then ends is a dead front to the supervisor.
-        let motion = Motion::start(Arc::clone(&config))?;
-        let (link, keeper) = link::attach(&config).await?;
-        anyhow::Ok((listener, link, keeper, motion))
-    };
-    let (listener, link, keeper, motion) = tokio::select! {
-        started = started => started?,
-        _ = terminate.recv() => return Ok(()),
-        _ = interrupt.recv() => return Ok(()),
-    };
-    let sessions = Arc::new(Sessions::new(Arc::clone(&link), config.supervisor.front_window));
-    let robot = viam::Robot::new(Arc::clone(&config), link, Arc::clone(&sessions), motion);
-    let address = listener.local_addr().unwrap_or(config.front.listen);
-    eprintln!("lanyard-front: listening on {address}");
-    // Outlives the choice below: a connection that closes before the goodbyes are read is a dead front.
-    let mut keeping = std::pin::pin!(keeper.keep());
-    tokio::select! {
-        served = server::serve(listener, robot.routes(), config.front.max_connections) => {
-            served.context("the gRPC server ended")
-        }
-        error = &mut keeping => Err(error.into()),
-        () = sessions.reap() => Ok(()),
-        _ = terminate.recv() => say_goodbye(&sessions).await,
-        _ = interrupt.recv() => say_goodbye(&sessions).await,
-    }
-}
-
-/// The end in order: every session is closed, so that its motors are stopped for that reason and not
-/// because the front is found dead.
-async fn say_goodbye(sessions: &Sessions) -> anyhow::Result<()> {
-    info!("told to end; closing every session");
-    sessions.close_all();
-    tokio::time::sleep(GOODBYE).await;
-    Ok(())
+    front::run(Config::load(&arguments.config)?, Outlet::Interfaces)
 }

@@ -49,7 +49,7 @@ use feedback::Feedback;
 use grant::Permit;
 use group::Group;
 use travel::Leg;
-use wire::Wire;
+pub use wire::{SendError, Wire};
 
 /// A motor and the speed it is to turn at.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -138,6 +138,16 @@ impl Motion {
             wires.push(Bus::open(settings, listeners)?);
         }
         Ok(Self::over(config, stations, &wires))
+    }
+
+    /// Starts a task per motor over other wires than CAN interfaces, one per bus.
+    ///
+    /// # Panics
+    ///
+    /// Outside a tokio runtime.
+    pub fn start_over(config: Arc<Config>, wires: &[Arc<dyn Wire>]) -> Arc<Self> {
+        let stations = stations(&config);
+        Self::over(config, stations, wires)
     }
 
     /// Starts a task per motor over one wire per bus.
