@@ -651,3 +651,17 @@ fn who_fights_the_stop_does_not_fill_the_log() {
     bench.core.received(0, &motion, bench.now, &mut bench.wire);
     assert_eq!(bench.events(EventKind::Guarded).len(), 2, "told again after a while");
 }
+
+#[test]
+fn the_ring_of_a_dead_session_is_left_alone_although_its_motors_still_name_it() {
+    let mut bench = Bench::new(ResetPolicy::Auto);
+    let mut writer = bench.drive(0, &[A, B]);
+    bench.run(WINDOW.0 + 2 * TICK);
+    assert_eq!(state(&bench, A), MotorState::Stopping);
+    // Each look into the ring would count this record once more.
+    writer.write_raw(&RawBeat { counter: 3, crc: 1, ..RawBeat::default() });
+    let rejects = |bench: &Bench| Reject::ALL.map(|reject| bench.view.rejects(reject)).iter().sum::<u64>();
+    let before = rejects(&bench);
+    bench.run(20 * TICK);
+    assert_eq!(rejects(&bench), before, "every tick looks into a ring that can bring nothing new");
+}

@@ -38,7 +38,7 @@ impl Core {
 
     /// Whether the session lives; one that has just opened may not have been looked at yet.
     fn is_alive(&mut self, owner: Owner, now: Nanos, wire: &mut impl Wire) -> bool {
-        if self.sessions.live(owner).is_none() && owner.slot < self.sessions.front_slot() {
+        if self.sessions.may_be_new(owner) {
             self.welcome(owner.slot, now, wire);
         }
         self.sessions.live(owner).is_some() && self.sessions.deadline(owner.slot) > now

@@ -119,6 +119,14 @@ impl Sessions {
         })
     }
 
+    /// Whether the owner word may name a session that has not been looked at yet. One that is known and does
+    /// not live never will: the motors it drove name it for as long as nobody else takes them, and looking
+    /// into its ring for each of them on every tick kept a slow processor busy for good.
+    pub fn may_be_new(&self, owner: Owner) -> bool {
+        let known = self.get(owner.slot).and_then(|session| session.bound);
+        owner.slot < self.front_slot() && known.is_none_or(|bound| bound.incarnation < owner.incarnation)
+    }
+
     /// The owner word of the live session in a slot.
     pub fn owner(&self, slot: SlotIndex) -> Option<Owner> {
         let session = self.get(slot).filter(|session| session.state == SessionState::Live)?;
