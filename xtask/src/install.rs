@@ -32,6 +32,8 @@ pub const IP: Tool = Tool { program: "ip", package: "iproute2" };
 pub const XZ: Tool = Tool { program: "xz", package: "xz-utils" };
 /// The emulated PC.
 pub const QEMU: Tool = Tool { program: "qemu-system-x86_64", package: "qemu-system-x86" };
+/// The yardstick for how late a machine wakes a thread.
+pub const CYCLICTEST: Tool = Tool { program: "cyclictest", package: "rt-tests" };
 /// Runs the reference clients.
 pub const PYTHON: Tool = Tool { program: "python3", package: "python3" };
 

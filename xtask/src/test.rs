@@ -130,7 +130,8 @@ pub fn main(workspace: &Workspace, args: &TestArgs) -> Result<u8> {
 }
 
 fn check_style(workspace: &Workspace, report: &mut Report) {
-    let clippy = ["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"];
+    let clippy =
+        ["clippy", "--workspace", "--all-targets", "--features", "tests/bench", "--", "-D", "warnings"];
     for args in [&["fmt", "--all", "--check"][..], &clippy[..]] {
         if let Err(error) = workspace.run_cargo(args) {
             report.problem(format!("{error:#}"));

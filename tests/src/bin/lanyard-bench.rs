@@ -1,129 +1,120 @@
-//! `lanyard-bench`: what one beat costs, beside a well-known queue in the same minute.
-//!
-//! Absolute times of a shared machine say little; the ratio to a peer that ran in the same run does.
-//! Prints a table; `--json FILE` writes one flat object, name to number.
-#![forbid(unsafe_code)]
+//! `lanyard-bench`: what Lanyard's hot paths cost, beside peers in the same minute. Started by
+//! `cargo xtask bench`, which builds it and installs what it compares with.
 
-use std::collections::BTreeMap;
-use std::hint::black_box;
-use std::os::fd::AsFd;
+#[path = "../bench/mod.rs"]
+mod bench;
+
 use std::path::PathBuf;
-use std::time::Instant;
+use std::process::ExitCode;
+use std::time::Duration;
 
-use anyhow::{Context as _, Result};
-use clap::Parser;
-use shm_proto::beat::Context;
-use shm_proto::beats::{Look, SlotReader};
-use shm_proto::layout::BeatLayout;
-use shm_proto::{
-    BeatSegment, BeatView, Capacity, Generation, Incarnation, Nanos, SessionId, SlotIndex, Window,
-};
+use anyhow::Result;
+use clap::{Parser, Subcommand};
 
-/// Rounds per measurement; the median is reported, so that a preempted round does not count.
-const ROUNDS: usize = 15;
-/// Operations per round: some milliseconds, far above the clock's resolution.
-const OPERATIONS: u32 = 200_000;
+use bench::harness::Outlet;
+use bench::{Tools, goals};
 
-/// Measures what Lanyard's hot paths cost.
+/// Measures, prints a table and whether each goal is met.
 #[derive(Parser)]
 #[command(name = "lanyard-bench", version)]
 struct Arguments {
-    /// Also write the figures to this file as one flat JSON object.
+    #[command(subcommand)]
+    role: Option<Role>,
+    /// Also write the figures to this file as one flat JSON object
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+    /// Measure only what has names that begin with this
+    #[arg(long, value_name = "NAME", default_value = "")]
+    only: String,
+    /// cyclictest of rt-tests
+    #[arg(long, value_name = "PROGRAM", default_value = "cyclictest")]
+    cyclictest: PathBuf,
+    /// A Python that has python-can
+    #[arg(long, value_name = "PROGRAM", default_value = "python3")]
+    python: PathBuf,
+    /// The real supervisor, built for release
+    #[arg(long, value_name = "PROGRAM", default_value = "lanyard-supervisor")]
+    supervisor: PathBuf,
+    /// xtask, for what needs CAN
+    #[arg(long, value_name = "PROGRAM")]
+    rig: Option<PathBuf>,
 }
 
-fn main() -> Result<()> {
+/// What this program does when a measurement starts it again.
+#[derive(Subcommand)]
+enum Role {
+    /// Keep every core busy
+    #[command(hide = true)]
+    Burn,
+    /// Read the beat segment on stdin
+    #[command(hide = true)]
+    ReadBeats,
+    /// Trip sessions one after the other
+    #[command(hide = true)]
+    Trips { millis: u64, pitch_micros: u64, interface: Option<String> },
+    /// Stop 64 motors at once
+    #[command(hide = true)]
+    Stop64 { rounds: usize, interface: Option<String> },
+    /// The watchdog in tokio
+    #[command(hide = true)]
+    NaiveTokio { millis: u64 },
+    /// A supervisor with a sink
+    #[command(hide = true)]
+    Supervise { config: PathBuf },
+    /// Sessions that beat
+    #[command(hide = true)]
+    Beat { config: PathBuf, sessions: u16 },
+    /// The front with a sink
+    #[command(hide = true)]
+    Front { config: PathBuf },
+    /// A server of bare tonic
+    #[command(hide = true)]
+    Echo { address: String },
+    /// What needs CAN
+    #[command(hide = true)]
+    Guest { supervisor: PathBuf, cyclictest: PathBuf },
+}
+
+fn main() -> Result<ExitCode> {
     let arguments = Arguments::parse();
-    let mut figures = BTreeMap::new();
-    figures.insert("shm.publish_read_ns", publish_and_read()?);
-    figures.insert("shm.publish_ns", publish()?);
-    figures.insert("shm.peer.rtrb_ns", peer());
-    figures.insert("clock_ns", median(|| _ = black_box(Nanos::now())));
-    for (name, figure) in &figures {
-        println!("{name:<24} {figure:>10.1}");
+    match arguments.role {
+        None => return measure(arguments),
+        Some(Role::Burn) => bench::load::burn(),
+        Some(Role::ReadBeats) => bench::oneway::read_beats()?,
+        Some(Role::Trips { millis, pitch_micros, interface }) => {
+            let (time, pitch) = (Duration::from_millis(millis), Duration::from_micros(pitch_micros));
+            print(&bench::trips::run(outlet_of(interface.as_deref()), time, pitch)?);
+        }
+        Some(Role::Stop64 { rounds, interface }) => {
+            print(&bench::stop64::run(outlet_of(interface.as_deref()), rounds)?);
+        }
+        Some(Role::NaiveTokio { millis }) => print(&bench::naive::run(Duration::from_millis(millis))?),
+        Some(Role::Supervise { config }) => return bench::supervise::run(&config),
+        Some(Role::Beat { config, sessions }) => bench::beats::run(&config, sessions)?,
+        Some(Role::Front { config }) => bench::grpc::serve_front(&config)?,
+        Some(Role::Echo { address }) => bench::grpc::serve_echo(&address)?,
+        Some(Role::Guest { supervisor, cyclictest }) => bench::guest::run(&supervisor, &cyclictest)?,
     }
-    let ratio = figures["shm.publish_read_ns"] / figures["shm.peer.rtrb_ns"];
-    println!("publish and read costs {ratio:.2} times rtrb's push and pop of 32 bytes");
-    if let Some(path) = arguments.json {
-        let text = serde_json::to_string_pretty(&figures)?;
-        std::fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn measure(arguments: Arguments) -> Result<ExitCode> {
+    let Arguments { role: _, json, only, cyclictest, python, supervisor, rig } = arguments;
+    let figures = bench::run(&Tools { cyclictest, python, supervisor, rig }, &only)?;
+    figures.print();
+    println!();
+    goals::print(&figures);
+    if let Some(path) = json {
+        figures.write(&path)?;
     }
-    Ok(())
+    Ok(ExitCode::SUCCESS)
 }
 
-/// Median over rounds of the nanoseconds one operation takes.
-fn median(mut operation: impl FnMut()) -> f64 {
-    let mut rounds: Vec<f64> = (0..ROUNDS)
-        .map(|_| {
-            let start = Instant::now();
-            (0..OPERATIONS).for_each(|_| operation());
-            start.elapsed().as_secs_f64() * 1e9 / f64::from(OPERATIONS)
-        })
-        .collect();
-    rounds.sort_by(f64::total_cmp);
-    rounds[ROUNDS / 2]
+fn outlet_of(interface: Option<&str>) -> Outlet<'_> {
+    interface.map_or(Outlet::Sink, Outlet::Can)
 }
 
-/// One beat written with its CRC, found, checked and validated, without the clock reads of either side.
-fn publish_and_read() -> Result<f64> {
-    let (beats, view) = segments()?;
-    let mut writer = beats.writer(SlotIndex(0)).context("slot 0 exists")?;
-    let window = Window::from_millis(2_000);
-    let at = Nanos::now();
-    writer.open_at(SessionId(7), window, at);
-    let mut reader = SlotReader::default();
-    let mut context = Context {
-        slot: SlotIndex(0),
-        generation: view.generation(),
-        now: at,
-        bound: None,
-        newest: Incarnation::NONE,
-        shortest: Window::from_millis(30),
-        longest: Window::from_millis(60_000),
-    };
-    let mut accepted = 0_u64;
-    let mut rejected = 0_u64;
-    let nanos = median(|| {
-        writer.beat_at(at);
-        reader.look(&view, Look::Onward, context, |found| match found {
-            Ok(beat) => {
-                accepted += 1;
-                context.bound = Some(shm_proto::beat::Bound {
-                    session: beat.session,
-                    incarnation: beat.incarnation,
-                    window: beat.window,
-                });
-            }
-            Err(_) => rejected += 1,
-        });
-    });
-    anyhow::ensure!(rejected == 0 && accepted > u64::from(OPERATIONS), "every beat must be believed");
-    Ok(nanos)
-}
-
-/// One beat written as the front does it, clock read included.
-fn publish() -> Result<f64> {
-    let (beats, _view) = segments()?;
-    let mut writer = beats.writer(SlotIndex(0)).context("slot 0 exists")?;
-    writer.open(SessionId(7), Window::from_millis(2_000));
-    Ok(median(|| writer.beat()))
-}
-
-/// A 32-byte message through rtrb in one thread.
-fn peer() -> f64 {
-    let (mut sender, mut receiver) = rtrb::RingBuffer::<[u64; 4]>::new(64);
-    median(|| {
-        let _ = sender.push(black_box([1, 2, 3, 4]));
-        let _ = black_box(receiver.pop());
-    })
-}
-
-fn segments() -> Result<(std::sync::Arc<BeatSegment>, BeatView)> {
-    let (capacity, generation) = (Capacity::DEFAULT, Generation(1));
-    let fd = shm_proto::memory::create("lanyard-bench", BeatLayout::new(capacity).words())?;
-    let beats = BeatSegment::map(fd.as_fd(), capacity, generation)?;
-    shm_proto::memory::seal(fd.as_fd())?;
-    let view = BeatView::map(fd.as_fd(), capacity, generation)?;
-    Ok((beats, view))
+/// One number a line: how roles answer.
+fn print(numbers: &[u64]) {
+    numbers.iter().for_each(|number| println!("{number}"));
 }

@@ -1,0 +1,104 @@
+//! A supervisor in a process of its own, as `lanyard-supervisor` is one but for the sink in the place of CAN.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, anyhow, ensure};
+use config::Config;
+use supervisor::bus::Rebind;
+use supervisor::notify::Notifier;
+use supervisor::service::{Parts, Service, listen_at};
+use tests::folder::Folder;
+
+use super::child::{Background, hush, role};
+use super::ports::sink;
+use super::realtime;
+use super::robot::{Shape, at_rest};
+
+/// Motors it watches: a base and an arm.
+const MOTORS: u16 = 8;
+/// How long a process may take to come up on a machine that is starved.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// The role `supervise`: never ends by itself.
+///
+/// # Errors
+/// The system refuses anything.
+pub fn run(config: &Path) -> Result<ExitCode> {
+    let config = Config::load(config)?;
+    let listener = listen_at(&config.supervisor.socket).map_err(|problem| anyhow!(problem))?;
+    let (ports, drives) = sink()?;
+    let armed = realtime::arm(&config, ports)?;
+    // Motors that are not proven to stand still would be stopped over and over: not what is measured.
+    for motor in 0..u16::try_from(config.motors.len())? {
+        at_rest(motor).iter().for_each(|frame| drives.say(frame));
+    }
+    let parts = Parts {
+        config,
+        listener,
+        verdicts_fd: armed.verdicts_fd,
+        verdicts: armed.verdicts,
+        commands: armed.commands,
+        replies: armed.replies,
+        notifier: Notifier::from_environment(),
+        rebind: Rebind::default(),
+    };
+    let code = Service::new(parts).run();
+    drop(drives);
+    Ok(code)
+}
+
+/// A running supervisor and the folder with its configuration and socket.
+#[derive(Debug)]
+pub struct Supervisor {
+    /// Its process.
+    pub process: Background,
+    /// Its configuration.
+    pub config: Config,
+    /// The file of that.
+    pub file: PathBuf,
+    _folder: Folder,
+}
+
+/// Which program supervises.
+#[derive(Clone, Copy, Debug)]
+pub enum Program<'a> {
+    /// This one, with a sink.
+    Sink,
+    /// The real one, on a CAN interface.
+    Real(&'a Path, &'a str),
+}
+
+/// Starts a supervisor with room for that many sessions and waits until it listens.
+///
+/// # Errors
+/// It does not come up.
+pub fn start(program: Program<'_>, sessions: u16, listen: &str) -> Result<Supervisor> {
+    let folder = Folder::new()?;
+    let (file, socket) = (folder.file("bench.toml"), folder.file("s"));
+    let interface = match program {
+        Program::Sink => "lo",
+        Program::Real(_, interface) => interface,
+    };
+    let shape = Shape { interface, sessions, motors: MOTORS, socket: &socket, listen };
+    std::fs::write(&file, shape.text()?)?;
+    let config = Config::load(&file)?;
+    let mut command = match program {
+        Program::Sink => role("supervise", [&file])?,
+        Program::Real(path, _) => {
+            let mut command = std::process::Command::new(path);
+            command.arg("--config").arg(&file);
+            super::child::die_with_parent(&mut command);
+            command
+        }
+    };
+    hush(&mut command);
+    let process = Background::start(&mut command)?;
+    let begun = Instant::now();
+    while shm_proto::handover::observe(&socket).is_err() {
+        ensure!(begun.elapsed() < PATIENCE, "the supervisor does not come up; LANYARD_SHOW=1 shows why");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    Ok(Supervisor { process, config, file, _folder: folder })
+}
