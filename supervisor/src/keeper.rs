@@ -167,6 +167,20 @@ fn listen_at(path: &Path) -> io::Result<OwnedFd> {
 }
 
 impl Keeper {
+    /// Nothing to keep: for a benchmark, or wherever the kernel has no CAN.
+    #[must_use]
+    pub fn without_jobs() -> Self {
+        Self {
+            sockets: Vec::new(),
+            holder: None,
+            path: PathBuf::new(),
+            predecessor: Predecessor::None,
+            notifier: Notifier::from_environment(),
+            stored: None,
+            kept: Vec::new(),
+        }
+    }
+
     /// The holder listens at `place` until it is armed: until then the old path leads to the one before it.
     fn split_off(&mut self, jobs: &KernelStop, whom: Become, place: &Path) -> io::Result<()> {
         self.sockets = jobs.duplicate()?;

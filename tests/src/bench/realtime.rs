@@ -9,9 +9,10 @@ use nix::unistd::Pid;
 use rtrb::{Consumer, Producer, RingBuffer};
 use shm_proto::verdicts::Identity;
 use shm_proto::{Nanos, VerdictSegment, VerdictView};
+use supervisor::kernel_stop::KernelStop;
 use supervisor::queue::{Command, DEPTH, Reply};
 use supervisor::runtime::{Ports, Runtime};
-use supervisor::{start, sys};
+use supervisor::{realtime, start};
 
 /// The priority of what is measured, ours and cyclictest's: the supervisor's default.
 pub const PRIORITY: u8 = 80;
@@ -63,19 +64,26 @@ pub fn arm<P: Ports + Send + 'static>(config: &Config, ports: P) -> Result<Armed
     let capacity = config.supervisor.capacity;
     let (segment, verdicts_fd) = VerdictSegment::create(capacity, &identity, &names, &bus_names)?;
     let verdicts = VerdictView::map(verdicts_fd.as_fd(), capacity)?;
-    anyhow::ensure!(start::lock_memory() == 0, "memory cannot be locked; run the benchmark as root");
+    anyhow::ensure!(realtime::lock_memory() == 0, "memory cannot be locked; run the benchmark as root");
 
     let core = start::build_core(config, ports.count(), segment);
     let (commands, to_thread) = RingBuffer::new(DEPTH);
     let (from_thread, replies) = RingBuffer::new(DEPTH);
-    let runtime =
-        Runtime { core, buses: ports, commands: to_thread, replies: from_thread, signals, front: None };
+    let kernel_stop = KernelStop::none();
+    let mut runtime = Runtime {
+        core,
+        buses: ports,
+        commands: to_thread,
+        replies: from_thread,
+        signals,
+        front: None,
+        kernel_stop,
+    };
     let (cpu, priority) = (config.supervisor.cpu, config.supervisor.priority);
     let (ready, is_ready) = std::sync::mpsc::sync_channel(1);
     std::thread::Builder::new().name("lanyard-rt".to_owned()).stack_size(start::STACK).spawn(move || {
-        let degraded = start::become_real_time(cpu, priority);
+        let degraded = realtime::become_real_time(cpu, priority);
         runtime.core.degraded(degraded);
-        sys::prefault_stack();
         let _ = ready.send(degraded);
         runtime.run();
     })?;

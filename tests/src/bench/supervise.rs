@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, anyhow, ensure};
 use config::Config;
 use supervisor::bus::Rebind;
+use supervisor::keeper::Keeper;
+use supervisor::netlink::Netlink;
 use supervisor::notify::Notifier;
 use supervisor::service::{Parts, Service, listen_at};
 use tests::folder::Folder;
@@ -43,6 +45,8 @@ pub fn run(config: &Path) -> Result<ExitCode> {
         replies: armed.replies,
         notifier: Notifier::from_environment(),
         rebind: Rebind::default(),
+        netlink: Netlink::open()?,
+        keeper: Keeper::without_jobs(),
     };
     let code = Service::new(parts).run();
     drop(drives);
