@@ -291,19 +291,33 @@ impl Buses {
 /// name, its sockets are bound to that one. The real-time thread keeps using the descriptors it has.
 #[derive(Debug, Default)]
 pub struct Rebind {
-    sockets: Vec<Vec<OwnedFd>>,
+    sockets: Vec<Vec<Second>>,
+}
+
+/// A second descriptor of a CAN socket, and what it listens to: the kernel throws the filters away with the
+/// interface (`net/can/raw.c`, `raw_notify`), and a socket without filters hears nothing.
+struct Second {
+    socket: OwnedFd,
+    filters: Vec<libc::can_filter>,
+}
+
+impl std::fmt::Debug for Second {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:?} with {} filters", self.socket, self.filters.len())
+    }
 }
 
 impl Rebind {
-    /// Adds the sockets of all these buses.
+    /// Adds the sockets of all these buses, as they listen now.
     ///
     /// # Errors
     ///
-    /// When there are no descriptors left.
+    /// When there are no descriptors left, or the kernel does not tell the filters.
     pub fn add(&mut self, buses: &Buses) -> io::Result<()> {
         self.sockets.resize_with(self.sockets.len().max(buses.sockets.len()), Vec::new);
         for (place, socket) in self.sockets.iter_mut().zip(&buses.sockets) {
-            place.push(socket.as_fd().try_clone_to_owned()?);
+            let filters = sys::can_filters(socket.as_fd(), MOST_FILTERS)?;
+            place.push(Second { socket: socket.as_fd().try_clone_to_owned()?, filters });
         }
         Ok(())
     }
@@ -315,7 +329,11 @@ impl Rebind {
     /// When it is no CAN interface, or gone again.
     pub fn rebind(&self, bus: usize, interface: u32) -> io::Result<()> {
         let sockets = self.sockets.get(bus).map_or(&[][..], Vec::as_slice);
-        sockets.iter().try_for_each(|socket| sys::bind_can(socket.as_fd(), interface))
+        sockets.iter().try_for_each(|Second { socket, filters }| {
+            // Before binding, so that nothing is missed after it.
+            sys::set_can_filters(socket.as_fd(), filters)?;
+            sys::bind_can(socket.as_fd(), interface)
+        })
     }
 }
 

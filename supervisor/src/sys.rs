@@ -25,8 +25,7 @@ pub fn pidfd_open(pid: u32) -> io::Result<OwnedFd> {
     Ok(fd)
 }
 
-/// Binds a CAN socket to the interface with that number; one that is bound already changes over and keeps
-/// its filters.
+/// Binds a CAN socket to the interface with that number; one that is bound already changes over.
 ///
 /// # Errors
 ///
@@ -36,6 +35,37 @@ pub fn bind_can(socket: BorrowedFd<'_>, interface: u32) -> io::Result<()> {
     let length = libc::socklen_t::try_from(socketcan::CanAddr::len()).map_err(io::Error::other)?;
     // SAFETY: pointer and length describe `address`, which lives until the call returns.
     check(unsafe { libc::bind(socket.as_raw_fd(), address.as_sockaddr_ptr(), length) }.into()).map(|_| ())
+}
+
+/// The filters of a CAN socket, at most `most` of them.
+///
+/// # Errors
+///
+/// When it is no CAN socket, or has more.
+pub fn can_filters(socket: BorrowedFd<'_>, most: usize) -> io::Result<Vec<libc::can_filter>> {
+    const EACH: usize = size_of::<libc::can_filter>();
+    let mut filters = vec![libc::can_filter { can_id: 0, can_mask: 0 }; most];
+    let mut length = libc::socklen_t::try_from(most * EACH).map_err(io::Error::other)?;
+    let (fd, place) = (socket.as_raw_fd(), filters.as_mut_ptr().cast());
+    // SAFETY: pointer and length describe `filters`, which lives until the call returns; any bits are a filter.
+    let got =
+        unsafe { libc::getsockopt(fd, libc::SOL_CAN_RAW, libc::CAN_RAW_FILTER, place, &raw mut length) };
+    check(got.into())?;
+    filters.truncate(usize::try_from(length).map_err(io::Error::other)? / EACH);
+    Ok(filters)
+}
+
+/// Gives a CAN socket these filters.
+///
+/// # Errors
+///
+/// When it is no CAN socket, or they are too many.
+pub fn set_can_filters(socket: BorrowedFd<'_>, filters: &[libc::can_filter]) -> io::Result<()> {
+    let length = libc::socklen_t::try_from(size_of_val(filters)).map_err(io::Error::other)?;
+    let (fd, place) = (socket.as_raw_fd(), filters.as_ptr().cast());
+    // SAFETY: pointer and length describe `filters`, which the kernel only reads.
+    let set = unsafe { libc::setsockopt(fd, libc::SOL_CAN_RAW, libc::CAN_RAW_FILTER, place, length) };
+    check(set.into()).map(|_| ())
 }
 
 /// Who sent a frame that a CAN socket received.

@@ -58,6 +58,8 @@ const HOUSEKEEPING: &[c_long] = &[
     libc::SYS_recvmsg,
     libc::SYS_sched_yield,
     libc::SYS_sendmsg,
+    // Filters of a CAN socket whose interface came back.
+    libc::SYS_setsockopt,
     libc::SYS_sigaltstack,
     libc::SYS_statx,
     libc::SYS_unlinkat,

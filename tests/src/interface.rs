@@ -1,4 +1,4 @@
-//! Network interfaces: taking one down, and giving it back as it was.
+//! Network interfaces: taking one down or away, and giving it back as it was.
 
 use std::process::Command;
 
@@ -75,6 +75,47 @@ impl Drop for Changed {
     fn drop(&mut self) {
         if let Err(error) = self.put_right() {
             eprintln!("{} is left as it is: {error:#}", self.name);
+        }
+    }
+}
+
+/// An interface that was taken away; dropping this makes another of its name.
+#[derive(Debug)]
+pub struct Removed {
+    name: String,
+}
+
+impl Removed {
+    /// Takes a vcan away.
+    ///
+    /// # Errors
+    /// See [`ip_link`].
+    pub fn vcan(name: &str) -> Result<Self> {
+        ip_link(&["del", name])?;
+        Ok(Self { name: name.to_owned() })
+    }
+
+    /// A new one under the old name, up, with CAN FD as the rig made it.
+    ///
+    /// # Errors
+    /// See [`ip_link`].
+    pub fn restore(self) -> Result<()> {
+        self.put_right()
+    }
+
+    fn put_right(&self) -> Result<()> {
+        if !std::path::Path::new("/sys/class/net").join(&self.name).exists() {
+            ip_link(&["add", "dev", &self.name, "type", "vcan"])?;
+            ip_link(&["set", &self.name, "mtu", "72"])?;
+        }
+        ip_link(&["set", &self.name, "up"])
+    }
+}
+
+impl Drop for Removed {
+    fn drop(&mut self) {
+        if let Err(error) = self.put_right() {
+            eprintln!("{} is missing: {error:#}", self.name);
         }
     }
 }

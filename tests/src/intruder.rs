@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result, bail};
 use nix::sys::socket::{setsockopt, sockopt::Priority};
-use socketcan::{CanFrame, CanSocket, EmbeddedFrame, Socket, StandardId};
+use socketcan::{CanErrorFrame, CanFrame, CanSocket, EmbeddedFrame, Socket, StandardId};
 
 use crate::clock::Moment;
 
@@ -63,6 +63,18 @@ impl Intruder {
         let frame = CanFrame::new(id, data).context("too long a payload")?;
         let before = Moment::now();
         self.0.write_frame(&frame).context("cannot send")?;
+        Ok(before)
+    }
+
+    /// Sends an error frame as the interface's own driver would; returns the moment before. `classes` and
+    /// `details` as in `linux/can/error.h`.
+    ///
+    /// # Errors
+    /// The interface does not take it.
+    pub fn report(&self, classes: u32, details: [u8; 8]) -> Result<Moment> {
+        let frame = CanErrorFrame::new_error(classes, &details).context("not an error frame")?;
+        let before = Moment::now();
+        self.0.write_frame(&CanFrame::Error(frame)).context("cannot send")?;
         Ok(before)
     }
 }

@@ -71,8 +71,7 @@ fn second_supervisor_is_refused() -> Result<()> {
         refuses(robot, &["another supervisor is running"])?;
         let stop = robot.listener.first(from, |frame| LEFT.is_stop(frame))?;
         ensure!(stop.is_none(), "the running motor was stopped: {stop:?}");
-        ensure!(robot.lanyard.run(&["status"])?.code == Some(0), "the first one is not well");
-        Ok(())
+        robot.lanyard.is_well()
     })
 }
 
