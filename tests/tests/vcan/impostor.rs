@@ -23,7 +23,8 @@ fn say(robot: &Robot, message: &Message) -> Result<Message> {
     Ok(answer)
 }
 
-fn config_hash(robot: &Robot) -> Result<u64> {
+/// The hash of the configuration the supervisor runs with; a front must have the same.
+pub fn config_hash(robot: &Robot) -> Result<u64> {
     let status = robot.lanyard.status()?;
     let hash = status["config_hash"].as_str().context("no config_hash in the status")?;
     Ok(u64::from_str_radix(hash.trim_start_matches("0x"), 16)?)
@@ -60,7 +61,7 @@ fn another_configuration_is_refused_and_told_so() -> Result<()> {
 }
 
 /// A front that holds `LEFT` for a session with that window; returns when its first beat was.
-fn seize(robot: &Robot, window: Window) -> Result<(Attached, shm_proto::BeatWriter, Nanos)> {
+pub fn seize(robot: &Robot, window: Window) -> Result<(Attached, shm_proto::BeatWriter, Nanos)> {
     let attached = handover::attach(&robot.lanyard.socket, config_hash(robot)?)?;
     let mut writer = attached.beats.writer(SlotIndex(0)).context("slot 0 exists")?;
     let opened = Nanos::now();
