@@ -665,3 +665,34 @@ fn the_ring_of_a_dead_session_is_left_alone_although_its_motors_still_name_it() 
     bench.run(20 * TICK);
     assert_eq!(rejects(&bench), before, "every tick looks into a ring that can bring nothing new");
 }
+
+#[test]
+fn owner_words_that_name_nobody_cost_a_bounded_number_of_looks() {
+    const MOTORS: u16 = 100;
+    let mut robot =
+        "[supervisor]\nmax_motors = 100\n[[bus]]\nname = \"can0\"\n[[bus]]\nname = \"can1\"\n".to_owned();
+    for motor in 0..MOTORS {
+        let (bus, node) = (motor / 50, motor % 50);
+        robot += &format!(
+            "[[motor]]\nname = \"m{motor}\"\nbus = \"can{bus}\"\ndriver = \"odrive\"\nnode = {node}\n\
+             firmware = \"0.6\"\nafter_stop = \"hold\"\nmax_rpm = 300\n"
+        );
+    }
+    let mut bench = Bench::of(&robot, MOTORS, ResetPolicy::Auto);
+    bench.core.start(bench.now, &mut bench.wire);
+    let mut writer = bench.open(0);
+    bench.run(4 * TICK);
+    // Each look into the ring counts this record once.
+    writer.write_raw(&RawBeat { counter: 3, crc: 1, ..RawBeat::default() });
+    let rejects = |bench: &Bench| Reject::ALL.map(|reject| bench.view.rejects(reject)).iter().sum::<u64>();
+    let nobody = Owner { slot: SlotIndex(0), incarnation: Incarnation::new(1_000) };
+    for motor in (0..MOTORS).map(MotorIndex) {
+        bench.beats.take_motor(motor, nobody);
+    }
+    bench.run(TICK);
+    let before = rejects(&bench);
+    bench.run(TICK);
+    let looks = rejects(&bench) - before;
+    // The one more is the look that every ring gets in turn.
+    assert!((64..=65).contains(&looks), "{looks} looks in a tick");
+}

@@ -36,9 +36,11 @@ impl Core {
         }
     }
 
-    /// Whether the session lives; one that has just opened may not have been looked at yet.
+    /// Whether the session lives; one that has just opened may not have been looked at yet. Beyond the looks of
+    /// a tick nothing new lives until the next.
     fn is_alive(&mut self, owner: Owner, now: Nanos, wire: &mut impl Wire) -> bool {
-        if self.sessions.may_be_new(owner) {
+        if self.sessions.may_be_new(owner) && self.looks > 0 {
+            self.looks -= 1;
             self.welcome(owner.slot, now, wire);
         }
         self.sessions.live(owner).is_some() && self.sessions.deadline(owner.slot) > now

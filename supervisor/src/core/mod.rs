@@ -109,6 +109,8 @@ pub struct Core {
     trips: TripId,
     latch: TripId,
     next_tick: Nanos,
+    /// How many more rings may be looked into in this tick because the front says so.
+    looks: usize,
     degraded: u64,
     tally: Tally,
 }
@@ -154,6 +156,7 @@ impl Core {
             trips: TripId::NONE,
             latch: TripId::NONE,
             next_tick: Nanos::ZERO,
+            looks: 0,
             degraded: 0,
             tally: Tally::default(),
         }

@@ -275,6 +275,11 @@ fn look(
     looked
 }
 
+/// Rings looked into in one tick because the front says that something is new there: by its change words, and
+/// by owner words that name a session nobody knows. One that changes all of them on every tick costs this much
+/// and no more.
+const MOST_LOOKS: usize = 64;
+
 impl Core {
     /// Trips every session whose deadline has passed and that has not beaten since.
     pub(super) fn expire(&mut self, now: Nanos, wire: &mut impl Wire) {
@@ -310,8 +315,7 @@ impl Core {
     /// Looks into the rings whose change word says that a session opened or closed.
     pub(super) fn look_for_changes(&mut self, now: Nanos, wire: &mut impl Wire) {
         let Some(front) = &self.front else { return };
-        // A front that flips every word on every tick costs this much per tick and no more.
-        const MOST_LOOKS: usize = 64;
+        self.looks = MOST_LOOKS;
         let mut looks = 0;
         let mut changed = [SlotIndex(0); MOST_LOOKS];
         for slot in (0..self.sessions.len()).map(SlotIndex) {
@@ -323,6 +327,7 @@ impl Core {
                 looks += 1;
             }
         }
+        self.looks -= looks;
         for slot in &changed[..looks] {
             self.welcome(*slot, now, wire);
         }

@@ -115,11 +115,17 @@ impl Bench {
 
     /// A core that has not started.
     pub fn cold(policy: ResetPolicy) -> Self {
-        let config = Config::parse(Path::new("test.toml"), ROBOT).expect("the test robot is valid");
-        let capacity = Capacity::new(8, 8).expect("in range");
+        Self::of(ROBOT, 8, policy)
+    }
+
+    /// A core that has not started, for another robot with up to that many motors.
+    pub fn of(robot: &str, motors: u16, policy: ResetPolicy) -> Self {
+        let config = Config::parse(Path::new("test.toml"), robot).expect("the test robot is valid");
+        let capacity = Capacity::new(8, motors).expect("in range");
+        let names: Vec<&str> = config.motors.iter().map(|motor| motor.name.as_str()).collect();
         let identity = Identity { config_hash: 1, pid: 1, started: Nanos(1), policy };
-        let (verdicts, fd) = VerdictSegment::create(capacity, &identity, &["a", "b", "c"], &["can0", "can1"])
-            .expect("a memfd");
+        let (verdicts, fd) =
+            VerdictSegment::create(capacity, &identity, &names, &["can0", "can1"]).expect("a memfd");
         let view = VerdictView::map(fd.as_fd(), capacity).expect("a mapping");
         let settings = Settings {
             front_window: Window::from_millis(100),
