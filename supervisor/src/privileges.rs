@@ -54,7 +54,7 @@ impl Become {
         Ok(())
     }
 
-    /// Gives the hand-over socket to the user and group, so that the group may use `lanyard`.
+    /// Gives the hand-over socket, or its folder, to the user and group, so that the group may use `lanyard`.
     ///
     /// # Errors
     ///

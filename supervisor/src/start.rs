@@ -47,6 +47,7 @@ pub fn run(config: Config) -> Result<ExitCode, Vec<String>> {
         problems.into_iter().map(|problem| format!("{path}: {problem}")).collect::<Vec<_>>()
     };
     let buses = Buses::open(&config).map_err(named)?;
+    let folder = config.supervisor.socket.parent().filter(|folder| !folder.exists());
     let listener = listen_at(&config.supervisor.socket).map_err(one).map_err(named)?;
     let signals = take_signals().map_err(|error| vec![format!("signals: {error}")])?;
 
@@ -66,13 +67,19 @@ pub fn run(config: Config) -> Result<ExitCode, Vec<String>> {
 
     let netlink = Netlink::open().map_err(|error| vec![format!("netlink: {error}")])?;
     let confirms = buses.listen(&config).map_err(|error| vec![format!("CAN sockets: {error}")])?;
+    // While whoever started us can still be reached: not every user may.
+    let notifier = Notifier::from_environment();
     close_the_way_back();
     let whom = Become::find(&config.supervisor.user);
     let Prepared { kernel_stop, mut keeper, degraded: unarmed } = keeper::prepare(&config, whom);
     let mut rebind = Rebind::default();
     rebind.add(&buses).map_err(|error| vec![format!("CAN sockets: {error}")])?;
     last_words::prepare(&config, &mut rebind).map_err(named)?;
-    whom.give(&config.supervisor.socket)
+    // A folder that was made here has no other owner, who would have to clean it up.
+    folder
+        .into_iter()
+        .chain([config.supervisor.socket.as_path()])
+        .try_for_each(|path| whom.give(path))
         .map_err(|error| one(format!("[supervisor] socket: {error}")))
         .map_err(named)?;
     let mut core = build_core(&config, buses.len(), verdicts);
@@ -94,7 +101,6 @@ pub fn run(config: Config) -> Result<ExitCode, Vec<String>> {
     // The fuse is for the thread that it is about.
     SigSet::from(Signal::SIGXCPU).thread_block().map_err(|error| vec![format!("signals: {error}")])?;
 
-    let notifier = Notifier::from_environment();
     let parts = Parts {
         config,
         listener,

@@ -5,6 +5,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use anyhow::{Context, Result};
 
+/// The user and group `nobody` of Debian.
+const NOBODY: u32 = 65_534;
+
 /// The folder.
 #[derive(Debug)]
 pub struct Folder(PathBuf);
@@ -19,6 +22,9 @@ impl Folder {
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let path = std::env::temp_dir().join(format!("lanyard-{}-{number}", std::process::id()));
         std::fs::create_dir_all(&path).with_context(|| format!("cannot create {}", path.display()))?;
+        // As systemd makes a service's folder: owned by whom the supervisor becomes, which is nobody in tests.
+        std::os::unix::fs::chown(&path, Some(NOBODY), Some(NOBODY))
+            .with_context(|| format!("cannot give away {}", path.display()))?;
         Ok(Self(path))
     }
 

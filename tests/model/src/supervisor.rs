@@ -494,7 +494,8 @@ impl Step<'_> {
 
     /// `motor::send_stage`.
     fn send_stage(&mut self) {
-        self.core.outbox = Some(self.core.motor.stage_in_force());
+        let stage = if self.core.bus_up { self.core.motor.stage_in_force() } else { 0 };
+        self.core.outbox = Some(stage);
     }
 
     /// `motor::tend_motors`.
