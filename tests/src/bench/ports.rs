@@ -116,22 +116,22 @@ impl Stamps {
         self.first[usize::from(motor)].store(0, Ordering::SeqCst);
     }
 
-    /// When the first frame since then was handed over.
+    /// When the first frame since then was handed over: when the call began that took it. What the kernel does
+    /// within it, the driver's work and the delivery to every listener of a vcan, is the kernel's.
     pub fn first(&self, motor: u16) -> Option<Nanos> {
         let first = self.first[usize::from(motor)].load(Ordering::SeqCst);
         (first != 0).then_some(Nanos(first))
     }
 
-    /// When the last one was.
+    /// When the call that took the last one returned.
     pub fn last(&self, motor: u16) -> Nanos {
         Nanos(self.last[usize::from(motor)].load(Ordering::SeqCst))
     }
 
-    fn note(&self, motor: usize) {
+    fn note(&self, motor: usize, handed_over: Nanos) {
         let (Some(first), Some(last)) = (self.first.get(motor), self.last.get(motor)) else { return };
-        let now = Nanos::now().0;
-        last.store(now, Ordering::SeqCst);
-        let _ = first.compare_exchange(0, now, Ordering::SeqCst, Ordering::SeqCst);
+        last.store(Nanos::now().0, Ordering::SeqCst);
+        let _ = first.compare_exchange(0, handed_over.0, Ordering::SeqCst, Ordering::SeqCst);
     }
 }
 
@@ -146,9 +146,10 @@ pub struct Meter<P> {
 
 impl<P: Ports> Wire for Meter<P> {
     fn send(&mut self, bus: usize, frame: &Frame) -> Result<(), SendError> {
+        let handed_over = Nanos::now();
         self.inner.send(bus, frame)?;
         if let Some(motor) = motor_of(frame) {
-            self.stamps.note(motor);
+            self.stamps.note(motor, handed_over);
         }
         Ok(())
     }
