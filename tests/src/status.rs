@@ -52,6 +52,12 @@ impl Event {
         self.0["kind"].as_str().unwrap_or_default()
     }
 
+    /// When the first stop frame was handed to the kernel.
+    #[must_use]
+    pub fn first_stop(&self) -> Option<Moment> {
+        moment(&self.0["first_stop_ns"])
+    }
+
     /// The reason of a trip.
     #[must_use]
     pub fn reason(&self) -> &str {
