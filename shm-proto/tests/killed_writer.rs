@@ -45,14 +45,12 @@ fn writer_process() {
     // SAFETY: the descriptor was inherited for this and stays open for the life of the process.
     let fd = unsafe { BorrowedFd::borrow_raw(fd) };
     let step_by_step = job == "stepped";
-    if step_by_step {
-        ptrace::traceme().expect("a parent that traces");
-    }
+    // All that is written through is mapped before the mark that lets the other side seal the segment.
+    let note = Segment::map(fd, BeatLayout::new(capacity()).words(), Access::ReadWrite).expect("mapping");
     let beats = BeatSegment::map(fd, capacity(), GENERATION).expect("mapping");
     let mut writer = beats.writer(VICTIM).expect("slot");
     if step_by_step {
-        let words = BeatLayout::new(capacity()).words();
-        let note = Segment::map(fd, words, Access::ReadWrite).expect("mapping");
+        ptrace::traceme().expect("a parent that traces");
         // The harness runs this in a thread of its own, and it is threads that are traced.
         note.store(TRACED_THREAD, u64::try_from(gettid().as_raw()).expect("a thread id"), Relaxed);
         raise(Signal::SIGSTOP).expect("stopped");
@@ -150,12 +148,10 @@ impl Drop for Rig {
     fn drop(&mut self) {
         // A process that is gone already is as good.
         let _ = self.child.kill();
-        let traced = self.wild.load(TRACED_THREAD, Relaxed);
-        if let Ok(traced @ 1..) = i32::try_from(traced) {
-            // A traced thread has to be buried before its process.
-            let _ = waitpid(Pid::from_raw(traced), Some(WaitPidFlag::__WALL));
-        }
-        let _ = self.child.wait();
+        // A traced thread has to be buried before its process, whatever became of either; other
+        // tests' children belong to other threads.
+        let own = WaitPidFlag::__WALL | WaitPidFlag::__WNOTHREAD;
+        while waitpid(None, Some(own)).is_ok() {}
     }
 }
 
