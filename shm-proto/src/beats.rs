@@ -218,6 +218,20 @@ const fn from_words(words: [u64; WORDS_BEHIND_SEQUENCE]) -> RawBeat {
     RawBeat { counter, session: join_words(high, low), window, timestamp, tag, crc }
 }
 
+/// Whether the record at the place of that counter was never written, or last in the lap before. Most of a ring is
+/// such content.
+#[inline]
+fn is_no_news(record: Words<'_>, expected: u64) -> bool {
+    record::is_untouched_since(record, expected.saturating_sub(RING))
+}
+
+/// Whether the record after that one is no news.
+#[inline]
+fn ends_behind(ring: Words<'_>, accepted: u64) -> bool {
+    let next = accepted.wrapping_add(1);
+    ring.part(in_ring(next), RECORD_WORDS).is_some_and(|record| is_no_news(record, next))
+}
+
 /// The supervisor's side of the beat segment: loads only.
 #[derive(Debug)]
 pub struct BeatView {
@@ -323,10 +337,8 @@ impl SlotReader {
         for step in 0..RING {
             let expected = start.wrapping_add(1).wrapping_add(step);
             let Some(record) = ring.part(in_ring(expected), RECORD_WORDS) else { return };
-            // Most of a ring is older content: its counter alone tells, as in `judge`.
-            if look == Look::Everywhere
-                && record::first_word(record).is_some_and(|counter| self.is_older(counter, expected))
-            {
+            // The last place is that of the last accepted beat, which must not say anything else now.
+            if look == Look::Everywhere && step < RING - 1 && is_no_news(record, expected) {
                 continue;
             }
             let outcome = match record::read(record) {
@@ -337,7 +349,7 @@ impl SlotReader {
                 Some(Ok(beat)) => {
                     self.last_counter = beat.counter;
                     found(Ok(beat));
-                    if look == Look::Onward && self.ends_behind(ring, expected) {
+                    if look == Look::Onward && ends_behind(ring, expected) {
                         return;
                     }
                     context.newest = context.newest.max(beat.incarnation);
@@ -358,14 +370,6 @@ impl SlotReader {
                 None => {}
             }
         }
-    }
-
-    /// Whether the record after that one is the ring's older content, seen by its counter alone.
-    #[inline]
-    fn ends_behind(&self, ring: Words<'_>, accepted: u64) -> bool {
-        let next = accepted.wrapping_add(1);
-        let counter = ring.part(in_ring(next), RECORD_WORDS).and_then(record::first_word);
-        counter.is_some_and(|counter| self.is_older(counter, next))
     }
 
     /// Whether a record with this counter, at the place of that one, is the ring's older content: written

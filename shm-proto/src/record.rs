@@ -40,14 +40,15 @@ pub fn read_turn<const WORDS: usize>(record: Words<'_>, turn: u64) -> Option<[u6
     (sequence == turn.wrapping_mul(2)).then_some(words)
 }
 
-/// The first word behind the sequence word of a record, unless it is being written: enough to see that the
-/// record is an old one.
+/// Whether a record was last written in that turn, or never, and is not being written: enough to see that it is
+/// no news, for one load. Who writes another turn than its content belongs to is overlooked, which harms nobody
+/// else.
 #[inline]
 #[must_use]
-pub fn first_word(record: Words<'_>) -> Option<u64> {
-    // Acquire keeps the loads in this order: a word that is found old was old when nobody was writing.
-    let settled = record.load(0, Ordering::Acquire).is_multiple_of(2);
-    settled.then(|| record.load(1, Ordering::Relaxed))
+pub fn is_untouched_since(record: Words<'_>, turn: u64) -> bool {
+    // Relaxed: no other word is read on the strength of this one.
+    let sequence = record.load(0, Ordering::Relaxed);
+    sequence == turn.wrapping_mul(2) || sequence == 0
 }
 
 #[inline]

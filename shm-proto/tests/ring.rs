@@ -352,7 +352,8 @@ fn the_end_of_the_counters_is_survived() {
     }
     play(&mut writer, [0, 1, 2]);
     let found = rig.look(&mut reader, Look::Everywhere, &context);
-    assert_eq!(found, [Err(Reject::Falling); 3]);
+    // 0 is the turn of a record that was never written.
+    assert_eq!(found, [Err(Reject::Falling); 2]);
 }
 
 #[test]
