@@ -4,6 +4,7 @@
 //! the ring is the evidence, the last 64 beats. The front writes with [`BeatWriter`] (wait-free, no
 //! system call but the clock read); the supervisor reads with [`SlotReader`] (wait-free, bounded).
 
+use core::ops::Range;
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
@@ -225,6 +226,15 @@ fn is_no_news(record: Words<'_>, expected: u64) -> bool {
     record::is_untouched_since(record, expected.saturating_sub(RING))
 }
 
+/// Whether a record at one of these places was written in another turn than the one expected there.
+#[inline]
+fn any_touched(ring: Words<'_>, mut places: Range<u64>, turn: impl Fn(u64) -> u64) -> bool {
+    places.any(|place| {
+        let record = ring.part(in_ring(place), RECORD_WORDS);
+        !record.is_some_and(|record| record::is_untouched_since(record, turn(place)))
+    })
+}
+
 /// Whether the record after that one is no news.
 #[inline]
 fn ends_behind(ring: Words<'_>, accepted: u64) -> bool {
@@ -316,6 +326,25 @@ impl SlotReader {
         let differs = change != self.change;
         self.change = change;
         differs
+    }
+
+    /// Whether any record may hold a beat newer than the last accepted one: the whole ring at the cost of one load
+    /// for each record, for the moment between a deadline and its stop. That of the last accepted beat is not one
+    /// of them, whatever it says now.
+    #[inline]
+    #[must_use]
+    pub fn may_have_news(&self, view: &BeatView, slot: SlotIndex) -> bool {
+        let Some(ring) = view.segment.readable(view.layout.ring(slot), RING_WORDS) else { return false };
+        // Counters follow one another from place to place. Up to the next beat's place they are of its lap, from there
+        // on of the lap before, if there was one.
+        let next = self.last_counter.wrapping_add(1);
+        let place = next % RING;
+        let lap = next - place;
+        let rest = match lap.checked_sub(RING) {
+            Some(before) => any_touched(ring, place..RING, |place| before + place),
+            None => any_touched(ring, place..RING, |_| 0),
+        };
+        rest || any_touched(ring, 0..place, |place| lap + place)
     }
 
     /// Looks for beats newer than the last accepted one, hands each to `found` in their order, and

@@ -131,6 +131,28 @@ fn one_good_record_is_found_among_63_spoilt_ones() {
     }
 }
 
+/// Fails if a beat can hide from the quick look over the ring, in whatever lap and place it lies, and if what was
+/// accepted before passes for news.
+#[test]
+fn a_quick_look_misses_no_beat_and_finds_no_old_one() {
+    for beats in 0..=3 * RING {
+        let (rig, mut writer) = beaten(beats.saturating_sub(RING - 2));
+        let mut reader = caught_up(&rig);
+        play(&mut writer, beats.saturating_sub(RING - 2) + 1..=beats);
+        let again = caught_up(&rig);
+        rig.look(&mut reader, Look::Everywhere, &bound(SLOT, 1));
+        for reader in [&reader, &again] {
+            assert!(!reader.may_have_news(&rig.view, SLOT), "after {beats} beats");
+        }
+        for ahead in 1..=RING {
+            let newest = rig.raw(SLOT, beats + ahead);
+            play(&mut writer, [beats + ahead]);
+            assert!(reader.may_have_news(&rig.view, SLOT), "{ahead} after {beats} beats");
+            writer.write_raw(&newest);
+        }
+    }
+}
+
 #[test]
 fn the_last_counter_with_other_content_is_repeated() {
     let (rig, mut writer) = beaten(3);

@@ -388,6 +388,9 @@ impl Core {
     fn look_at(&mut self, slot: SlotIndex, how: Look, now: Nanos) -> Looked {
         let Some(front) = &self.front else { return Looked::default() };
         let Some(reader) = self.readers.get_mut(usize::from(slot.0)) else { return Looked::default() };
+        if how == Look::Everywhere && !reader.may_have_news(&front.view, slot) {
+            return Looked::default();
+        }
         let (shortest, longest) = if slot == self.sessions.front_slot() {
             (self.settings.front_window, self.settings.front_window)
         } else {
