@@ -28,3 +28,4 @@ pub mod service;
 pub mod start;
 pub mod sys;
 mod syscalls;
+pub mod wakeups;

@@ -1,15 +1,14 @@
 //! The real-time thread: sleeps until the earliest deadline, tick or frame, and feeds the core.
 //!
-//! After arming it makes no system call but the clock, `ppoll`, non-blocking CAN reads and writes (to the
-//! kernel-armed stop, too); it
-//! takes no lock, allocates nothing, and says nothing to anyone but through its queue.
+//! After arming it makes no system call but the clock, `epoll_pwait2`, and non-blocking CAN reads and writes (to the
+//! kernel-armed stop, too); `epoll_ctl` when a front comes or goes, while nothing is granted. It takes no lock,
+//! allocates nothing, and says nothing to anyone but through its queue.
 
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::signal::Signal;
 use nix::sys::signalfd::SignalFd;
-use nix::sys::time::TimeSpec;
 use rtrb::{Consumer, Producer};
 use shm_proto::Nanos;
 use shm_proto::verdicts::{BusHealth, MOST_BUSES, Reason};
@@ -19,6 +18,7 @@ use crate::core::{Core, Wire};
 use crate::kernel_stop::KernelStop;
 use crate::meter::Meter;
 use crate::queue::{Command, Reply, Retired};
+use crate::wakeups::{Wake, Wakeups};
 
 /// Frames taken from one bus before deadlines are looked at again. A classic bus at 1 Mbit/s carries
 /// about 20 of the shortest frames per millisecond.
@@ -34,6 +34,14 @@ pub trait Ports: Wire {
     fn fd(&self, bus: usize) -> Option<BorrowedFd<'_>>;
     /// Receives without waiting.
     fn receive(&mut self, bus: usize) -> Received;
+
+    /// What wakes the thread: these signals, and frames.
+    ///
+    /// # Errors
+    /// The kernel has no descriptor or memory left.
+    fn wakeups(&self, signals: &SignalFd) -> io::Result<Wakeups> {
+        Wakeups::new(signals.as_fd(), (0..self.count()).map(|bus| self.fd(bus)))
+    }
 }
 
 /// Everything the real-time thread owns.
@@ -47,20 +55,14 @@ pub struct Runtime<P> {
     pub commands: Consumer<Command>,
     /// Answers to housekeeping.
     pub replies: Producer<Reply>,
+    /// What ends its sleep: the buses, the signals, and a front while there is one.
+    pub wakeups: Wakeups,
     /// SIGTERM, SIGINT and SIGHUP.
     pub signals: SignalFd,
     /// The front's process.
     pub front: Option<OwnedFd>,
     /// What the kernel does when this thread no longer comes round.
     pub kernel_stop: KernelStop,
-}
-
-/// What one sleep ended with.
-#[derive(Clone, Copy, Debug)]
-struct Wake {
-    front_ended: bool,
-    signalled: bool,
-    readable: [bool; MOST_BUSES],
 }
 
 /// Whether the loop goes on.
@@ -115,40 +117,14 @@ impl<P: Ports> Runtime<P> {
 
     /// Waits for a frame, the end of the front, a signal, or the core's next wakeup.
     fn sleep(&mut self) -> Wake {
-        let mut wake = Wake { front_ended: false, signalled: false, readable: [false; MOST_BUSES] };
-        let patience = self.core.next_wakeup().since(Nanos::now());
-        let signals = self.signals.as_fd();
-        let front = self.front.as_ref().map(AsFd::as_fd);
-        // A place without descriptor waits for the signals once more, with no events: harmless.
-        let mut fds: [PollFd; MOST_BUSES + 2] =
-            std::array::from_fn(|_| PollFd::new(signals, PollFlags::empty()));
-        fds[0] = PollFd::new(signals, PollFlags::POLLIN);
-        if let Some(front) = front {
-            fds[1] = PollFd::new(front, PollFlags::POLLIN);
-        }
-        let buses = self.buses.count().min(MOST_BUSES);
-        for (bus, place) in fds[2..].iter_mut().enumerate().take(buses) {
-            if let Some(fd) = self.buses.fd(bus) {
-                *place = PollFd::new(fd, PollFlags::POLLIN);
-            }
-        }
-        let timeout = TimeSpec::from_duration(std::time::Duration::from_nanos(patience));
-        // An error here leaves no event: the pass then does what a tick does.
-        if ppoll(&mut fds[..2 + buses], Some(timeout), None).is_ok() {
-            let happened = |fd: &PollFd| fd.revents().is_some_and(|events| !events.is_empty());
-            wake.signalled = happened(&fds[0]);
-            wake.front_ended = front.is_some() && happened(&fds[1]);
-            for (readable, fd) in wake.readable.iter_mut().zip(&fds[2..2 + buses]) {
-                *readable = happened(fd);
-            }
-        }
-        wake
+        self.wakeups.sleep(self.core.next_wakeup().since(Nanos::now()))
     }
 
     fn front_ended(&mut self, now: Nanos) {
         let Some(view) = self.core.detach(Reason::FrontDead, now, &mut self.buses) else { return };
         self.tell(Reply::Retired(Retired::View(view)));
         if let Some(process) = self.front.take() {
+            self.wakeups.forget_front(process.as_fd());
             self.tell(Reply::Retired(Retired::Process(process)));
         }
         self.tell(Reply::FrontGone);
@@ -188,10 +164,17 @@ impl<P: Ports> Runtime<P> {
                     if let Some(before) = self.core.attach(view, pid, now, &mut self.buses) {
                         self.tell(Reply::Retired(Retired::View(before)));
                     }
-                    if let Some(before) = self.front.replace(pidfd) {
+                    if let Some(before) = self.front.take() {
+                        self.wakeups.forget_front(before.as_fd());
                         self.tell(Reply::Retired(Retired::Process(before)));
                     }
+                    let watched = self.wakeups.watch_front(pidfd.as_fd());
+                    self.front = Some(pidfd);
                     self.tell(Reply::Attached);
+                    if watched.is_err() {
+                        // A front whose end nobody would see is none.
+                        self.front_ended(now);
+                    }
                 }
                 Command::Detach => self.front_ended(now),
                 Command::Estop => {

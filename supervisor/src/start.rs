@@ -20,7 +20,7 @@ use crate::netlink::Netlink;
 use crate::notify::Notifier;
 use crate::privileges::{Become, close_the_way_back, drop_capabilities, drop_root};
 use crate::queue::DEPTH;
-use crate::runtime::Runtime;
+use crate::runtime::{Ports as _, Runtime};
 use crate::service::{Parts, Service, listen_at};
 use crate::{keeper, last_words, realtime, syscalls};
 
@@ -88,7 +88,8 @@ pub fn run(config: Config) -> Result<ExitCode, Vec<String>> {
     }
     let (command_sender, commands) = rtrb::RingBuffer::new(DEPTH);
     let (replies, reply_receiver) = rtrb::RingBuffer::new(DEPTH);
-    let runtime = Runtime { core, buses, commands, replies, signals, front: None, kernel_stop };
+    let wakeups = buses.wakeups(&signals).map_err(|error| vec![format!("epoll: {error}")])?;
+    let runtime = Runtime { core, buses, commands, replies, wakeups, signals, front: None, kernel_stop };
 
     let degraded = unarmed | realtime::lock_memory();
     let (_held_for_life, refused) = realtime::limit_cpu_sleep();

@@ -2,8 +2,11 @@
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::time::Duration;
 
+use nix::sys::epoll::EpollEvent;
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
+use nix::sys::time::TimeSpec;
 
 /// Turns the -1 of a system call into its error.
 fn check(result: libc::c_long) -> io::Result<libc::c_long> {
@@ -23,6 +26,39 @@ pub fn pidfd_open(pid: u32) -> io::Result<OwnedFd> {
     let fd = unsafe { OwnedFd::from_raw_fd(fd) };
     // A child must not hold it; pidfds are close-on-exec from the start.
     Ok(fd)
+}
+
+/// Waits for events of an epoll descriptor, at most that many nanoseconds, and returns how many there are.
+///
+/// # Errors
+///
+/// A signal came first, or the kernel is older than 5.11 (`ENOSYS`).
+pub fn epoll_pwait2(epoll: BorrowedFd<'_>, events: &mut [EpollEvent], nanos: u64) -> io::Result<usize> {
+    let wait = TimeSpec::from_duration(Duration::from_nanos(nanos));
+    let (place, room) = (events.as_mut_ptr(), events.len());
+    let no_mask = std::ptr::null::<libc::sigset_t>();
+    // SAFETY: place and room describe `events`, whose type has the layout of `epoll_event`; the wait is only read;
+    // without a mask its size does not matter.
+    let count = check(unsafe {
+        libc::syscall(libc::SYS_epoll_pwait2, epoll.as_raw_fd(), place, room, wait.as_ref(), no_mask, 0)
+    })?;
+    usize::try_from(count).map_err(io::Error::other)
+}
+
+/// Takes what events an epoll descriptor has, without waiting. The call is the same on every architecture, which
+/// those of the C library are not.
+///
+/// # Errors
+///
+/// It is no epoll descriptor.
+pub fn epoll_take(epoll: BorrowedFd<'_>, events: &mut [EpollEvent]) -> io::Result<usize> {
+    let (place, room) = (events.as_mut_ptr(), events.len());
+    let no_mask = std::ptr::null::<libc::sigset_t>();
+    // SAFETY: as in `epoll_pwait2`.
+    let count = check(unsafe {
+        libc::syscall(libc::SYS_epoll_pwait, epoll.as_raw_fd(), place, room, 0, no_mask, 0)
+    })?;
+    usize::try_from(count).map_err(io::Error::other)
 }
 
 /// Binds a CAN socket to the interface with that number; one that is bound already changes over.

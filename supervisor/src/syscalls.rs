@@ -34,7 +34,14 @@ const BOTH: &[c_long] = &[
 ];
 
 /// The real-time thread: frames in, signals, its own account.
-const REAL_TIME: &[c_long] = &[libc::SYS_getrusage, libc::SYS_read, libc::SYS_recvmsg];
+const REAL_TIME: &[c_long] = &[
+    libc::SYS_epoll_ctl,
+    libc::SYS_epoll_pwait,
+    libc::SYS_epoll_pwait2,
+    libc::SYS_getrusage,
+    libc::SYS_read,
+    libc::SYS_recvmsg,
+];
 
 /// Housekeeping: the hand-over of shared memory, operators, interfaces that come back, memory for all that.
 const HOUSEKEEPING: &[c_long] = &[

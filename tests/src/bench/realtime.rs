@@ -70,11 +70,13 @@ pub fn arm<P: Ports + Send + 'static>(config: &Config, ports: P) -> Result<Armed
     let (commands, to_thread) = RingBuffer::new(DEPTH);
     let (from_thread, replies) = RingBuffer::new(DEPTH);
     let kernel_stop = KernelStop::none();
+    let wakeups = ports.wakeups(&signals)?;
     let mut runtime = Runtime {
         core,
         buses: ports,
         commands: to_thread,
         replies: from_thread,
+        wakeups,
         signals,
         front: None,
         kernel_stop,

@@ -1,0 +1,194 @@
+//! What wakes the real-time thread: signals, the end of the front, frames, and the time.
+//!
+//! All of it is one epoll descriptor. With `ppoll` the kernel would put the thread into the queue of every
+//! descriptor each time it goes to sleep, and take it out of all of them between the timer and the stop frame: 9 us of
+//! the 46 that a deadline took on the slow processor of the benchmark (docs/benchmark.md).
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, ppoll};
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
+use nix::sys::time::TimeSpec;
+use shm_proto::verdicts::MOST_BUSES;
+
+use crate::sys;
+
+/// What one sleep ended with; nothing of it: its time was over.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Wake {
+    /// The front's process has ended.
+    pub front_ended: bool,
+    /// A signal has come.
+    pub signalled: bool,
+    /// Which buses have something to receive.
+    pub readable: [bool; MOST_BUSES],
+}
+
+/// Marks of the descriptors; a bus has its number.
+const SIGNALS: u64 = 1 << 32;
+const FRONT: u64 = 1 << 33;
+/// Signals, the front, and the buses.
+const MOST_EVENTS: usize = MOST_BUSES + 2;
+
+/// How the kernel is told how long to wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Clockwork {
+    /// In one call.
+    Epoll,
+    /// Before Linux 5.11 epoll counts whole milliseconds: `ppoll` waits for the epoll descriptor instead.
+    Ppoll,
+}
+
+/// The descriptors the thread waits for.
+#[derive(Debug)]
+pub struct Wakeups {
+    epoll: Epoll,
+    clockwork: Clockwork,
+}
+
+impl Wakeups {
+    /// For these signals and buses, in their order.
+    ///
+    /// # Errors
+    ///
+    /// The kernel has no descriptor or memory left.
+    pub fn new<'a>(
+        signals: BorrowedFd<'_>,
+        buses: impl IntoIterator<Item = Option<BorrowedFd<'a>>>,
+    ) -> io::Result<Self> {
+        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
+        epoll.add(signals, EpollEvent::new(EpollFlags::EPOLLIN, SIGNALS))?;
+        for (bus, fd) in (0..).zip(buses) {
+            if let Some(fd) = fd {
+                epoll.add(fd, EpollEvent::new(EpollFlags::EPOLLIN, bus))?;
+            }
+        }
+        let clockwork = match sys::epoll_pwait2(epoll.0.as_fd(), &mut [EpollEvent::empty()], 0) {
+            Err(error) if error.raw_os_error() == Some(libc::ENOSYS) => Clockwork::Ppoll,
+            _ => Clockwork::Epoll,
+        };
+        Ok(Self { epoll, clockwork })
+    }
+
+    /// From now on the end of this process is a reason to wake.
+    ///
+    /// # Errors
+    ///
+    /// The kernel has no memory left.
+    pub fn watch_front(&self, process: BorrowedFd<'_>) -> Result<(), Errno> {
+        self.epoll.add(process, EpollEvent::new(EpollFlags::EPOLLIN, FRONT))
+    }
+
+    /// No longer. Without this an ended process would wake the thread again and again.
+    pub fn forget_front(&self, process: BorrowedFd<'_>) {
+        // It can only fail for a process that is not watched.
+        let _ = self.epoll.delete(process);
+    }
+
+    /// Sleeps until there is something to do, at most that many nanoseconds. An error ends the sleep with nothing:
+    /// the loop then does what it does on a tick.
+    pub fn sleep(&self, nanos: u64) -> Wake {
+        let mut events = [EpollEvent::empty(); MOST_EVENTS];
+        let epoll = self.epoll.0.as_fd();
+        let count = match self.clockwork {
+            Clockwork::Epoll => sys::epoll_pwait2(epoll, &mut events, nanos),
+            Clockwork::Ppoll => {
+                let wait = TimeSpec::from_duration(std::time::Duration::from_nanos(nanos));
+                match ppoll(&mut [PollFd::new(epoll, PollFlags::POLLIN)], Some(wait), None) {
+                    Ok(1..) => sys::epoll_take(epoll, &mut events),
+                    _ => Ok(0),
+                }
+            }
+        };
+        let mut wake = Wake::default();
+        for event in events.iter().take(count.unwrap_or(0)) {
+            match event.data() {
+                SIGNALS => wake.signalled = true,
+                FRONT => wake.front_ended = true,
+                bus => {
+                    let bus = usize::try_from(bus).ok().and_then(|bus| wake.readable.get_mut(bus));
+                    bus.into_iter().for_each(|readable| *readable = true);
+                }
+            }
+        }
+        wake
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::{AsFd, OwnedFd};
+    use std::process::Command;
+    use std::time::{Duration, Instant};
+
+    use nix::sys::eventfd::EventFd;
+
+    use super::{Clockwork, Wake, Wakeups};
+    use crate::sys;
+
+    struct Scene {
+        signals: EventFd,
+        buses: [EventFd; 2],
+        wakeups: Wakeups,
+    }
+
+    fn scene(clockwork: Clockwork) -> Scene {
+        let new = || EventFd::new().unwrap();
+        let (signals, buses) = (new(), [new(), new()]);
+        let fds = [Some(buses[0].as_fd()), None, Some(buses[1].as_fd())];
+        let wakeups = Wakeups { clockwork, ..Wakeups::new(signals.as_fd(), fds).unwrap() };
+        Scene { signals, buses, wakeups }
+    }
+
+    fn both(test: impl Fn(Scene)) {
+        [Clockwork::Epoll, Clockwork::Ppoll].map(scene).into_iter().for_each(test);
+    }
+
+    #[test]
+    fn nothing_but_time_passes() {
+        both(|scene| {
+            let begun = Instant::now();
+            assert_eq!(scene.wakeups.sleep(1_200_000), Wake::default());
+            // Rounded to milliseconds it would be one.
+            assert!(begun.elapsed() >= Duration::from_micros(1_200));
+            assert_eq!(scene.wakeups.sleep(0), Wake::default());
+        });
+    }
+
+    #[test]
+    fn each_bus_and_the_signals_are_told_apart_until_they_are_read() {
+        both(|scene| {
+            scene.buses[1].write(1).unwrap();
+            for _ in 0..2 {
+                let wake = scene.wakeups.sleep(u64::MAX / 4);
+                assert_eq!((wake.readable[0], wake.readable[1], wake.readable[2]), (false, false, true));
+                assert!(!wake.signalled && !wake.front_ended);
+            }
+            scene.buses[1].read().unwrap();
+            scene.signals.write(1).unwrap();
+            assert_eq!(scene.wakeups.sleep(u64::MAX / 4), Wake { signalled: true, ..Wake::default() });
+        });
+    }
+
+    fn process(command: &str) -> (std::process::Child, OwnedFd) {
+        let child = Command::new(command).arg("60").spawn().unwrap();
+        let fd = sys::pidfd_open(child.id()).unwrap();
+        (child, fd)
+    }
+
+    #[test]
+    fn the_end_of_the_front_wakes_until_it_is_forgotten() {
+        both(|scene| {
+            let (mut child, fd) = process("sleep");
+            scene.wakeups.watch_front(fd.as_fd()).unwrap();
+            assert_eq!(scene.wakeups.sleep(1), Wake::default(), "it lives");
+            child.kill().unwrap();
+            assert!(scene.wakeups.sleep(u64::MAX / 4).front_ended);
+            scene.wakeups.forget_front(fd.as_fd());
+            assert_eq!(scene.wakeups.sleep(1), Wake::default());
+            child.wait().unwrap();
+        });
+    }
+}
