@@ -312,6 +312,28 @@ fn a_full_queue_is_tried_again_on_the_next_tick() {
     assert_eq!(bench.view.counter(Counter::SendErrors), 2);
 }
 
+/// Fails if a motor that happens to stand still counts as stopped while its stop has not even been sent: frames that
+/// were queued before may still set it in motion.
+#[test]
+fn standing_still_proves_nothing_before_a_stop_was_handed_over() {
+    let mut bench = Bench::new(ResetPolicy::Auto);
+    let mut writer = bench.drive(0, &[C]);
+    bench.wire.failures.push((1, vec![SendError::QueueFull; 2].into()));
+    writer.close();
+    while bench.events(EventKind::Trip).is_empty() {
+        bench.run(MS / 10);
+    }
+    for _ in 0..5 {
+        bench.odrive_says(C, 8, 0.0);
+    }
+    assert_eq!(state(&bench, C), MotorState::Stopping, "no stop frame was taken yet");
+    bench.run(TICK);
+    for _ in 0..3 {
+        bench.odrive_says(C, 8, 0.0);
+    }
+    assert_eq!(state(&bench, C), MotorState::Stopped);
+}
+
 #[test]
 fn a_dead_bus_trips_its_sessions_and_never_delays_the_other() {
     let mut bench = Bench::new(ResetPolicy::Auto);

@@ -376,6 +376,8 @@ impl Core {
         let Some(seen) = motor.drive.decode(frame) else { return };
         motor.learn(&seen, now);
         match motor.state {
+            // Standing still proves nothing while frames that were queued before the stop may still set it in motion.
+            State::Stopping { .. } | State::Unverified { .. } if motor.first_stop == Nanos::ZERO => {}
             State::Stopping { .. } | State::Unverified { .. } => {
                 let stage = motor.stage_in_force();
                 let proof = motor.drive.stop.stage(stage).proof;

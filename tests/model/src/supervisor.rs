@@ -71,6 +71,15 @@ pub enum Latch {
     Held,
 }
 
+/// `Motor::first_stop`: whether any frame of the stop in force has been handed over to the kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Stop {
+    /// All were refused so far, or none was sent.
+    Refused,
+    /// Yes.
+    HandedOver,
+}
+
 /// `core::motor::Motor`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Motor {
@@ -82,6 +91,8 @@ pub struct Motor {
     pub trip: TripId,
     /// Why.
     pub reason: Reason,
+    /// Whether the stop got out.
+    pub stop: Stop,
 }
 
 impl Motor {
@@ -201,6 +212,7 @@ impl Core {
                 latch: Latch::Open,
                 trip: NO_TRIP,
                 reason: Reason::Startup,
+                stop: Stop::HandedOver,
             },
             bus_up: true,
             latch: NO_TRIP,
@@ -226,7 +238,9 @@ impl Core {
     /// The kernel has answered: what [`Core::outbox`] held is handed over or refused. A refused stage is
     /// sent again on the next tick, as every stage is.
     pub fn sent(&mut self, outcome: Sent) {
-        self.outbox = None;
+        if self.outbox.take().is_some() && outcome == Sent::Ok {
+            self.motor.stop = Stop::HandedOver;
+        }
         if outcome == Sent::Down {
             self.bus_up = false;
         }
@@ -477,6 +491,7 @@ impl Step<'_> {
         let motor = &mut self.core.motor;
         motor.trip = trip;
         motor.reason = reason;
+        motor.stop = Stop::Refused;
         motor.latch = match reason {
             Reason::OperatorStop => Latch::Held,
             Reason::Startup | Reason::Shutdown => motor.latch,
@@ -542,6 +557,7 @@ impl Step<'_> {
     fn observe(&mut self, drive: Drive) {
         let motor = &mut self.core.motor;
         match motor.state {
+            State::Stopping { .. } | State::Unverified if motor.stop == Stop::Refused => {}
             State::Stopping { .. } | State::Unverified => {
                 let stage = motor.stage_in_force();
                 if drive.proves(stage) {
