@@ -130,7 +130,7 @@ pub struct Duties {
 pub fn start(duties: Duties) -> io::Result<OwnedFd> {
     let flags = SockFlag::SOCK_CLOEXEC;
     let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags)?;
-    if sys::fork()? {
+    if sys::fork()?.is_child() {
         let ended = Holder::settle(duties, theirs).map(Holder::hold);
         std::process::exit(i32::from(ended.is_err()));
     }

@@ -3,16 +3,19 @@
 //! It is done after everything is open and the real-time thread has its priority, and before arming. What
 //! is opened stays usable: sockets, locked memory and priority do not depend on privileges any more.
 
-use std::io;
+use std::fs::File;
+use std::io::{self, Read as _, Write as _};
 use std::path::Path;
 
-use nix::unistd::{Gid, Uid, User, chown, setgroups, setresgid, setresuid};
+use nix::fcntl::OFlag;
+use nix::sys::wait::waitpid;
+use nix::unistd::{ForkResult, Gid, Uid, User, chown, pipe2, setgroups, setresgid, setresuid};
 use shm_proto::verdicts::Degraded;
 
 use crate::{log, sys};
 
 /// Whom the supervisor becomes.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Become {
     /// This user and group.
     User(Uid, Gid),
@@ -23,13 +26,40 @@ pub enum Become {
 }
 
 impl Become {
-    /// Looks up the configured user, by name or number. Do it before memory is locked: the look-up loads
-    /// whatever name service the machine uses.
+    /// Looks up the configured user, by name or number. To be called before there are threads, descriptors or
+    /// locked memory: the look-up runs in a process of its own, and waits as long as the machine's name service.
     #[must_use]
     pub fn find(name: &str) -> Self {
         if !Uid::effective().is_root() {
             return Self::SamePerson;
         }
+        // Where there can be no other process it costs memory, and nothing else.
+        Self::look_up_elsewhere(name).unwrap_or_else(|_| Self::look_up(name))
+    }
+
+    /// Has a child look it up. The C library loads the machine's name service for it and never unloads it: code
+    /// of others that an armed supervisor need not carry, and that would be locked in memory with all the rest
+    /// (1.3 MB with systemd's).
+    fn look_up_elsewhere(name: &str) -> io::Result<Self> {
+        let (answer, child_end) = pipe2(OFlag::O_CLOEXEC)?;
+        match sys::fork()? {
+            ForkResult::Child => {
+                let said = File::from(child_end).write_all(&Self::look_up(name).to_bytes());
+                std::process::exit(i32::from(said.is_err()));
+            }
+            ForkResult::Parent { child } => {
+                drop(child_end);
+                let mut bytes = Vec::new();
+                File::from(answer).read_to_end(&mut bytes)?;
+                // Only so that nothing is left of it; what it said is what counts.
+                let _ = waitpid(child, None);
+                Self::from_bytes(&bytes)
+                    .ok_or_else(|| io::Error::other("the look-up ended without an answer"))
+            }
+        }
+    }
+
+    fn look_up(name: &str) -> Self {
         if let Ok(number) = name.parse() {
             let group = User::from_uid(Uid::from_raw(number)).ok().flatten().map(|user| user.gid);
             return Self::User(Uid::from_raw(number), group.unwrap_or(Gid::from_raw(number)));
@@ -38,6 +68,24 @@ impl Become {
             Ok(Some(user)) => Self::User(user.uid, user.gid),
             Ok(None) | Err(_) => Self::Unknown,
         }
+    }
+
+    /// What a look-up found: two numbers, or one byte for nobody.
+    fn to_bytes(self) -> Vec<u8> {
+        match self {
+            Self::User(user, group) => [user.as_raw().to_ne_bytes(), group.as_raw().to_ne_bytes()].concat(),
+            Self::SamePerson | Self::Unknown => vec![0],
+        }
+    }
+
+    fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        if bytes == [0] {
+            return Some(Self::Unknown);
+        }
+        let (user, group) = bytes.split_first_chunk()?;
+        let group = group.try_into().ok()?;
+        let number = u32::from_ne_bytes;
+        Some(Self::User(Uid::from_raw(number(*user)), Gid::from_raw(number(group))))
     }
 
     /// Becomes that user, in every thread of the process at once.
@@ -102,5 +150,23 @@ pub fn drop_capabilities() -> u64 {
             log::line(&format!("WARNING: degraded: capabilities cannot be given up ({error})"));
             Degraded::Privileges.number()
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Become, Gid, Uid};
+
+    /// Fails if a supervisor becomes somebody whom the look-up did not name, or somebody after half an answer.
+    #[test]
+    fn an_answer_arrives_whole_or_not_at_all() {
+        for whom in [Become::User(Uid::from_raw(65534), Gid::from_raw(7)), Become::Unknown] {
+            assert_eq!(Become::from_bytes(&whom.to_bytes()), Some(whom));
+        }
+        let whole = Become::User(Uid::from_raw(0x0101_0101), Gid::from_raw(0x0202_0202)).to_bytes();
+        for length in 0..whole.len() {
+            assert_eq!(Become::from_bytes(&whole[..length]), None, "{length} bytes");
+        }
+        assert_eq!(Become::from_bytes(&[whole, vec![1]].concat()), None);
     }
 }

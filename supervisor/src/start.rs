@@ -46,6 +46,8 @@ pub fn run(config: Config) -> Result<ExitCode, Vec<String>> {
     let named = |problems: Vec<String>| {
         problems.into_iter().map(|problem| format!("{path}: {problem}")).collect::<Vec<_>>()
     };
+    // First of all, while there is nothing yet that another process would inherit.
+    let whom = Become::find(&config.supervisor.user);
     let buses = Buses::open(&config).map_err(named)?;
     let folder = config.supervisor.socket.parent().filter(|folder| !folder.exists());
     let listener = listen_at(&config.supervisor.socket).map_err(one).map_err(named)?;
@@ -70,7 +72,6 @@ pub fn run(config: Config) -> Result<ExitCode, Vec<String>> {
     // While whoever started us can still be reached: not every user may.
     let notifier = Notifier::from_environment();
     close_the_way_back();
-    let whom = Become::find(&config.supervisor.user);
     let Prepared { kernel_stop, mut keeper, degraded: unarmed } = keeper::prepare(&config, whom);
     let mut rebind = Rebind::default();
     rebind.add(&buses).map_err(|error| vec![format!("CAN sockets: {error}")])?;

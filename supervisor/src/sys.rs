@@ -7,6 +7,7 @@ use std::time::Duration;
 use nix::sys::epoll::EpollEvent;
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 use nix::sys::time::TimeSpec;
+use nix::unistd::ForkResult;
 
 /// Turns the -1 of a system call into its error.
 fn check(result: libc::c_long) -> io::Result<libc::c_long> {
@@ -256,19 +257,18 @@ pub fn connect_can(socket: BorrowedFd<'_>, interface: u32) -> io::Result<()> {
     check(unsafe { libc::connect(socket.as_raw_fd(), address.as_sockaddr_ptr(), length) }.into()).map(|_| ())
 }
 
-/// Splits the process in two; `true` in the new one.
+/// Splits the process in two.
 ///
 /// # Errors
 ///
 /// When this process already has threads, or the system has no room for another process.
-pub fn fork() -> io::Result<bool> {
+pub fn fork() -> io::Result<ForkResult> {
     let threads = std::fs::read_dir("/proc/self/task")?.count();
     if threads != 1 {
         return Err(io::Error::other("a process with threads cannot be split"));
     }
     // SAFETY: there is one thread, this one: no lock can be held by a thread that the child does not have.
-    let child = check(unsafe { libc::fork() }.into())?;
-    Ok(child == 0)
+    Ok(unsafe { nix::unistd::fork() }?)
 }
 
 /// Closes every descriptor of this process but the standard ones and those given, whoever opened them. Only

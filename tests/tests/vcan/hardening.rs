@@ -123,6 +123,10 @@ fn missing_user_is_named_and_capabilities_go_all_the_same() -> Result<()> {
         for thread in Thread::all(robot.supervisor()?.pid())? {
             has_no_capabilities(&thread)?;
         }
+        // Every name service was asked in vain; none of them is left behind in locked memory.
+        let mapped = std::fs::read_to_string(format!("/proc/{}/maps", robot.supervisor()?.pid()))?;
+        ensure!(mapped.contains("libc.so"), "what are these mappings? {mapped}");
+        ensure!(!mapped.contains("libnss_"), "a name service is loaded: {mapped}");
         let mut client = robot.client(clients)?;
         robot.drive(&mut client, &LEFT, 0.4)
     })
