@@ -24,8 +24,8 @@ use crate::runtime::{Ports as _, Runtime};
 use crate::service::{Parts, Service, listen_at};
 use crate::{keeper, last_words, realtime, syscalls};
 
-/// Stack of the real-time thread: four times what is pre-faulted, small enough to be locked as a whole.
-pub const STACK: usize = 256 * 1024;
+/// Stack of the real-time thread: twice what is pre-faulted, small enough to be locked as a whole.
+pub const STACK: usize = 128 * 1024;
 
 /// How often a motor's violations are told, nanoseconds: the log keeps 256 events, which shall reach back
 /// minutes even when somebody fights the stop without pause.
