@@ -1,5 +1,6 @@
 //! The real-time thread as the supervisor starts it, with something else in the place of CAN interfaces.
 
+use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 
 use anyhow::{Context as _, Result, anyhow};
@@ -44,6 +45,8 @@ pub struct Armed {
     pub commands: Producer<Command>,
     /// From it.
     pub replies: Consumer<Reply>,
+    /// Keeps idle CPUs from sleeping deeply, as the supervisor and cyclictest do.
+    _cpu_sleep_limit: Option<File>,
 }
 
 /// Starts it: memory locked, pinned, SCHED_FIFO, stack pre-faulted, in the order of `supervisor::start`.
@@ -66,6 +69,7 @@ pub fn arm<P: Ports + Send + 'static>(config: &Config, ports: P) -> Result<Armed
     let verdicts = VerdictView::map(verdicts_fd.as_fd(), capacity)?;
     anyhow::ensure!(realtime::lock_memory() == 0, "memory cannot be locked; run the benchmark as root");
 
+    let (cpu_sleep_limit, _) = realtime::limit_cpu_sleep();
     let core = start::build_core(config, ports.count(), segment);
     let (commands, to_thread) = RingBuffer::new(DEPTH);
     let (from_thread, replies) = RingBuffer::new(DEPTH);
@@ -90,7 +94,7 @@ pub fn arm<P: Ports + Send + 'static>(config: &Config, ports: P) -> Result<Armed
         runtime.run();
     })?;
     match is_ready.recv() {
-        Ok(0) => Ok(Armed { verdicts, verdicts_fd, commands, replies }),
+        Ok(0) => Ok(Armed { verdicts, verdicts_fd, commands, replies, _cpu_sleep_limit: cpu_sleep_limit }),
         _ => Err(anyhow!("the thread was not made real-time (see above); run the benchmark as root")),
     }
 }
