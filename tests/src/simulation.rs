@@ -15,6 +15,10 @@ use crate::process::Process;
 /// (0.05 rev/s), and above the 0.002 at which the simulated friction ends a coasting motion.
 pub const STILL: f64 = 0.025;
 
+/// Below the supervisor, which has 80, and above all that is no real-time program: a drive does not fall silent
+/// because the robot's computer is busy.
+const PRIORITY: &str = "40";
+
 /// A running `lanyard-sim`.
 #[derive(Debug)]
 pub struct Simulation {
@@ -55,6 +59,7 @@ impl Simulation {
     pub fn start(programs: &Path, bus: &str, drives: &[String], control: PathBuf) -> Result<Self> {
         let mut arguments = vec!["--bus".to_owned(), bus.to_owned(), "--exit-with-parent".to_owned()];
         arguments.extend(["--control".to_owned(), control.display().to_string()]);
+        arguments.extend(["--priority".to_owned(), PRIORITY.to_owned()]);
         arguments.extend(drives.iter().flat_map(|drive| ["--drive".to_owned(), drive.clone()]));
         let mut process = Process::start(programs, "lanyard-sim", arguments)?;
         process.wait_for_line("lanyard-sim: ready", Duration::from_secs(10))?;

@@ -9,6 +9,7 @@ use nix::sys::prctl;
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
+use tests::processor;
 use tests::sim::bus::Bus;
 use tests::sim::control::Control;
 use tests::sim::{Drive, check_together};
@@ -30,6 +31,10 @@ struct Arguments {
     /// Unix stream socket for commands, one a line
     #[arg(long, value_name = "PATH")]
     control: Option<PathBuf>,
+
+    /// Real-time priority (SCHED_FIFO): real drives have processors of their own, which no other program slows
+    #[arg(long, value_name = "1..99")]
+    priority: Option<i32>,
 
     /// End when the program that started this one ends
     #[arg(long)]
@@ -91,6 +96,11 @@ fn run(arguments: &Arguments) -> Result<()> {
 
     let bus = Bus::open(&arguments.bus, &drives)?;
     let control = arguments.control.as_deref().map(Control::listen).transpose()?;
+    if let Some(priority) = arguments.priority
+        && let Err(error) = processor::run_before_others(0, priority)
+    {
+        eprintln!("lanyard-sim: other programs slow the drives: {error:#}");
+    }
     println!("lanyard-sim: ready");
     bus.run(&mut drives, control, &signals)
 }
