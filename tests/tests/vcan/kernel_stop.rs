@@ -20,9 +20,11 @@ use tests::wire::{Motor, Seen};
 
 use crate::scene::play;
 
-/// `kernel_stop` where lateness is measured. The rig as a whole can stand still for longer than the 50 ms of an
-/// installed robot, and the kernel is right to stop the motors then, before the test wants it to.
-const PATIENCE: Duration = Duration::from_millis(200);
+/// `kernel_stop` where lateness is measured, milliseconds. The rig as a whole can stand still for longer than the 50 ms
+/// of an installed robot, and the kernel is right to stop the motors then, before the test wants it to.
+const MILLIS: u64 = 200;
+/// What says otherwise: where time does not stand still (`--kind qemu --icount`) it can be 50.
+const OTHER_MILLIS: &str = "LANYARD_KERNEL_STOP_MS";
 /// What it is elsewhere.
 const PATIENT: Duration = Duration::from_millis(500);
 /// How long after it the first stop frame may come at most.
@@ -32,12 +34,23 @@ const ROUND: Duration = Duration::from_millis(10);
 /// The identifiers that mean nothing to the drives of these tests: with ODrives on the bus, and without.
 const MARKER: u32 = 0x1FBF_FFFF;
 const MARKER_WITHOUT_ODRIVES: u32 = 0x7EF;
-/// What says how many seconds the test that must see no stop lasts, and with how many milliseconds of `kernel_stop`:
-/// where time does not stand still (`--kind qemu --icount`), it can be as short as on an installed robot.
+/// What says how many seconds the test that must see no stop lasts.
 const HEALTHY_SECONDS: &str = "LANYARD_HEALTHY_SECONDS";
-const HEALTHY_KERNEL_STOP: &str = "LANYARD_HEALTHY_KERNEL_STOP_MS";
 
 const ALL: [&Motor; 3] = [&LEFT, &RIGHT, &ARM];
+
+/// A number the environment may give instead of the test's own.
+fn from_environment(name: &str, otherwise: u64) -> Result<u64> {
+    match std::env::var(name) {
+        Ok(text) => text.parse().with_context(|| format!("{name}={text}")),
+        Err(_) => Ok(otherwise),
+    }
+}
+
+/// `kernel_stop` where lateness is measured.
+fn patience() -> Result<Duration> {
+    from_environment(OTHER_MILLIS, MILLIS).map(Duration::from_millis)
+}
 
 /// Two ODrives and a CiA 402 drive. Front and sessions may be silent for long: what stops a motor within the
 /// first seconds is the kernel. That goes for the arm's own watch over the supervisor's heartbeat (250 ms), too: it
@@ -118,12 +131,12 @@ fn no_stop_at_all(listener: &Listener, span: Duration) -> Result<()> {
 /// Fails if a supervisor that does not run any more, though it lives, leaves the motors turning.
 #[test]
 fn stopped_supervisor_is_overtaken_by_the_kernel() -> Result<()> {
-    play(setup(PATIENCE), |robot, clients| {
+    play(setup(patience()?), |robot, clients| {
         let _client = drive_all(robot, clients)?;
         robot.signal_front(Signal::SIGSTOP)?;
         let grief = Moment::now();
         robot.supervisor()?.signal(Signal::SIGSTOP)?;
-        stopped_by_kernel(robot, grief, PATIENCE)?;
+        stopped_by_kernel(robot, grief, patience()?)?;
         // It is repeated: a motor that somebody else moves meanwhile is stopped again.
         let later = Moment::now();
         for motor in ALL {
@@ -166,12 +179,12 @@ impl Drop for Throttled {
 #[test]
 fn looping_supervisor_is_overtaken_by_the_kernel() -> Result<()> {
     let _throttled = Throttled::begin()?;
-    play(setup(PATIENCE), |robot, clients| {
+    play(setup(patience()?), |robot, clients| {
         let _client = drive_all(robot, clients)?;
         robot.signal_front(Signal::SIGSTOP)?;
         let grief = Moment::now();
         robot.supervisor()?.signal(Signal::SIGUSR2)?;
-        stopped_by_kernel(robot, grief, PATIENCE)?;
+        stopped_by_kernel(robot, grief, patience()?)?;
         // Nothing is gained by a loop that goes on.
         let ended = robot.supervisor()?.wait(START)?;
         ensure!(ended.code.is_none(), "the supervisor ended with {ended:?}");
@@ -182,7 +195,7 @@ fn looping_supervisor_is_overtaken_by_the_kernel() -> Result<()> {
 /// Fails if the stops end with the supervisor's process, though the holder lives.
 #[test]
 fn killed_supervisor_is_overtaken_by_the_kernel() -> Result<()> {
-    play(setup(PATIENCE), |robot, clients| {
+    play(setup(patience()?), |robot, clients| {
         let _client = drive_all(robot, clients)?;
         robot.signal_front(Signal::SIGSTOP)?;
         let holder = holder::of(robot.supervisor()?.pid())?;
@@ -192,7 +205,7 @@ fn killed_supervisor_is_overtaken_by_the_kernel() -> Result<()> {
         }
         let grief = Moment::now();
         robot.supervisor()?.kill()?;
-        stopped_by_kernel(robot, grief, PATIENCE)?;
+        stopped_by_kernel(robot, grief, patience()?)?;
         nix::sys::signal::kill(holder, Signal::SIGTERM)?;
         std::thread::sleep(Duration::from_millis(300));
         let later = Moment::now();
@@ -454,14 +467,6 @@ fn job_outlives_its_interface() -> Result<()> {
     })
 }
 
-/// A number the environment may give instead of the test's own.
-fn from_environment(name: &str, otherwise: u64) -> Result<u64> {
-    match std::env::var(name) {
-        Ok(text) => text.parse().with_context(|| format!("{name}={text}")),
-        Err(_) => Ok(otherwise),
-    }
-}
-
 /// Fails if a robot that is driven, and whose supervisor is well, gets a single stop frame.
 ///
 /// When the whole machine stands still for longer than half of `kernel_stop`, the kernel may be right to stop
@@ -469,8 +474,7 @@ fn from_environment(name: &str, otherwise: u64) -> Result<u64> {
 #[test]
 fn no_stop_while_healthy() -> Result<()> {
     let span = Duration::from_secs(from_environment(HEALTHY_SECONDS, 120)?);
-    let own = u64::try_from(PATIENCE.as_millis())?;
-    let patience = Duration::from_millis(from_environment(HEALTHY_KERNEL_STOP, own)?);
+    let patience = patience()?;
     play(setup(patience), |robot, clients| {
         let mut client = drive_all_anew(robot, clients)?;
         let start = Instant::now();
