@@ -2,28 +2,39 @@
 
 use core::fmt;
 use core::time::Duration;
+use std::sync::Arc;
 
 use crate::enable::EnableProgramme;
 use crate::feedback::Observation;
 use crate::frame::{ArbitrationId, Format, Frame, FrameList};
 use crate::stop::StopProgramme;
 use crate::units::RevolutionsPerSecond;
-use crate::{cia402, odrive};
 
-/// The family's own parameters: the part that differs in kind, not in value.
-#[derive(Clone, Copy, Debug)]
-pub enum Model {
-    /// CiA 402 over CANopen.
-    Cia402(cia402::Model),
-    /// ODrive CANSimple.
-    ODrive(odrive::Model),
+/// What only a family's own code can say of a drive, in frames. None of it allocates.
+pub trait Protocol: fmt::Debug + Send + Sync {
+    /// The frames that make an enabled drive turn at this speed, which may be any.
+    fn velocity(&self, velocity: RevolutionsPerSecond) -> FrameList;
+
+    /// What a received frame says of this drive; `None` for frames of others, of wrong length, or without news.
+    fn decode(&self, frame: &Frame) -> Option<Observation>;
+
+    /// Whether a frame, sent by anyone, would energise or move this drive. When a frame cannot be understood
+    /// but is addressed to a command id of the drive, the answer is yes.
+    fn is_motion(&self, frame: &Frame) -> bool;
+
+    /// Whether a frame with this identifier could mean anything to this drive, or to a drive of its family on
+    /// the same bus that nobody has configured here. Those of [`Drive::owns`], [`Drive::reports`] and
+    /// [`Drive::commands`] need not be repeated.
+    fn may_hear(&self, id: ArbitrationId) -> bool;
 }
 
 /// One motor's drive.
 #[derive(Clone, Debug)]
 pub struct Drive {
-    /// The family's own parameters.
-    pub model: Model,
+    /// The family's name.
+    pub family: &'static str,
+    /// The family's own code, with this drive's parameters.
+    pub protocol: Arc<dyn Protocol>,
     /// How it is stopped.
     pub stop: StopProgramme,
     /// How it is brought to follow velocity commands.
@@ -102,30 +113,19 @@ impl Drive {
         if velocity.0.abs() > self.max_speed.0 {
             return Err(VelocityError::TooFast { asked: velocity, most: self.max_speed });
         }
-        Ok(match &self.model {
-            Model::Cia402(model) => model.velocity(velocity),
-            Model::ODrive(model) => model.velocity(velocity),
-        })
+        Ok(self.protocol.velocity(velocity))
     }
 
-    /// What a received frame says of this drive; `None` for frames of others, of wrong length, or
-    /// without news.
+    /// See [`Protocol::decode`].
     #[must_use]
     pub fn decode(&self, frame: &Frame) -> Option<Observation> {
-        match &self.model {
-            Model::Cia402(model) => model.decode(frame),
-            Model::ODrive(model) => model.decode(frame),
-        }
+        self.protocol.decode(frame)
     }
 
-    /// Whether a frame, sent by anyone, would energise or move this drive. When a frame cannot be
-    /// understood but is addressed to a command id of the drive, the answer is yes.
+    /// See [`Protocol::is_motion`].
     #[must_use]
     pub fn is_motion(&self, frame: &Frame) -> bool {
-        match &self.model {
-            Model::Cia402(model) => model.is_motion(frame),
-            Model::ODrive(model) => model.is_motion(frame),
-        }
+        self.protocol.is_motion(frame)
     }
 
     /// Whether a frame with this identifier could mean anything to this drive, or to a drive of its family
@@ -134,10 +134,6 @@ impl Drive {
     pub fn may_hear(&self, id: ArbitrationId) -> bool {
         let heartbeat = self.heartbeat.iter().map(|heartbeat| heartbeat.frame.id());
         let own = self.owns.iter().chain(&self.reports).chain(&self.commands).copied();
-        own.chain(heartbeat).any(|known| known == id)
-            || match &self.model {
-                Model::Cia402(_) => cia402::may_hear(id),
-                Model::ODrive(model) => model.may_hear(id),
-            }
+        own.chain(heartbeat).any(|known| known == id) || self.protocol.may_hear(id)
     }
 }

@@ -23,7 +23,7 @@ pub mod settings;
 pub mod stop;
 pub mod units;
 
-pub use drive::{Drive, Heartbeat, VelocityError};
+pub use drive::{Drive, Heartbeat, Protocol, VelocityError};
 pub use enable::{EnableProgramme, EnableStep, Until};
 pub use feedback::{Fault, Observation, Power, Refusal};
 pub use frame::{ArbitrationId, Format, Frame, FrameList};

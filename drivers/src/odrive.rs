@@ -19,7 +19,9 @@
 //! (can_simple, `value_or(0.0f)`). Such an axis does not enter closed loop, but a shaft turned from
 //! outside would look still; its heartbeat carries the encoder flag, reported here as a fault.
 
-use crate::drive::{Drive, Model as AnyModel};
+use std::sync::Arc;
+
+use crate::drive::{Drive, Protocol};
 use crate::enable::{EnableProgramme, EnableStep, Until};
 use crate::feedback::{Fault, Observation, Power};
 use crate::frame::{ArbitrationId, Format, Frame, FrameList};
@@ -125,7 +127,7 @@ enum Firmware {
 
 /// What differs between two ODrive axes.
 #[derive(Clone, Copy, Debug)]
-pub struct Model {
+struct Model {
     node: u8,
     firmware: Firmware,
     extended: bool,
@@ -170,26 +172,6 @@ impl Model {
         self.frame(command::CLEAR_ERRORS, payload)
     }
 
-    /// The velocity setpoint; the torque feed-forward stays 0.
-    #[must_use]
-    pub fn velocity(&self, velocity: RevolutionsPerSecond) -> FrameList {
-        FrameList::new(&[self.input_vel(velocity)])
-    }
-
-    /// Heartbeat and encoder estimates, both exactly eight bytes.
-    #[must_use]
-    pub fn decode(&self, frame: &Frame) -> Option<Observation> {
-        if frame.format() != Format::Classic {
-            return None;
-        }
-        let payload = <[u8; 8]>::try_from(frame.payload()).ok()?;
-        match self.command_of(frame)? {
-            command::HEARTBEAT => Some(self.heartbeat(payload)),
-            command::ENCODER_ESTIMATES => encoder_estimates(payload),
-            _ => None,
-        }
-    }
-
     /// u32 axis error and u8 axis state are common; in 0.5 bit 0 of the bytes 5, 6, 7 are the flags of
     /// motor, encoder and controller (can_simple, `send_heartbeat`), in 0.6 they are no errors (DBC).
     fn heartbeat(&self, payload: [u8; 8]) -> Observation {
@@ -216,13 +198,32 @@ impl Model {
             ..Observation::default()
         }
     }
+}
+
+impl Protocol for Model {
+    /// The velocity setpoint; the torque feed-forward stays 0.
+    fn velocity(&self, velocity: RevolutionsPerSecond) -> FrameList {
+        FrameList::new(&[self.input_vel(velocity)])
+    }
+
+    /// Heartbeat and encoder estimates, both exactly eight bytes.
+    fn decode(&self, frame: &Frame) -> Option<Observation> {
+        if frame.format() != Format::Classic {
+            return None;
+        }
+        let payload = <[u8; 8]>::try_from(frame.payload()).ok()?;
+        match self.command_of(frame)? {
+            command::HEARTBEAT => Some(self.heartbeat(payload)),
+            command::ENCODER_ESTIMATES => encoder_estimates(payload),
+            _ => None,
+        }
+    }
 
     /// Whether an axis could take a frame with this identifier for its own. Any standard one belongs to some
     /// node number; 63, what a new board comes with, has the last of them, where 0x1F may update the firmware
     /// (unverified). Of the extended ones only those an axis can be set to: the node number behind the others is
     /// greater than any (can_simple, `handle_can_message`: both the number and the form are compared).
-    #[must_use]
-    pub fn may_hear(&self, id: ArbitrationId) -> bool {
+    fn may_hear(&self, id: ArbitrationId) -> bool {
         match id {
             ArbitrationId::Standard(_) => !self.extended,
             ArbitrationId::Extended(id) => self.extended && id <= 0x7FF,
@@ -233,8 +234,7 @@ impl Model {
     ///
     /// A remote request for a *set* command is taken for that command: the firmware does not look at the
     /// remote flag there and reads a payload that nobody sent (can_simple, `do_command`).
-    #[must_use]
-    pub fn is_motion(&self, frame: &Frame) -> bool {
+    fn is_motion(&self, frame: &Frame) -> bool {
         let Some(command) = self.command_of(frame) else { return false };
         if command::HARMLESS.contains(&command) {
             return false;
@@ -303,7 +303,8 @@ fn build(settings: &Settings, common: &Common) -> Result<Drive, SettingsError> {
         .map(|command| model.id(command))
         .collect();
     Ok(Drive {
-        model: AnyModel::ODrive(model),
+        family: FAMILY.name,
+        protocol: Arc::new(model),
         stop: stop(&model, still, common),
         enable: enable(&model),
         poll: FrameList::EMPTY,

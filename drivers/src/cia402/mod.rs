@@ -33,11 +33,12 @@ mod sdo;
 mod statusword;
 
 use core::time::Duration;
+use std::sync::Arc;
 
 use statusword::controlword;
 pub use statusword::state;
 
-use crate::drive::{Drive, Heartbeat, Model as AnyModel};
+use crate::drive::{Drive, Heartbeat, Protocol};
 use crate::feedback::{Observation, Refusal};
 use crate::frame::{ArbitrationId, Format, Frame, FrameList};
 use crate::registry::{Common, Family};
@@ -68,7 +69,7 @@ enum Transport {
 
 /// What differs between two CiA 402 drives.
 #[derive(Clone, Copy, Debug)]
-pub struct Model {
+struct Model {
     node: u8,
     transport: Transport,
     /// Position units of a revolution.
@@ -109,37 +110,6 @@ impl Model {
         }
     }
 
-    /// The velocity setpoint. By RPDO it comes with *enable operation*, so even 0 is a motion frame there.
-    #[must_use]
-    pub fn velocity(&self, velocity: RevolutionsPerSecond) -> FrameList {
-        let target = self.units(velocity);
-        FrameList::new(&[match self.transport {
-            Transport::Sdo => sdo::write_i32(self.node, objects::TARGET_VELOCITY, target),
-            Transport::Pdo => self.rpdo1(controlword::ENABLE_OPERATION, target),
-        }])
-    }
-
-    /// SDO answers, emergencies and, with PDOs, TPDO1.
-    ///
-    /// A node's heartbeat is not news here: it tells the NMT state, from which nothing follows for the
-    /// power stage.
-    #[must_use]
-    pub fn decode(&self, frame: &Frame) -> Option<Observation> {
-        if frame.format() != Format::Classic {
-            return None;
-        }
-        let id = frame.id();
-        if id == sdo::answer_id(self.node) {
-            self.decode_answer(sdo::answer(frame.payload())?)
-        } else if id == self.id(EMCY) {
-            statusword::emergency(frame.payload())
-        } else if id == self.id(TPDO1) && self.transport == Transport::Pdo {
-            self.decode_tpdo1(frame.payload())
-        } else {
-            None
-        }
-    }
-
     fn decode_answer(&self, answer: sdo::Answer) -> Option<Observation> {
         match answer {
             sdo::Answer::Written(object) => {
@@ -177,12 +147,42 @@ impl Model {
         #[expect(clippy::cast_possible_truncation, reason = "f32 is the resolution of speeds here")]
         RevolutionsPerSecond((f64::from(units) / self.units_per_rps) as f32)
     }
+}
+
+impl Protocol for Model {
+    /// The velocity setpoint. By RPDO it comes with *enable operation*, so even 0 is a motion frame there.
+    fn velocity(&self, velocity: RevolutionsPerSecond) -> FrameList {
+        let target = self.units(velocity);
+        FrameList::new(&[match self.transport {
+            Transport::Sdo => sdo::write_i32(self.node, objects::TARGET_VELOCITY, target),
+            Transport::Pdo => self.rpdo1(controlword::ENABLE_OPERATION, target),
+        }])
+    }
+
+    /// SDO answers, emergencies and, with PDOs, TPDO1.
+    ///
+    /// A node's heartbeat is not news here: it tells the NMT state, from which nothing follows for the
+    /// power stage.
+    fn decode(&self, frame: &Frame) -> Option<Observation> {
+        if frame.format() != Format::Classic {
+            return None;
+        }
+        let id = frame.id();
+        if id == sdo::answer_id(self.node) {
+            self.decode_answer(sdo::answer(frame.payload())?)
+        } else if id == self.id(EMCY) {
+            statusword::emergency(frame.payload())
+        } else if id == self.id(TPDO1) && self.transport == Transport::Pdo {
+            self.decode_tpdo1(frame.payload())
+        } else {
+            None
+        }
+    }
 
     /// Whether the frame would energise or move this drive: an SDO write (see `sdo`), or a receive PDO.
     /// All four receive PDOs of the connection set count, in either transport: a drive that is
     /// operational takes them from anybody.
-    #[must_use]
-    pub fn is_motion(&self, frame: &Frame) -> bool {
+    fn is_motion(&self, frame: &Frame) -> bool {
         let id = frame.id();
         if id == sdo::request_id(self.node) {
             sdo::is_motion(frame)
@@ -190,6 +190,16 @@ impl Model {
             !stops_by_pdo(frame)
         } else {
             false
+        }
+    }
+
+    /// Whether a CANopen node could take a frame with this identifier for something: all objects of the
+    /// predefined connection set end with the heartbeats at 0x77F, and above are only the two of LSS (CiA 305).
+    /// CANopen drives take no extended identifiers (CiA 301 allows them for PDOs set up so; nothing here does).
+    fn may_hear(&self, id: ArbitrationId) -> bool {
+        match id {
+            ArbitrationId::Standard(id) => id < NMT_ERROR_CONTROL + 0x80 || LSS.contains(&id),
+            ArbitrationId::Extended(_) => false,
         }
     }
 }
@@ -201,17 +211,6 @@ const RPDO: [u16; 4] = [0x200, 0x300, 0x400, 0x500];
 const NMT_ERROR_CONTROL: u16 = 0x700;
 /// Layer setting services, answers and requests (CiA 305, unverified).
 const LSS: [u16; 2] = [0x7E4, 0x7E5];
-
-/// Whether a CANopen node could take a frame with this identifier for something: all objects of the
-/// predefined connection set end with the heartbeats at 0x77F, and above are only the two of LSS (CiA 305).
-/// CANopen drives take no extended identifiers (CiA 301 allows them for PDOs set up so; nothing here does).
-#[must_use]
-pub fn may_hear(id: ArbitrationId) -> bool {
-    match id {
-        ArbitrationId::Standard(id) => id < NMT_ERROR_CONTROL + 0x80 || LSS.contains(&id),
-        ArbitrationId::Extended(_) => false,
-    }
-}
 
 /// Whether a receive PDO can only stop: a controlword that cannot energise and nothing but zeros behind.
 /// A remote request carries no setpoint and asks for nothing a receive PDO would send.
@@ -244,7 +243,8 @@ fn build(settings: &Settings, common: &Common) -> Result<Drive, SettingsError> {
     commands.extend(RPDO.iter().map(|function| model.id(*function)));
     let owns = CONNECTION_SET.iter().map(|function| model.id(*function)).collect();
     Ok(Drive {
-        model: AnyModel::Cia402(model),
+        family: FAMILY.name,
+        protocol: Arc::new(model),
         stop: stop(&model, still, common.after),
         enable: enable::programme(&keys),
         poll: FrameList::new(&[
