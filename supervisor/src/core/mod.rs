@@ -109,6 +109,8 @@ pub struct Core {
     trips: TripId,
     latch: TripId,
     next_tick: Nanos,
+    /// Ticks since the start.
+    ticks: u64,
     /// How many more rings may be looked into in this tick because the front says so.
     looks: usize,
     degraded: u64,
@@ -156,6 +158,7 @@ impl Core {
             trips: TripId::NONE,
             latch: TripId::NONE,
             next_tick: Nanos::ZERO,
+            ticks: 0,
             looks: 0,
             degraded: 0,
             tally: Tally::default(),
@@ -192,6 +195,7 @@ impl Core {
         if now >= self.next_tick {
             self.note_lateness(now, wire);
             self.next_tick = now.after(self.settings.tick);
+            self.ticks += 1;
             self.look_for_changes(now, wire);
             self.settle_grants(now, wire);
             self.tend_motors(now, wire);

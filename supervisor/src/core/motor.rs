@@ -331,7 +331,7 @@ impl Core {
                 State::Idle | State::Stopped { .. } | State::Granted { .. } => {
                     if let Some(reason) = self.motors[index].fails(now) {
                         self.trip_owner_of(index, reason, now, wire);
-                    } else if (self.tally.loops + index as u64).is_multiple_of(POLL_EVERY) {
+                    } else if (self.ticks + index as u64).is_multiple_of(POLL_EVERY) {
                         self.poll(index, now, wire);
                     }
                 }

@@ -14,7 +14,7 @@ use shm_proto::{
     BeatSegment, BeatView, BeatWriter, Capacity, Generation, MotorIndex, Nanos, Owner, SessionId, SlotIndex,
     VerdictSegment, VerdictView, Window,
 };
-use supervisor::core::{Core, Motor, SendError, Settings, Wire};
+use supervisor::core::{Core, Motor, Periodic, SendError, Settings, Wire};
 
 /// One millisecond.
 pub const MS: u64 = 1_000_000;
@@ -22,6 +22,8 @@ pub const MS: u64 = 1_000_000;
 pub const WINDOW: Window = Window::from_millis(200);
 /// The tick tests use.
 pub const TICK: u64 = 5 * MS;
+/// How often a sign of life goes to drives that watch one.
+pub const HEARTBEAT: u64 = 60 * MS;
 
 /// Keeps what was sent, and fails as told.
 #[derive(Debug, Default)]
@@ -105,12 +107,22 @@ pub const C: MotorIndex = MotorIndex(2);
 impl Bench {
     /// A core that has started, proven all motors at rest, and has a front attached.
     pub fn new(policy: ResetPolicy) -> Self {
+        Self::cold(policy).at_rest()
+    }
+
+    /// As [`Bench::new`], but its present is a minute behind the machine's clock.
+    pub fn long_ago(policy: ResetPolicy) -> Self {
         let mut bench = Self::cold(policy);
-        bench.core.start(bench.now, &mut bench.wire);
-        bench.rest_all();
-        bench.run(40 * TICK);
-        bench.wire.sent.clear();
-        bench
+        bench.now = Nanos(bench.now.0 - 60_000 * MS);
+        bench.at_rest()
+    }
+
+    fn at_rest(mut self) -> Self {
+        self.core.start(self.now, &mut self.wire);
+        self.rest_all();
+        self.run(40 * TICK);
+        self.wire.sent.clear();
+        self
     }
 
     /// A core that has not started.
@@ -138,7 +150,17 @@ impl Bench {
         };
         let motors =
             config.motors.iter().map(|motor| Motor::new(motor.bus, motor.drive.clone(), 100 * MS)).collect();
-        let mut core = Core::new(settings, motors, 2, Vec::new(), verdicts, capacity.sessions());
+        let watched =
+            config.motors.iter().filter_map(|motor| Some((motor.bus, motor.drive.heartbeat.clone()?)));
+        let heartbeats = watched
+            .map(|(bus, heartbeat)| Periodic {
+                bus,
+                frame: heartbeat.frame,
+                period: HEARTBEAT,
+                due: Nanos::ZERO,
+            })
+            .collect();
+        let mut core = Core::new(settings, motors, 2, heartbeats, verdicts, capacity.sessions());
         let mut wire = Recorder::default();
         let now = Nanos::now();
         let (beats, beat_view) = segment(capacity, Generation(1));
@@ -186,9 +208,18 @@ impl Bench {
     }
 
     /// Moves time on, tick by tick, waking the core whenever it asked to be woken.
+    ///
+    /// # Panics
+    ///
+    /// When it asks far more often than ticks and deadlines explain: it would keep its CPU busy.
     pub fn run(&mut self, nanos: u64) {
         let end = self.now.after(nanos);
-        while self.now < end {
+        let most = 2 * nanos / TICK + 100;
+        for passes in 0.. {
+            if self.now >= end {
+                return;
+            }
+            assert!(passes < most, "{passes} passes in {nanos} ns");
             let next = self.core.next_wakeup().max(self.now.after(1)).min(end);
             self.now = next;
             if self.front_beats {

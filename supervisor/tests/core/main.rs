@@ -1,6 +1,12 @@
 //! The core's decisions, one rule per test. Each test names in its message what would be wrong.
+//!
+//! What lives here: the rules of sessions, grants, stops and resets. [`asking`] has those of drives that must be
+//! asked and of the signs of life they watch, [`record`] what is published of it all. What must never: a
+//! test that sleeps or measures time.
 #![allow(clippy::missing_docs_in_private_items, reason = "tests")]
 
+mod asking;
+mod record;
 mod support;
 
 use drivers::{ArbitrationId, Frame};
