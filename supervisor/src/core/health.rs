@@ -26,9 +26,10 @@ impl Report {
     const BUS_OFF: u32 = 0x040;
     const RESTARTED: u32 = 0x100;
     const COUNTERS: u32 = 0x200;
-    /// In the second byte: transmit or receive counter at 96, at 128, and both below 96 again.
-    const WARNING: u8 = 0x04 | 0x08;
-    const PASSIVE: u8 = 0x10 | 0x20;
+    /// In the second byte, one bit for each counter: receive or transmit at 96, at 128, and both below 96
+    /// again.
+    const WARNING: u8 = 0x0C;
+    const PASSIVE: u8 = 0x30;
     const ACTIVE: u8 = 0x40;
 
     /// Reads the classes and details of an error frame.

@@ -411,10 +411,9 @@ impl Core {
         look(&mut self.sessions, reader, &front.view, &mut self.tally, how, context)
     }
 
+    /// Of the front's own slot, for which there is no place, nothing is published.
     pub(super) fn publish_session(&self, slot: SlotIndex) {
-        if slot < self.sessions.front_slot() {
-            self.verdicts.session(slot, &self.sessions.verdict(slot));
-        }
+        self.verdicts.session(slot, &self.sessions.verdict(slot));
     }
 
     pub(super) fn publish_sessions(&self) {

@@ -1,11 +1,12 @@
 //! The core's decisions, one rule per test. Each test names in its message what would be wrong.
 //!
 //! What lives here: the rules of sessions, grants, stops and resets. [`asking`] has those of drives that must be
-//! asked and of the signs of life they watch, [`record`] what is published of it all. What must never: a
-//! test that sleeps or measures time.
+//! asked and of the signs of life they watch, [`bounds`] what holds at the very moment or speed that a rule names,
+//! [`record`] what is published of it all. What must never: a test that sleeps or measures time.
 #![allow(clippy::missing_docs_in_private_items, reason = "tests")]
 
 mod asking;
+mod bounds;
 mod record;
 mod support;
 

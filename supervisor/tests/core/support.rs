@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use config::Config;
-use drivers::{ArbitrationId, Frame};
+use drivers::{ArbitrationId, Drive, Frame};
 use shm_proto::layout::BeatLayout;
 use shm_proto::verdicts::{Event, EventKind, Identity, ResetPolicy};
 use shm_proto::{
@@ -130,9 +130,20 @@ impl Bench {
         Self::of(ROBOT, 8, policy)
     }
 
+    /// As [`Bench::new`], with drives that no configuration gives.
+    pub fn with_drives(policy: ResetPolicy, change: impl Fn(&mut Drive)) -> Self {
+        let mut config = Config::parse(Path::new("test.toml"), ROBOT).expect("the test robot is valid");
+        config.motors.iter_mut().for_each(|motor| change(&mut motor.drive));
+        Self::build(&config, 8, policy).at_rest()
+    }
+
     /// A core that has not started, for another robot with up to that many motors.
     pub fn of(robot: &str, motors: u16, policy: ResetPolicy) -> Self {
         let config = Config::parse(Path::new("test.toml"), robot).expect("the test robot is valid");
+        Self::build(&config, motors, policy)
+    }
+
+    fn build(config: &Config, motors: u16, policy: ResetPolicy) -> Self {
         let capacity = Capacity::new(8, motors).expect("in range");
         let names: Vec<&str> = config.motors.iter().map(|motor| motor.name.as_str()).collect();
         let identity = Identity { config_hash: 1, pid: 1, started: Nanos(1), policy };
