@@ -11,7 +11,7 @@ use common::{
 use proptest::prelude::*;
 use shm_proto::beat::{Context, RawBeat, Reject, Word};
 use shm_proto::beats::{BeatView, BeatWriter, Look, SlotReader};
-use shm_proto::layout::RING_RECORDS;
+use shm_proto::layout::{MAGIC, RING_RECORDS, layout_hash};
 use shm_proto::{Generation, Incarnation, MotorIndex, Nanos, Owner, SessionId, SlotIndex, Window};
 
 const SLOT: SlotIndex = SlotIndex(0);
@@ -113,6 +113,25 @@ fn onward_stops_at_a_spoilt_record_and_everywhere_goes_past_it() {
     assert_eq!(rig.look(&mut reader, Look::Onward, &context), [Err(Reject::Corrupt)]);
     let found = rig.look(&mut reader, Look::Everywhere, &context);
     assert_eq!((rejects(&found), counters(&found)), (vec![Reject::Corrupt], vec![3, 4, 5]));
+}
+
+/// Fails if a look onward goes on behind a place without news, which would cost the reader all 64 records for
+/// every session on every tick, or if a look everywhere does not.
+#[test]
+fn onward_stops_at_a_place_without_news_and_everywhere_goes_past_it() {
+    let (rig, mut writer) = beaten(RING + 6);
+    let reader = caught_up(&rig);
+    let context = bound(SLOT, 1);
+    // The place of the next beat still holds the one of the lap before.
+    play(&mut writer, [RING + 8]);
+    assert_eq!(rig.look(&mut reader.clone(), Look::Onward, &context), []);
+    assert_eq!(counters(&rig.look(&mut reader.clone(), Look::Everywhere, &context)), [RING + 8]);
+    // So does the place behind the next beat.
+    let (rig, mut writer) = beaten(RING + 6);
+    let reader = caught_up(&rig);
+    play(&mut writer, [RING + 7, RING + 9]);
+    assert_eq!(counters(&rig.look(&mut reader.clone(), Look::Onward, &context)), [RING + 7]);
+    assert_eq!(counters(&rig.look(&mut reader.clone(), Look::Everywhere, &context)), [RING + 7, RING + 9]);
 }
 
 #[test]
@@ -393,6 +412,17 @@ fn the_change_word_changes_with_sessions_not_with_beats() {
         assert!(reader.changed(&rig.view, SLOT) && !reader.changed(&rig.view, SLOT));
     }
     assert!(!SlotReader::default().changed(&rig.view, OTHER), "the other slot has its own word");
+    let front = rig.view.front_slot();
+    rig.beats.front_writer().open(SESSION, WINDOW);
+    assert!(SlotReader::default().changed(&rig.view, front), "and so has the front's");
+}
+
+/// Fails if whoever looks at the bare segment cannot tell what it is: nothing else reads its header.
+#[test]
+fn the_header_says_what_the_segment_is() {
+    let rig = Rig::new(2, 3);
+    let header: Vec<u64> = (0..4).map(|place| rig.wild.load(place, Relaxed)).collect();
+    assert_eq!(header, [MAGIC, layout_hash(), GENERATION.0, 2 << 16 | 3]);
 }
 
 #[test]

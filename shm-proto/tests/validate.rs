@@ -69,6 +69,13 @@ fn each_cause_has_its_kind() {
     }
 }
 
+/// Fails if the names in `lanyard status` change: scripts look for them.
+#[test]
+fn each_kind_has_its_name() {
+    let names = Reject::ALL.map(Reject::name).join(" ");
+    assert_eq!(names, "corrupt misplaced repeated falling future wrong-session bad-window bad-flags torn");
+}
+
 #[test]
 fn of_a_corrupt_record_nothing_else_is_looked_at() {
     let raw = RawBeat { counter: 0, session: 0, window: 0, timestamp: u64::MAX, tag: u64::MAX, crc: 1 };
