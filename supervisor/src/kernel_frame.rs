@@ -109,6 +109,10 @@ mod tests {
             Frame::classic(extended, &[]),
             Frame::remote(standard),
             Frame::fd(extended, &[9; 64]),
+            Frame::classic(ArbitrationId::standard(0x123), &[1]),
+            Frame::remote(ArbitrationId::standard(0x123)),
+            Frame::remote(ArbitrationId::extended(0x12345)),
+            Frame::fd(ArbitrationId::extended(0x12345), &[]),
         ] {
             let there = KernelFrame::new(&frame);
             assert_eq!(read(there.as_bytes()), Some(Delivered::Frame(frame)));
@@ -123,6 +127,17 @@ mod tests {
         expected[4] = 1;
         expected[8] = 0xAA;
         assert_eq!(frame.as_bytes(), expected);
+    }
+
+    /// Fails if the state of the controller is read from the wrong place: a bus-off would go unseen.
+    #[test]
+    fn a_report_of_the_interface_has_its_classes_and_details() {
+        let mut bytes = [0; 16];
+        bytes[..4].copy_from_slice(&(0x2000_0000_u32 | 0x244).to_ne_bytes());
+        bytes[4] = 8;
+        bytes[8..].copy_from_slice(&[1, 2, 3, 4, 5, 6, 7, 8]);
+        let details = [1, 2, 3, 4, 5, 6, 7, 8];
+        assert_eq!(read(&bytes), Some(Delivered::Error { classes: 0x244, details }));
     }
 
     #[test]

@@ -168,12 +168,10 @@ impl KernelStop {
     /// When the kernel has no broadcast manager, or an interface is not there; the text says what to do.
     pub fn open(config: &Config) -> Result<Self, String> {
         let mut stop = Self::none();
-        let wait = config.supervisor.kernel_stop;
-        stop.period = nanos(period(wait, config.supervisor.tick));
+        stop.period = nanos(period(config.supervisor.kernel_stop, config.supervisor.tick));
         for index in 0..config.buses.len() {
             stop.lines.push(Line { socket: socket_of(config, index)?, link: Link::Connected });
-            let motors: Vec<&Motor> = config.motors.iter().filter(|motor| motor.bus == index).collect();
-            stop.jobs.extend(jobs(index, &config.buses[index].name, &motors, wait)?);
+            stop.jobs.extend(jobs_of(config, index)?);
         }
         Ok(stop)
     }
@@ -269,6 +267,12 @@ fn socket_of(config: &Config, index: usize) -> Result<OwnedFd, String> {
     let number = bus::interface_number(&bus.interface).ok_or_else(gone).map_err(explain)?;
     sys::connect_can(socket.as_fd(), number).map_err(explain)?;
     Ok(socket)
+}
+
+/// The jobs of one bus of a configuration.
+fn jobs_of(config: &Config, index: usize) -> Result<Vec<Job>, String> {
+    let motors: Vec<&Motor> = config.motors.iter().filter(|motor| motor.bus == index).collect();
+    jobs(index, &config.buses[index].name, &motors, config.supervisor.kernel_stop)
 }
 
 /// The jobs of one bus.
@@ -386,8 +390,13 @@ fn push_frame(bytes: &mut Vec<u8>, form: Form, frame: &Frame) {
 
 #[cfg(test)]
 mod tests {
+    use std::io::ErrorKind;
+    use std::os::unix::net::UnixDatagram;
+    use std::path::Path;
+
     use super::*;
     use drivers::{AfterStop, RevolutionsPerSecond, Settings, Value, registry};
+    use nix::sys::resource::getrlimit;
 
     fn drive(family: &str, keys: &[(&str, Value)]) -> Drive {
         let mut settings = Settings::default();
@@ -507,5 +516,162 @@ mod tests {
         let frame = &message[message.len() - 72..];
         assert_eq!(frame[4..8], [12, 1, 0, 0]);
         assert_eq!(frame[8..20], [9; 12]);
+    }
+
+    const ROBOT: &str = r#"
+[[bus]]
+name = "left"
+interface = "nosuch0"
+[[bus]]
+name = "right"
+interface = "nosuch1"
+[[motor]]
+name = "a"
+bus = "left"
+driver = "odrive"
+node = 3
+firmware = "0.6"
+after_stop = "hold"
+max_rpm = 300
+[[motor]]
+name = "b"
+bus = "right"
+driver = "odrive"
+node = 4
+firmware = "0.6"
+after_stop = "hold"
+max_rpm = 300
+"#;
+
+    fn robot() -> Config {
+        Config::parse(Path::new("test.toml"), ROBOT).unwrap()
+    }
+
+    /// Fails if a bus's jobs hold the stops of another's drives: they would go nowhere.
+    #[test]
+    fn a_bus_has_the_stops_of_its_own_drives() {
+        let config = robot();
+        for (index, node) in [(0, 3), (1, 4)] {
+            let [job] = &jobs_of(&config, index).unwrap()[..] else { panic!("one job") };
+            let drive = odrive(node);
+            let mut list = vec![Frame::classic(marker::unheard([&drive].into_iter()).unwrap(), &[])];
+            list.extend(drive.stop.stage(0).frames.as_slice());
+            let wait = config.supervisor.kernel_stop;
+            assert_eq!(job.bus, index);
+            assert_eq!(job.setup, setup(0, &list, wait, gap(list.len(), 1)));
+            assert_eq!(job.delete, delete(0, &list));
+        }
+    }
+
+    /// Fails if the text does not say which bus, which interface, and, where it helps, what to do.
+    #[test]
+    fn an_interface_that_is_not_there_is_named() {
+        let text = KernelStop::open(&robot()).unwrap_err();
+        assert!(text.starts_with("bus \"left\": CAN_BCM on interface \"nosuch0\": "), "{text}");
+        let unknown = [libc::EPROTONOSUPPORT, libc::EAFNOSUPPORT];
+        let without = unknown.map(|errno| io::Error::from_raw_os_error(errno).to_string());
+        let cannot = without.iter().any(|error| text.contains(error));
+        assert_eq!(text.contains("modprobe can-bcm"), cannot, "{text}");
+    }
+
+    /// One job with that word on a socket, put off every 8 ms.
+    fn stop_on(socket: UnixDatagram) -> KernelStop {
+        let job = Job { bus: 0, setup: b"setup".to_vec(), delete: b"delete".to_vec() };
+        let line = Line { socket: socket.into(), link: Link::Connected };
+        KernelStop { lines: vec![line], jobs: vec![job], period: nanos(8 * MS), ..KernelStop::none() }
+    }
+
+    fn pair() -> (UnixDatagram, UnixDatagram) {
+        let (kernel, ours) = UnixDatagram::pair().unwrap();
+        kernel.set_nonblocking(true).unwrap();
+        ours.set_nonblocking(true).unwrap();
+        (kernel, ours)
+    }
+
+    fn heard(kernel: &UnixDatagram) -> Vec<String> {
+        let mut all = Vec::new();
+        let mut bytes = [0; 64];
+        while let Ok(length) = kernel.recv(&mut bytes) {
+            all.push(String::from_utf8_lossy(&bytes[..length]).into_owned());
+        }
+        all
+    }
+
+    const NOW: Nanos = Nanos(1_000_000_000);
+
+    /// Fails if jobs are put off too early, which loads the bus, or too late, which stops the motors.
+    #[test]
+    fn jobs_are_put_off_when_their_period_is_over() {
+        let (kernel, ours) = pair();
+        let mut stop = stop_on(ours);
+        assert_eq!(stop.put_off(NOW), Some(Tally { rearms: 1, errors: 0 }));
+        assert_eq!(heard(&kernel), ["setup"]);
+        assert_eq!(stop.put_off(NOW.after(nanos(8 * MS) - 1)), None);
+        assert_eq!(heard(&kernel), [""; 0]);
+        assert_eq!(stop.put_off(NOW.after(nanos(8 * MS))), Some(Tally { rearms: 2, errors: 0 }));
+        assert_eq!(stop.put_off(NOW.after(nanos(30 * MS))), Some(Tally { rearms: 3, errors: 0 }));
+        assert_eq!(heard(&kernel), ["setup", "setup"]);
+    }
+
+    /// Fails if a job that the kernel refuses is not tried again in the next pass: it would stop the motors.
+    #[test]
+    fn a_refused_job_is_tried_again_at_once() {
+        let (kernel, ours) = pair();
+        while ours.send(b"full").is_ok() {}
+        let mut stop = stop_on(ours);
+        assert_eq!(stop.put_off(NOW), Some(Tally { rearms: 0, errors: 1 }));
+        assert_eq!(stop.put_off(NOW), Some(Tally { rearms: 0, errors: 2 }));
+        heard(&kernel);
+        assert_eq!(stop.put_off(NOW), Some(Tally { rearms: 1, errors: 2 }));
+        assert_eq!(heard(&kernel), ["setup"]);
+    }
+
+    /// Fails if a socket without interface is written to again and again, or never after it came back.
+    #[test]
+    fn a_lost_interface_is_left_alone_until_it_is_restored() {
+        let alone = UnixDatagram::unbound().unwrap();
+        assert_eq!(alone.send(b"").unwrap_err().kind(), ErrorKind::NotConnected, "as without an interface");
+        let mut stop = stop_on(alone);
+        assert_eq!(stop.put_off(NOW), Some(Tally { rearms: 0, errors: 1 }));
+        assert_eq!(stop.put_off(NOW), Some(Tally { rearms: 1, errors: 1 }), "the others are all there");
+        assert_eq!(stop.put_off(NOW), None);
+        stop.restore(1);
+        assert_eq!(stop.put_off(NOW), None, "not that bus");
+        stop.restore(0);
+        assert_eq!(stop.put_off(NOW), Some(Tally { rearms: 1, errors: 2 }), "tried at once");
+    }
+
+    /// Fails if a clean end leaves its jobs in the kernel: they would send stops for ever.
+    #[test]
+    fn a_clean_end_deletes_the_jobs() {
+        let (kernel, ours) = pair();
+        stop_on(ours).disarm();
+        assert_eq!(heard(&kernel), ["delete"]);
+    }
+
+    /// Fails if the holder's descriptors are not of the very sockets that the jobs belong to.
+    #[test]
+    fn second_descriptors_are_of_the_same_sockets() {
+        let (kernel, ours) = pair();
+        let stop = stop_on(ours);
+        let [second] = &stop.duplicate().unwrap()[..] else { panic!("one for each bus") };
+        write(second, b"through it").unwrap();
+        assert_eq!(heard(&kernel), ["through it"]);
+        assert!(!stop.is_empty());
+        assert!(KernelStop::none().is_empty());
+        assert_eq!(KernelStop::none().put_off(NOW), None);
+    }
+
+    /// Fails if the fuse is not shorter than the kernel's stop, or not there: only this process is limited, and
+    /// the limit counts for real-time threads alone.
+    #[test]
+    fn the_fuse_is_four_fifths_of_the_kernel_stop_and_twice_at_last() {
+        limit_loops(50 * MS).unwrap();
+        assert_eq!(getrlimit(Resource::RLIMIT_RTTIME).unwrap(), (40_000, 100_000));
+    }
+
+    #[test]
+    fn times_are_in_nanoseconds() {
+        assert_eq!(nanos(Duration::from_micros(7)), 7_000);
     }
 }
