@@ -228,6 +228,41 @@ fn a_front_that_came_back_is_watched_again() {
     bench.core.detach(Reason::FrontDead, bench.now, &mut bench.wire);
 }
 
+/// Fails if a front that has never beaten is waited for: its sessions would have no watchman.
+#[test]
+fn a_front_that_never_beats_is_silent_after_its_window() {
+    let mut bench = Bench::new(ResetPolicy::Auto);
+    let capacity = shm_proto::Capacity::new(8, 8).expect("in range");
+    let (beats, view) = crate::support::segment(capacity, shm_proto::Generation(2));
+    bench.core.attach(view, 43, bench.now, &mut bench.wire);
+    let attached = bench.now;
+    beats.writer(SlotIndex(0)).expect("slot 0").open_at(SessionId(1), WINDOW, bench.now);
+    bench.run(100 * MS - 1);
+    assert_eq!(bench.view.session_state(SlotIndex(0)).1, SessionState::Live);
+    bench.run(1);
+    let [trip] = bench.events(EventKind::Trip)[..] else { panic!("one trip") };
+    assert_eq!((trip.reason, trip.deadline), (Some(Reason::FrontSilent), attached.after(100 * MS)));
+}
+
+/// Fails if an owner word that names the front's own slot makes it looked into as a session's: as far as that goes,
+/// for every motor on every tick.
+#[test]
+fn the_front_is_no_session_that_could_own_a_motor() {
+    let mut bench = Bench::new(ResetPolicy::Auto);
+    bench.front_beats(false);
+    // A look onward meets one of them at most, a look everywhere all.
+    for counter in 64_003..64_006 {
+        bench.front.write_raw(&RawBeat { counter, crc: 1, ..RawBeat::default() });
+    }
+    let rejects = |bench: &Bench| Reject::ALL.map(|reject| bench.view.rejects(reject)).iter().sum::<u64>();
+    bench.beats.take_motor(A, Owner { slot: SlotIndex(8), incarnation: Incarnation::new(1_000) });
+    bench.run(TICK);
+    let before = rejects(&bench);
+    bench.run(TICK);
+    assert!(rejects(&bench) - before <= 1, "{} records were looked at", rejects(&bench) - before);
+    assert_eq!(bench.view.granted(A), None);
+}
+
 /// Fails if the end of a dead front's sessions is told with a deadline: there was none, it was seen at once.
 #[test]
 fn a_dead_front_is_told_with_the_moment_it_was_seen() {
