@@ -479,6 +479,7 @@ mod tests {
                 "every {passes} ticks of {tick} ms, not {period:?}"
             );
             assert!(passes == 1 || period > tick * (passes - 1) * MS, "{tick} ms: {period:?}");
+            assert!(period * 4 >= LONGEST_PERIOD * 3, "the bus is loaded with markers: {period:?}");
         }
         assert!(period(20 * MS, 5 * MS) <= 4 * MS);
     }

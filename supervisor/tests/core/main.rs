@@ -160,6 +160,21 @@ fn a_closed_session_stops_its_motors_and_a_successor_may_use_the_slot() {
     assert_eq!((incarnation, state), (new.incarnation, SessionState::Live));
 }
 
+/// Fails if a session that is replaced without a goodbye is only forgotten: its motors would run on, granted to
+/// nobody who could fall silent.
+#[test]
+fn a_session_that_is_replaced_without_goodbye_is_ended_first() {
+    let mut bench = Bench::new(ResetPolicy::Auto);
+    let mut writer = bench.drive(0, &[A]);
+    let new = writer.open_at(shm_proto::SessionId(99), WINDOW, bench.now);
+    bench.run(2 * TICK);
+    assert_eq!(bench.sent_to(A)[0], SET_VELOCITY_MODE);
+    assert_eq!(bench.view.granted(A), None);
+    assert_eq!(bench.events(EventKind::Trip)[0].reason, Some(Reason::Closed));
+    let (incarnation, state) = bench.view.session_state(SlotIndex(0));
+    assert_eq!((incarnation, state), (new.incarnation, SessionState::Live));
+}
+
 #[test]
 fn the_last_beat_of_a_tripped_session_does_not_hide_its_successor() {
     let mut bench = Bench::new(ResetPolicy::Auto);
