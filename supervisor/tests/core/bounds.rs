@@ -81,6 +81,21 @@ fn a_beat_at_the_deadline_saves_the_session() {
     assert_eq!(bench.view.session_state(SlotIndex(0)).1, SessionState::Live);
 }
 
+/// Fails if a deadline that is a little over is passed over: the loop never wakes in the very moment.
+#[test]
+fn a_deadline_that_is_just_over_is_over() {
+    let mut bench = Bench::new(ResetPolicy::Auto);
+    let mut writer = bench.drive(0, &[A]);
+    bench.beat(&mut writer);
+    bench.run(WINDOW.0 - 1);
+    bench.now = bench.now.after(2);
+    bench.beat(&mut writer);
+    bench.front.beat_at(bench.now);
+    bench.core.step(bench.now, &mut bench.wire);
+    assert_eq!(bench.sent_to(A), [SET_VELOCITY_MODE, ZERO_VELOCITY]);
+    assert_eq!(bench.events(EventKind::Trip)[0].reason, Some(Reason::Expired));
+}
+
 /// Fails if a held motor counts as moving before three times its standstill speed, or not beyond.
 #[test]
 fn a_held_motor_violates_its_stop_above_three_times_standstill() {
