@@ -508,6 +508,13 @@ mod tests {
         assert_eq!(delete(7, &[stop])[48], 7);
     }
 
+    /// Fails if a request is sent as a data frame: that would be a command.
+    #[test]
+    fn remote_frames_stay_remote() {
+        let message = setup(0, &[Frame::remote(ArbitrationId::standard(0x123))], 50 * MS, MS);
+        assert_eq!(message[message.len() - 16..][..4], 0x4000_0123_u32.to_ne_bytes());
+    }
+
     #[test]
     fn fd_frames_are_marked_and_have_room_for_64_bytes() {
         let frame = Frame::fd(ArbitrationId::standard(0x123), &[9; 12]);
