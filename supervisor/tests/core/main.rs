@@ -325,9 +325,7 @@ fn a_full_queue_is_tried_again_on_the_next_tick() {
     let mut writer = bench.drive(0, &[A]);
     bench.wire.failures.push((0, [SendError::QueueFull, SendError::QueueFull].into()));
     writer.close();
-    while bench.events(EventKind::Trip).is_empty() {
-        bench.run(MS / 10);
-    }
+    bench.run_until_trip();
     assert_eq!(bench.sent_to(A), Vec::<String>::new(), "both frames were refused");
     bench.run(TICK);
     assert_eq!(bench.sent_to(A), [SET_VELOCITY_MODE, ZERO_VELOCITY], "not only after the repeat time");

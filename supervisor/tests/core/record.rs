@@ -157,9 +157,7 @@ fn stop_frames_are_counted_when_their_stage_went_out() {
     let (of_a, of_all) = stops(&bench);
     bench.wire.failures.push((0, [SendError::QueueFull, SendError::QueueFull].into()));
     writer.close();
-    while bench.events(EventKind::Trip).is_empty() {
-        bench.run(MS / 10);
-    }
+    bench.run_until_trip();
     assert_eq!(stops(&bench), (of_a, of_all));
     bench.run(TICK + 1);
     assert_eq!(stops(&bench).0, of_a + 2);

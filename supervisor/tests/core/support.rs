@@ -240,6 +240,21 @@ impl Bench {
         }
     }
 
+    /// Moves time on, little by little, until something has tripped.
+    ///
+    /// # Panics
+    ///
+    /// When nothing does within 100 ms.
+    pub fn run_until_trip(&mut self) {
+        for _ in 0..1_000 {
+            if !self.events(EventKind::Trip).is_empty() {
+                return;
+            }
+            self.run(MS / 10);
+        }
+        panic!("nothing trips");
+    }
+
     /// An ODrive's heartbeat and encoder frame.
     pub fn odrive_says(&mut self, motor: MotorIndex, axis_state: u8, velocity: f32) {
         let (bus, node) = place(motor);
