@@ -161,8 +161,7 @@ impl Bench {
         };
         let motors =
             config.motors.iter().map(|motor| Motor::new(motor.bus, motor.drive.clone(), 100 * MS)).collect();
-        let watched =
-            config.motors.iter().filter_map(|motor| Some((motor.bus, motor.drive.heartbeat.clone()?)));
+        let watched = config.motors.iter().filter_map(|motor| Some((motor.bus, motor.drive.heartbeat?)));
         let heartbeats = watched
             .map(|(bus, heartbeat)| Periodic {
                 bus,
