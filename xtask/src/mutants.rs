@@ -159,11 +159,12 @@ fn ensure_cargo_mutants(workspace: &Workspace) -> Result<PathBuf> {
     Ok(program)
 }
 
-/// The list of accepted survivors: `mutant | why` on each line, `#` for remarks.
+/// The list of accepted survivors: `mutant | why` on each line, `#` for remarks. The last bar counts: a mutant may
+/// be about one.
 fn accepted(text: &str) -> Result<BTreeMap<String, String>> {
     let lines = text.lines().filter(|line| !line.trim().is_empty() && !line.starts_with('#'));
     lines
-        .map(|line| match line.split_once(" | ") {
+        .map(|line| match line.rsplit_once(" | ") {
             Some((mutant, why)) if !why.trim().is_empty() => Ok((mutant.to_owned(), why.to_owned())),
             _ => bail!("{ACCEPTED}: write `mutant | why it may survive`, not {line:?}"),
         })
@@ -203,6 +204,9 @@ mod tests {
     #[test]
     fn survivors_are_compared_without_their_line() {
         let list = accepted("# remark\n\na/b.rs: replace x with y in f | it is the same\n").unwrap();
+        assert!(
+            accepted("a: replace | with ^ in f | why\n").unwrap().contains_key("a: replace | with ^ in f")
+        );
         let verdict = judge("a/b.rs:1:2: replace x with y in f\na/b.rs:9:9: replace x with z in f\n", &list);
         assert_eq!(verdict.accepted, 1);
         assert_eq!(verdict.missed, ["a/b.rs:9:9: replace x with z in f"]);
