@@ -172,6 +172,17 @@ fn a_quick_look_misses_no_beat_and_finds_no_old_one() {
     }
 }
 
+/// Fails if an old record with a spoilt sequence, which has to be read to be found old, ends a look everywhere.
+#[test]
+fn an_old_record_that_looks_touched_hides_no_new_one() {
+    let (rig, mut writer) = beaten(RING);
+    let mut reader = caught_up(&rig);
+    play(&mut writer, [RING + 2]);
+    rig.spoil(SLOT, RING + 1, 0, 1 << 10);
+    let found = rig.look(&mut reader, Look::Everywhere, &bound(SLOT, 1));
+    assert_eq!((counters(&found), rejects(&found)), (vec![RING + 2], vec![]));
+}
+
 #[test]
 fn the_last_counter_with_other_content_is_repeated() {
     let (rig, mut writer) = beaten(3);
