@@ -3,7 +3,7 @@
 use drivers::{AfterStop, ArbitrationId, Frame, StopProgramme};
 use shm_proto::beat::{RawBeat, Reject};
 use shm_proto::verdicts::{Counter, EventKind, MotorState, Reason, ResetPolicy, SessionState};
-use shm_proto::{Incarnation, MotorIndex, Nanos, Owner, SessionId, SlotIndex, TripId};
+use shm_proto::{Incarnation, MotorIndex, Nanos, SessionId, SlotIndex, TripId};
 use supervisor::core::{ResetRefused, SendError};
 
 use crate::support::{A, B, Bench, C, MS, TICK, WINDOW};
@@ -259,25 +259,6 @@ fn a_front_that_never_beats_is_silent_after_its_window() {
     assert_eq!((trip.reason, trip.deadline), (Some(Reason::FrontSilent), attached.after(100 * MS)));
 }
 
-/// Fails if an owner word that names the front's own slot makes it looked into as a session's: as far as that goes,
-/// for every motor on every tick.
-#[test]
-fn the_front_is_no_session_that_could_own_a_motor() {
-    let mut bench = Bench::new(ResetPolicy::Auto);
-    bench.front_beats(false);
-    // A look onward meets one of them at most, a look everywhere all.
-    for counter in 64_003..64_006 {
-        bench.front.write_raw(&RawBeat { counter, crc: 1, ..RawBeat::default() });
-    }
-    let rejects = |bench: &Bench| Reject::ALL.map(|reject| bench.view.rejects(reject)).iter().sum::<u64>();
-    bench.beats.take_motor(A, Owner { slot: SlotIndex(8), incarnation: Incarnation::new(1_000) });
-    bench.run(TICK);
-    let before = rejects(&bench);
-    bench.run(TICK);
-    assert!(rejects(&bench) - before <= 1, "{} records were looked at", rejects(&bench) - before);
-    assert_eq!(bench.view.granted(A), None);
-}
-
 /// Fails if the end of a dead front's sessions is told with a deadline: there was none, it was seen at once.
 #[test]
 fn a_dead_front_is_told_with_the_moment_it_was_seen() {
@@ -316,45 +297,6 @@ fn every_session_is_published_fresh() {
         for slot in (0..8).map(SlotIndex) {
             assert_eq!(bench.view.session(slot).expect("it exists").last_beat, beaten, "{slot:?}");
         }
-    }
-}
-
-/// Fails if rings that changed and owner words that name nobody may cost more looks together than either.
-#[test]
-fn changed_rings_and_wrong_owner_words_share_their_looks() {
-    const MOTORS: u16 = 100;
-    let mut robot =
-        "[supervisor]\nmax_motors = 100\n[[bus]]\nname = \"can0\"\n[[bus]]\nname = \"can1\"\n".to_owned();
-    for motor in 0..MOTORS {
-        let (bus, node) = (motor / 50, motor % 50);
-        robot += &format!(
-            "[[motor]]\nname = \"m{motor}\"\nbus = \"can{bus}\"\ndriver = \"odrive\"\nnode = {node}\n\
-             firmware = \"0.6\"\nafter_stop = \"hold\"\nmax_rpm = 300\n"
-        );
-    }
-    let mut bench = Bench::of(&robot, MOTORS, ResetPolicy::Auto);
-    bench.core.start(bench.now, &mut bench.wire);
-    let mut writer = bench.open(0);
-    bench.run(4 * TICK);
-    // Each look into the ring of slot 0 counts this record once.
-    writer.write_raw(&RawBeat { counter: 3, crc: 1, ..RawBeat::default() });
-    let nobody = Owner { slot: SlotIndex(0), incarnation: Incarnation::new(1_000) };
-    for motor in (0..MOTORS).map(MotorIndex) {
-        bench.beats.take_motor(motor, nobody);
-    }
-    bench.run(TICK);
-    let rejects = |bench: &Bench| Reject::ALL.map(|reject| bench.view.rejects(reject)).iter().sum::<u64>();
-    let mut others: Vec<_> =
-        (1..5).map(|slot| bench.beats.writer(SlotIndex(slot)).expect("it exists")).collect();
-    for changed in 0..5 {
-        for other in others.iter_mut().take(changed) {
-            other.open_at(SessionId(99), WINDOW, bench.now);
-        }
-        let before = rejects(&bench);
-        bench.run(TICK);
-        let looks = rejects(&bench) - before + changed as u64;
-        // The one more is the look that every ring gets in turn.
-        assert!((64..=65).contains(&looks), "{looks} looks in a tick with {changed} changes");
     }
 }
 

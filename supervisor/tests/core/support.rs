@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use config::Config;
 use drivers::{ArbitrationId, Drive, Frame};
+use shm_proto::beat::Reject;
 use shm_proto::layout::BeatLayout;
 use shm_proto::verdicts::{Event, EventKind, Identity, ResetPolicy};
 use shm_proto::{
@@ -292,6 +293,11 @@ impl Bench {
             })
             .map(|(_, frame)| frame.to_string())
             .collect()
+    }
+
+    /// Records that were looked at and not believed, of every kind.
+    pub fn rejects(&self) -> u64 {
+        Reject::ALL.map(|reject| self.view.rejects(reject)).iter().sum()
     }
 
     /// Events of a kind, oldest first.

@@ -18,7 +18,7 @@
 //! # What is abstracted, and why that is sound
 //!
 //! * **One motor, one bus, two slots.** Motors share only sessions, trips and the bus; a second motor adds
-//!   stops, never a grant. The stop of *all* motors of a session is tested in `supervisor/tests/core/main.rs`.
+//!   stops, never a grant. The stop of *all* motors of a session is tested in `supervisor/tests/core/sessions.rs`.
 //! * **Time is order.** A deadline passes whenever it likes ([`Action::Expire`]), also two in one pass; a
 //!   tick comes whenever it likes. Stages are counted in ticks, so every stop has its bound.
 //! * **Beats in time are not modelled**: they change nothing but a deadline. Lying beats are `shm-proto`'s.

@@ -1,0 +1,94 @@
+//! What people decide: policies, operator stops, resets, shutdown.
+
+use shm_proto::TripId;
+use shm_proto::verdicts::{EventKind, ResetPolicy};
+use supervisor::core::ResetRefused;
+
+use crate::SET_VELOCITY_MODE;
+use crate::support::{A, B, Bench, C, TICK};
+
+#[test]
+fn manual_policy_holds_motors_until_the_right_trip_is_reset() {
+    let mut bench = Bench::new(ResetPolicy::Manual);
+    let mut writer = bench.drive(0, &[A]);
+    writer.close();
+    bench.run(2 * TICK);
+    let trip = bench.events(EventKind::Trip)[0].trip;
+    assert_eq!(bench.core.reset(trip, bench.now), Err(ResetRefused::NotAtRest { motor: 0 }));
+    bench.rest(A);
+    let writer = bench.open(1);
+    bench.take(&writer, A);
+    bench.run(2 * TICK);
+    assert_eq!(bench.view.granted(A), None, "not before the reset");
+    assert_eq!(bench.core.reset(TripId(trip.0 + 1), bench.now), Err(ResetRefused::NotHeld));
+    assert_eq!(bench.core.reset(TripId::NONE, bench.now), Err(ResetRefused::NotHeld));
+    bench.wire.sent.clear();
+    assert_eq!(bench.core.reset(trip, bench.now), Ok(()));
+    assert_eq!(bench.wire.sent.len(), 0, "a reset moves nothing");
+    bench.run(2 * TICK);
+    assert_eq!(bench.view.granted(A), Some(writer.owner()));
+    assert_eq!(bench.core.reset(trip, bench.now), Err(ResetRefused::NotHeld), "only once");
+}
+
+#[test]
+fn an_operator_stop_holds_everything_under_either_policy() {
+    let mut bench = Bench::new(ResetPolicy::Auto);
+    let _writer = bench.drive(0, &[A]);
+    let trip = bench.core.estop(bench.now, &mut bench.wire);
+    for motor in [A, B, C] {
+        assert_eq!(
+            bench.sent_to(motor)[0],
+            SET_VELOCITY_MODE.replace("06B", ["06B", "08B", "06B"][usize::from(motor.0)])
+        );
+    }
+    bench.rest_all();
+    let writer = bench.open(1);
+    bench.take(&writer, A);
+    bench.run(2 * TICK);
+    assert_eq!(bench.view.granted(A), None);
+    assert_eq!(bench.view.latch(), trip);
+    assert_eq!(bench.core.reset(trip, bench.now), Ok(()));
+    bench.run(2 * TICK);
+    assert_eq!(bench.view.granted(A), Some(writer.owner()));
+    assert_eq!(bench.view.latch(), TripId::NONE);
+}
+
+#[test]
+fn shutdown_stops_everything_and_grants_nothing_more() {
+    let mut bench = Bench::new(ResetPolicy::Auto);
+    let writer = bench.drive(0, &[A]);
+    bench.core.shut_down(bench.now, &mut bench.wire);
+    assert!(!bench.core.is_at_rest());
+    assert_eq!(bench.sent_to(A)[0], SET_VELOCITY_MODE);
+    bench.rest_all();
+    assert!(bench.core.is_at_rest());
+    let next = bench.open(1);
+    bench.take(&next, A);
+    bench.run(2 * TICK);
+    assert_eq!(bench.view.granted(A), None, "{:?} is over", writer.owner());
+}
+
+#[test]
+fn what_the_guard_holds_can_be_reset_by_a_number_of_its_own() {
+    let mut bench = Bench::new(ResetPolicy::Manual);
+    let motion =
+        drivers::Frame::classic(drivers::ArbitrationId::standard(0x6D), &[0, 0, 128, 63, 0, 0, 0, 0]);
+    let violate = |bench: &mut Bench| {
+        bench.core.received(0, &motion, bench.now, &mut bench.wire);
+        bench.rest(A);
+        bench.view.motor(A).expect("motor a").trip
+    };
+    // Nothing has tripped since the start.
+    let first = violate(&mut bench);
+    assert_ne!(first, TripId::NONE, "a motor that is held by no trip could never be reset");
+    assert_eq!(violate(&mut bench), first, "while it is held, it is the same trip");
+    assert_eq!(bench.core.reset(first, bench.now), Ok(()));
+    let second = violate(&mut bench);
+    assert_ne!(second, first);
+    assert_eq!(
+        bench.core.reset(first, bench.now),
+        Err(ResetRefused::NotHeld),
+        "a late reset of the old trip"
+    );
+    assert_eq!(bench.core.reset(second, bench.now), Ok(()));
+}
