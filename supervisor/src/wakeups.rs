@@ -6,6 +6,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, ppoll};
@@ -95,7 +96,7 @@ impl Wakeups {
         let count = match self.clockwork {
             Clockwork::Epoll => sys::epoll_pwait2(epoll, &mut events, nanos),
             Clockwork::Ppoll => {
-                let wait = TimeSpec::from_duration(std::time::Duration::from_nanos(nanos));
+                let wait = TimeSpec::from_duration(Duration::from_nanos(nanos));
                 match ppoll(&mut [PollFd::new(epoll, PollFlags::POLLIN)], Some(wait), None) {
                     Ok(1..) => sys::epoll_take(epoll, &mut events),
                     _ => Ok(0),
@@ -108,8 +109,10 @@ impl Wakeups {
                 SIGNALS => wake.signalled = true,
                 FRONT => wake.front_ended = true,
                 bus => {
-                    let bus = usize::try_from(bus).ok().and_then(|bus| wake.readable.get_mut(bus));
-                    bus.into_iter().for_each(|readable| *readable = true);
+                    let place = usize::try_from(bus).ok().and_then(|bus| wake.readable.get_mut(bus));
+                    if let Some(readable) = place {
+                        *readable = true;
+                    }
                 }
             }
         }
