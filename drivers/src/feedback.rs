@@ -17,6 +17,16 @@ pub enum Power {
     Fault,
 }
 
+/// Whether a drive pushes, told by what it measures. For families that have no word on their power stage: no
+/// current and no voltage is the most they can show.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Output {
+    /// Current, voltage or torque are zero, as far as the drive can tell.
+    Zero,
+    /// At least one is not.
+    Driving,
+}
+
 /// The drive's own fault code, in the family's numbering. Zero never occurs: no fault is `None`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fault(pub u32);
@@ -26,6 +36,8 @@ pub struct Fault(pub u32);
 pub struct Observation {
     /// State of the power stage.
     pub power: Option<Power>,
+    /// Whether it pushes.
+    pub output: Option<Output>,
     /// The family's own state number (ODrive: axis state; CiA 402: masked statusword), as the steps
     /// of the family's [`crate::EnableProgramme`] wait for it.
     pub state: Option<u16>,
@@ -49,4 +61,25 @@ pub struct Refusal {
     pub request: u32,
     /// The reason, in the family's own numbering.
     pub code: u32,
+}
+
+/// Writes the names of the bits that are set, separated by commas; bits without a name as a number.
+///
+/// # Errors
+///
+/// When `out` does not take the text.
+pub fn name_bits(bits: u32, names: &[(u32, &str)], out: &mut dyn core::fmt::Write) -> core::fmt::Result {
+    let mut rest = bits;
+    let mut between = "";
+    for (bit, name) in names {
+        if rest & bit == *bit && *bit != 0 {
+            write!(out, "{between}{name}")?;
+            between = ", ";
+            rest &= !bit;
+        }
+    }
+    if rest != 0 || bits == 0 {
+        write!(out, "{between}{rest:#x}")?;
+    }
+    Ok(())
 }

@@ -22,11 +22,13 @@ pub mod registry;
 pub mod settings;
 pub mod stop;
 pub mod units;
+pub mod watchdog;
 
-pub use drive::{Drive, Heartbeat, Protocol, VelocityError};
+pub use drive::{Drive, Heartbeat, PollWhen, Protocol, Setpoint, Slot, SpeedLoop, VelocityError};
 pub use enable::{EnableProgramme, EnableStep, Until};
-pub use feedback::{Fault, Observation, Power, Refusal};
+pub use feedback::{Fault, Observation, Output, Power, Refusal};
 pub use frame::{ArbitrationId, Format, Frame, FrameList};
 pub use settings::{Settings, SettingsError, Value};
 pub use stop::{AfterStop, PowerProof, Proof, Stage, StageKind, Standstill, StopProgramme};
-pub use units::{Revolutions, RevolutionsPerSecond};
+pub use units::{Amperes, Revolutions, RevolutionsPerSecond};
+pub use watchdog::{Watchdog, WatchdogReading, WatchdogSet};

@@ -19,16 +19,18 @@
 //! (can_simple, `value_or(0.0f)`). Such an axis does not enter closed loop, but a shaft turned from
 //! outside would look still; its heartbeat carries the encoder flag, reported here as a fault.
 
+use core::fmt;
 use std::sync::Arc;
 
-use crate::drive::{Drive, Protocol};
+use crate::drive::{Drive, PollWhen, Protocol, Setpoint};
 use crate::enable::{EnableProgramme, EnableStep, Until};
-use crate::feedback::{Fault, Observation, Power};
+use crate::feedback::{Fault, Observation, Power, name_bits};
 use crate::frame::{ArbitrationId, Format, Frame, FrameList};
-use crate::registry::{Common, Family};
-use crate::settings::{Settings, SettingsError};
+use crate::registry::{Common, Family, Sheet};
+use crate::settings::{Settings, SettingsError, Value};
 use crate::stop::{PowerProof, Proof, Stage, StageKind, StopProgramme};
 use crate::units::{Revolutions, RevolutionsPerSecond};
+use crate::watchdog::{Watchdog, WatchdogSet};
 
 /// The family.
 pub const FAMILY: Family = Family {
@@ -36,7 +38,20 @@ pub const FAMILY: Family = Family {
     about: "ODrive over CANSimple, firmware 0.5 or 0.6",
     keys: &["node", "firmware", "id_format"],
     build,
+    example,
+    sheet: Sheet {
+        proof: "encoder estimates (10 ms), axis state of the heartbeat (100 ms)",
+        vectors: "cantools with the DBC files of odrive-can 2.1.0",
+        unverified: &["noise of the velocity estimate at rest", "firmware 0.6 internals (not public)"],
+    },
 };
+
+fn example() -> Settings {
+    let mut settings = Settings::default();
+    settings.insert("node", Value::Integer(3));
+    settings.insert("firmware", Value::Text("0.6".to_owned()));
+    settings
+}
 
 /// Command numbers: the lowest five bits of the identifier (can_simple; DBC).
 mod command {
@@ -219,6 +234,22 @@ impl Protocol for Model {
         }
     }
 
+    /// The bits this family's stops and watchdogs set, and the flags of a 0.5 heartbeat; the rest as a number
+    /// (odrive 0.6.11, `enums.py`).
+    fn fault_words(&self, fault: Fault, out: &mut dyn fmt::Write) -> fmt::Result {
+        let names: &[(u32, &str)] = match self.firmware {
+            Firmware::V05 => &[
+                (0x4000, "estop requested"),
+                (0x0800, "watchdog expired"),
+                (flag::MOTOR, "motor error"),
+                (flag::ENCODER, "encoder error"),
+                (flag::CONTROLLER, "controller error"),
+            ],
+            Firmware::V06 => &[(0x0200_0000, "estop requested"), (0x0100_0000, "watchdog expired")],
+        };
+        name_bits(fault.0, names, out)
+    }
+
     /// Whether an axis could take a frame with this identifier for its own. Any standard one belongs to some
     /// node number; 63, what a new board comes with, has the last of them, where 0x1F may update the firmware
     /// (unverified). Of the extended ones only those an axis can be set to: the node number behind the others is
@@ -288,14 +319,13 @@ fn encoder_estimates(payload: [u8; 8]) -> Option<Observation> {
 }
 
 fn build(settings: &Settings, common: &Common) -> Result<Drive, SettingsError> {
-    let node = settings.integer("node", 0..=63, None)?;
+    let node = settings.small("node", 0..=63, None)?;
     let firmware = match settings.choice("firmware", &["0.5", "0.6"], None)? {
         "0.5" => Firmware::V05,
         _ => Firmware::V06,
     };
     let extended = settings.choice("id_format", &["standard", "extended"], Some("standard"))? == "extended";
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "0 to 63")]
-    let model = Model { node: node as u8, firmware, extended };
+    let model = Model { node, firmware, extended };
     let still = common.standstill_or(STANDSTILL, RESOLUTION)?;
     let commands = (0..command::COUNT)
         .filter(|command| !command::HARMLESS.contains(command))
@@ -307,12 +337,27 @@ fn build(settings: &Settings, common: &Common) -> Result<Drive, SettingsError> {
         protocol: Arc::new(model),
         stop: stop(&model, still, common),
         enable: enable(&model),
+        setpoint: Setpoint::Velocity,
         poll: FrameList::EMPTY,
+        poll_when: PollWhen::Always,
+        broadcast: None,
         heartbeat: None,
         // The low five bits are the command: a frame of another drive on any of the 32 ids is one.
         owns: (0..command::COUNT).map(|command| model.id(command)).collect(),
+        shares: Vec::new(),
+        slot: None,
         reports: vec![model.id(command::HEARTBEAT), model.id(command::ENCODER_ESTIMATES)],
         commands,
+        watchdog: Watchdog {
+            set: WatchdogSet::ByHand,
+            // Every question feeds it (can_simple), and the endpoints that could be asked differ from release to
+            // release.
+            ask: FrameList::EMPTY,
+            advice:
+                "in odrivetool: axis0.config.enable_watchdog = True and axis0.config.watchdog_timeout = 0.1 \
+                     (seconds; several times [front] refresh), then save_configuration()"
+                    .to_owned(),
+        },
         max_speed: common.max_speed,
         format: Format::Classic,
     })

@@ -51,6 +51,21 @@ pub struct Family {
     pub keys: &'static [&'static str],
     /// Builds one drive, everything prebuilt.
     pub build: fn(&Settings, &Common) -> Result<Drive, SettingsError>,
+    /// The keys a person must give, with values that could be a robot's: for documents and tests.
+    pub example: fn() -> Settings,
+    /// What documents say of it besides what a built drive shows.
+    pub sheet: Sheet,
+}
+
+/// What only words can say of a family.
+#[derive(Clone, Copy, Debug)]
+pub struct Sheet {
+    /// Which feedback proves standstill, in a few words.
+    pub proof: &'static str,
+    /// Where its golden bytes come from.
+    pub vectors: &'static str,
+    /// What was never seen on hardware or rests on a single unofficial source, one item each.
+    pub unverified: &'static [&'static str],
 }
 
 /// Every family Lanyard can stop.

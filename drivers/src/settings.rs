@@ -98,6 +98,22 @@ impl Settings {
         }
     }
 
+    /// A whole number within `range` as a narrower type, or `default` when absent; without a default the key is
+    /// required.
+    ///
+    /// # Errors
+    ///
+    /// As [`Settings::integer`], and when the type cannot hold it.
+    pub fn small<T: TryFrom<i64>>(
+        &self,
+        key: &str,
+        range: core::ops::RangeInclusive<i64>,
+        default: Option<i64>,
+    ) -> Result<T, SettingsError> {
+        let number = self.integer(key, range, default)?;
+        T::try_from(number).map_err(|_| SettingsError::new(key, format!("is too large: {number}")))
+    }
+
     /// A finite number within `range`, or `default` when absent; without a default the key is required.
     ///
     /// # Errors

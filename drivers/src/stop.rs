@@ -3,7 +3,7 @@
 //! A stop is never "sent, therefore done": a stage is repeated until the drive's own feedback meets
 //! its [`Proof`], and the next, harder stage follows when it does not in time.
 
-use crate::feedback::{Observation, Power};
+use crate::feedback::{Observation, Output, Power};
 use crate::frame::FrameList;
 use crate::units::RevolutionsPerSecond;
 
@@ -12,6 +12,8 @@ use crate::units::RevolutionsPerSecond;
 pub enum StageKind {
     /// A ramp or quick stop under the drive's own control.
     Controlled,
+    /// The hardest brake the drive has, still with torque.
+    Quick,
     /// Torque is taken away.
     TorqueOff,
     /// The drive's own emergency function, which latches inside the drive.
@@ -24,8 +26,18 @@ impl StageKind {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Controlled => "controlled",
+            Self::Quick => "quick",
             Self::TorqueOff => "torque-off",
             Self::Latch => "latch",
+        }
+    }
+
+    /// Whether the drive may have torque when the stage is done.
+    #[must_use]
+    pub const fn leaves_torque(self) -> bool {
+        match self {
+            Self::Controlled | Self::Quick => true,
+            Self::TorqueOff | Self::Latch => false,
         }
     }
 }
@@ -49,16 +61,19 @@ pub enum PowerProof {
     NotFollowing,
     /// No torque: off or fault.
     Off,
+    /// No current and no voltage are measured: for families that have no word on their power stage.
+    NoOutput,
 }
 
 impl PowerProof {
-    /// Whether the drive's word meets the demand.
+    /// Whether what the drive says of its power stage, and of what it pushes, meets the demand.
     #[must_use]
-    pub const fn met_by(self, power: Power) -> bool {
+    pub const fn met_by(self, power: Option<Power>, output: Option<Output>) -> bool {
         match self {
             Self::Any => true,
-            Self::NotFollowing => matches!(power, Power::QuickStop | Power::Off | Power::Fault),
-            Self::Off => matches!(power, Power::Off | Power::Fault),
+            Self::NotFollowing => matches!(power, Some(Power::QuickStop | Power::Off | Power::Fault)),
+            Self::Off => matches!(power, Some(Power::Off | Power::Fault)),
+            Self::NoOutput => matches!(output, Some(Output::Zero)),
         }
     }
 }
@@ -85,8 +100,8 @@ pub struct Stage {
     pub proof: Proof,
 }
 
-/// The most stages a programme has: controlled, torque off, latch.
-pub const MAX_STAGES: usize = 3;
+/// The most stages a programme has: controlled, quick, torque off, latch.
+pub const MAX_STAGES: usize = 4;
 
 /// All stages of one motor, built at start-up.
 #[derive(Clone, Copy, Debug)]
@@ -105,7 +120,7 @@ impl StopProgramme {
     /// With no stage or more than [`MAX_STAGES`]: a mistake in a family's own code.
     #[must_use]
     pub fn new(stages: &[Stage], after: AfterStop) -> Self {
-        assert!(!stages.is_empty() && stages.len() <= MAX_STAGES, "a programme has 1 to 3 stages");
+        assert!(!stages.is_empty() && stages.len() <= MAX_STAGES, "a programme has 1 to 4 stages");
         let mut all = [stages[0]; MAX_STAGES];
         all[..stages.len()].copy_from_slice(stages);
         #[expect(clippy::cast_possible_truncation, reason = "at most MAX_STAGES")]
@@ -123,6 +138,17 @@ impl StopProgramme {
     pub fn stage(&self, index: usize) -> &Stage {
         &self.stages[index.min(usize::from(self.len) - 1)]
     }
+
+    /// The stage that takes the torque away once the motor stands still in stage `index`; `None` when that stage
+    /// leaves none, when it is to be held, or when nothing can take it away.
+    #[must_use]
+    pub fn release(&self, index: usize) -> Option<usize> {
+        if self.after == AfterStop::Hold || !self.stage(index).kind.leaves_torque() {
+            return None;
+        }
+        let later = self.stages().iter().enumerate().skip(index + 1);
+        later.filter(|(_, stage)| !stage.kind.leaves_torque()).map(|(place, _)| place).next()
+    }
 }
 
 /// Collects feedback since the first frame of a stage until its [`Proof`] is met.
@@ -130,11 +156,12 @@ impl StopProgramme {
 pub struct Standstill {
     slow_in_a_row: u8,
     power: Option<Power>,
+    output: Option<Output>,
 }
 
 impl Standstill {
     /// Nothing seen yet: what was known before the stage began proves nothing.
-    pub const NOTHING_SEEN: Self = Self { slow_in_a_row: 0, power: None };
+    pub const NOTHING_SEEN: Self = Self { slow_in_a_row: 0, power: None, output: None };
 
     /// Takes in one observation and says whether the proof is now met.
     pub fn observe(&mut self, proof: &Proof, seen: &Observation) -> bool {
@@ -146,11 +173,9 @@ impl Standstill {
             let slow = velocity.0.abs() <= proof.max_speed.0;
             self.slow_in_a_row = if slow { self.slow_in_a_row.saturating_add(1) } else { 0 };
         }
-        let power_met = match (proof.power, self.power) {
-            (PowerProof::Any, _) => true,
-            (_, None) => false,
-            (wanted, Some(power)) => wanted.met_by(power),
-        };
-        power_met && self.slow_in_a_row >= proof.samples.max(1)
+        if let Some(output) = seen.output {
+            self.output = Some(output);
+        }
+        proof.power.met_by(self.power, self.output) && self.slow_in_a_row >= proof.samples.max(1)
     }
 }

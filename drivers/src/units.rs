@@ -25,3 +25,7 @@ impl RevolutionsPerSecond {
 /// A shaft position in revolutions from the drive's own zero.
 #[derive(Clone, Copy, Debug, Default, PartialEq, PartialOrd)]
 pub struct Revolutions(pub f64);
+
+/// A motor current; positive is the drive's own positive direction.
+#[derive(Clone, Copy, Debug, Default, PartialEq, PartialOrd)]
+pub struct Amperes(pub f32);

@@ -36,17 +36,6 @@ pub(super) struct Keys {
     pub mode: u8,
 }
 
-/// A whole number that the range has already made small enough.
-fn small<T: TryFrom<i64>>(
-    settings: &Settings,
-    key: &str,
-    range: core::ops::RangeInclusive<i64>,
-    default: Option<i64>,
-) -> Result<T, SettingsError> {
-    let number = settings.integer(key, range, default)?;
-    T::try_from(number).map_err(|_| SettingsError::new(key, format!("is too large: {number}")))
-}
-
 /// One of a few whole numbers.
 fn one_of(settings: &Settings, key: &str, allowed: &[u16], default: u16) -> Result<u16, SettingsError> {
     let given = match settings.get(key) {
@@ -71,7 +60,7 @@ pub(super) fn read(settings: &Settings, common: &Common) -> Result<Keys, Setting
         _ => Transport::Sdo,
     };
     let model =
-        Model { node: small(settings, "node", 1..=127, None)?, transport, counts_per_rev, units_per_rps };
+        Model { node: settings.small("node", 1..=127, None)?, transport, counts_per_rev, units_per_rps };
     if f64::from(common.max_speed.0) * units_per_rps > f64::from(i32::MAX) {
         return Err(SettingsError::new("max_rpm", "is more than the drive's 32-bit target velocity can say"));
     }
@@ -89,7 +78,7 @@ pub(super) fn read(settings: &Settings, common: &Common) -> Result<Keys, Setting
             ),
         ));
     }
-    let master_node = small(settings, "master_node", 1..=127, Some(0x7F))?;
+    let master_node = settings.small("master_node", 1..=127, Some(0x7F))?;
     if master_node == model.node {
         return Err(SettingsError::new("master_node", format!("must differ from \"node\" ({master_node})")));
     }
@@ -98,8 +87,8 @@ pub(super) fn read(settings: &Settings, common: &Common) -> Result<Keys, Setting
         quick_stop_option,
         abort_option: one_of(settings, "abort_option", &[2, 3], 3)?,
         master_node,
-        heartbeat_ms: small(settings, "heartbeat_ms", 0..=65_535, Some(250))?,
-        drive_heartbeat_ms: small(settings, "drive_heartbeat_ms", 0..=65_535, Some(100))?,
+        heartbeat_ms: settings.small("heartbeat_ms", 0..=65_535, Some(250))?,
+        drive_heartbeat_ms: settings.small("drive_heartbeat_ms", 0..=65_535, Some(100))?,
         mode: match settings.choice(
             "mode",
             &["profile-velocity", "cyclic-velocity"],

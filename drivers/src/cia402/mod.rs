@@ -32,23 +32,42 @@ mod objects;
 mod sdo;
 mod statusword;
 
+use core::fmt;
 use core::time::Duration;
 use std::sync::Arc;
 
 use statusword::controlword;
 pub use statusword::state;
 
-use crate::drive::{Drive, Heartbeat, Protocol};
-use crate::feedback::{Observation, Refusal};
+use crate::drive::{Drive, Heartbeat, PollWhen, Protocol, Setpoint};
+use crate::feedback::{Fault, Observation, Refusal};
 use crate::frame::{ArbitrationId, Format, Frame, FrameList};
-use crate::registry::{Common, Family};
-use crate::settings::{Settings, SettingsError};
+use crate::registry::{Common, Family, Sheet};
+use crate::settings::{Settings, SettingsError, Value};
 use crate::stop::{AfterStop, PowerProof, Proof, Stage, StageKind, StopProgramme};
 use crate::units::{Revolutions, RevolutionsPerSecond};
+use crate::watchdog::{Watchdog, WatchdogReading, WatchdogSet};
 
 /// The family.
-pub const FAMILY: Family =
-    Family { name: "cia402", about: "CiA 402 servo drives over CANopen", keys: keys::NAMES, build };
+pub const FAMILY: Family = Family {
+    name: "cia402",
+    about: "CiA 402 servo drives over CANopen",
+    keys: keys::NAMES,
+    build,
+    example,
+    sheet: Sheet {
+        proof: "statusword 6041 and velocity 606C, asked or by TPDO1",
+        vectors: "python-canopen 2.4.1",
+        unverified: &["noise of 606C at rest", "default PDO mappings", "factory values of 605A and 6007"],
+    },
+};
+
+fn example() -> Settings {
+    let mut settings = Settings::default();
+    settings.insert("node", Value::Integer(5));
+    settings.insert("counts_per_rev", Value::Integer(65_536));
+    settings
+}
 
 /// Heartbeat payload of an operational node.
 const OPERATIONAL: u8 = 0x05;
@@ -193,6 +212,25 @@ impl Protocol for Model {
         }
     }
 
+    fn fault_words(&self, fault: Fault, out: &mut dyn fmt::Write) -> fmt::Result {
+        statusword::fault_words(fault, out)
+    }
+
+    /// The first entry of the consumer heartbeat.
+    fn watchdog(&self, frame: &Frame) -> Option<WatchdogReading> {
+        if frame.format() != Format::Classic || frame.id() != sdo::answer_id(self.node) {
+            return None;
+        }
+        let sdo::Answer::Value(objects::CONSUMER_HEARTBEAT, content) = sdo::answer(frame.payload())? else {
+            return None;
+        };
+        let entry = content.i32()?.cast_unsigned();
+        Some(match (entry >> 16, entry & 0xFFFF) {
+            (0, _) | (_, 0) => WatchdogReading::Off,
+            (_, millis) => WatchdogReading::On(Duration::from_millis(u64::from(millis))),
+        })
+    }
+
     /// Whether a CANopen node could take a frame with this identifier for something: all objects of the
     /// predefined connection set end with the heartbeats at 0x77F, and above are only the two of LSS (CiA 305).
     /// CANopen drives take no extended identifiers (CiA 301 allows them for PDOs set up so; nothing here does).
@@ -247,6 +285,10 @@ fn build(settings: &Settings, common: &Common) -> Result<Drive, SettingsError> {
         protocol: Arc::new(model),
         stop: stop(&model, still, common.after),
         enable: enable::programme(&keys),
+        setpoint: Setpoint::Velocity,
+        // What the drive watches is the heartbeat, not its SDO server (CANopenNode `CO_HBconsumer.h`).
+        poll_when: PollWhen::Always,
+        broadcast: None,
         poll: FrameList::new(&[
             sdo::upload(model.node, objects::STATUSWORD),
             sdo::upload(model.node, objects::VELOCITY),
@@ -257,11 +299,26 @@ fn build(settings: &Settings, common: &Common) -> Result<Drive, SettingsError> {
                 ArbitrationId::standard(NMT_ERROR_CONTROL + u16::from(keys.master_node)),
                 &[OPERATIONAL],
             ),
+            mark: [0; 8],
             window: Duration::from_millis(u64::from(keys.heartbeat_ms)),
         }),
         owns,
+        shares: Vec::new(),
+        slot: None,
         reports,
         commands,
+        watchdog: Watchdog {
+            set: match keys.heartbeat_ms {
+                0 => WatchdogSet::Off,
+                millis => WatchdogSet::ByLanyard(Duration::from_millis(u64::from(millis))),
+            },
+            ask: FrameList::new(&[sdo::upload(model.node, objects::CONSUMER_HEARTBEAT)]),
+            advice: format!(
+                "set heartbeat_ms above 0; Lanyard then writes object 1016:01 (node {} and that time) and 6007 \
+                 whenever it enables the drive",
+                keys.master_node
+            ),
+        },
         max_speed: common.max_speed,
         format: Format::Classic,
     })

@@ -1,5 +1,7 @@
 //! Controlword 6040 and statusword 6041: the state machine of CiA 402.
 
+use core::fmt;
+
 use crate::feedback::{Fault, Observation, Power};
 
 /// Bits of the controlword: 0 switch on, 1 enable voltage, 2 quick stop (acts when *clear*),
@@ -89,4 +91,26 @@ pub(super) fn emergency(payload: &[u8]) -> Option<Observation> {
     let code = u16::from_le_bytes([low, high]);
     let fault = (code != 0).then_some(Fault(u32::from(code)));
     Some(Observation { fault: Some(fault), ..Observation::default() })
+}
+
+/// Error codes of the emergency message by their class (CiA 301), the few that Lanyard itself causes by name
+/// (CANopenNode `CO_Emergency.h`). The classes were not checked against a drive: unverified.
+pub(super) fn fault_words(fault: Fault, out: &mut dyn fmt::Write) -> fmt::Result {
+    let words = match fault.0 {
+        0x8120 => "CAN error-passive",
+        0x8130 => "heartbeat of the supervisor lost",
+        0x8140 => "recovered from bus-off",
+        0x2000..=0x2FFF => "current",
+        0x3000..=0x3FFF => "voltage",
+        0x4000..=0x4FFF => "temperature",
+        0x5000..=0x5FFF => "hardware",
+        0x6000..=0x6FFF => "software",
+        0x7000..=0x7FFF => "additional modules (encoder, brake)",
+        0x8000..=0x81FF => "communication",
+        0x8200..=0x8FFF => "monitoring (following error, limits)",
+        0x9000..=0x9FFF => "external",
+        0xFF00..=0xFFFF => "specific to the manufacturer",
+        _ => "unknown",
+    };
+    write!(out, "{:#06x} ({words})", fault.0)
 }

@@ -47,16 +47,24 @@ pub fn cia402(node: i64, transport: &str, after: AfterStop) -> Drive {
     build("cia402", &registry::Common { after, ..COMMON }, &keys).unwrap()
 }
 
-/// One drive of every kind.
+/// The example of every family, as the registry has it. A family that cannot hold is released.
+pub fn examples() -> Vec<Drive> {
+    let drive = |family: &registry::Family| registry::build(family, &(family.example)(), &COMMON).unwrap();
+    registry::FAMILIES.iter().map(drive).collect()
+}
+
+/// One drive of every kind: every family's example, and more of those with variants.
 pub fn all() -> Vec<Drive> {
-    vec![
+    let mut all = examples();
+    all.extend([
         odrive(3, "0.5"),
         odrive(3, "0.6"),
         odrive_extended(3),
         cia402(5, "sdo", AfterStop::Release),
         cia402(5, "pdo", AfterStop::Release),
         cia402(5, "pdo", AfterStop::Hold),
-    ]
+    ]);
+    all
 }
 
 pub fn bytes(hex: &str) -> Vec<u8> {

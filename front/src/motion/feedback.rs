@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use drivers::{Fault, Observation, Power, Refusal, Revolutions, RevolutionsPerSecond};
+use drivers::{Fault, Observation, Output, Power, Refusal, Revolutions, RevolutionsPerSecond};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -35,6 +35,7 @@ struct Seen {
     turn: u64,
     heard: Option<Instant>,
     power: Option<Stamped<Power>>,
+    output: Option<Stamped<Output>>,
     state: Option<Stamped<u16>>,
     velocity: Option<Stamped<RevolutionsPerSecond>>,
     position: Option<Stamped<Revolutions>>,
@@ -67,8 +68,9 @@ impl Feedback {
             seen.turn += 1;
             seen.heard = Some(at);
             let turn = seen.turn;
-            let Observation { power, state, velocity, position, fault, answer, refused } = *observation;
+            let Observation { power, output, state, velocity, position, fault, answer, refused } = *observation;
             put(&mut seen.power, power, at, turn);
+            put(&mut seen.output, output, at, turn);
             put(&mut seen.state, state, at, turn);
             put(&mut seen.velocity, velocity, at, turn);
             put(&mut seen.position, position, at, turn);
@@ -95,6 +97,7 @@ impl Feedback {
         let seen = *self.seen();
         Observation {
             power: newer(seen.power, turn),
+            output: newer(seen.output, turn),
             state: newer(seen.state, turn),
             velocity: newer(seen.velocity, turn),
             position: newer(seen.position, turn),

@@ -1,6 +1,6 @@
 //! One motor: `Idle -> Granted -> Stopping(stage) -> Stopped | Unverified -> Idle`.
 
-use drivers::{AfterStop, Drive, Frame, Observation, Power, StageKind, Standstill};
+use drivers::{Drive, Frame, Observation, Output, PollWhen, Power, Standstill};
 use shm_proto::verdicts::{Event, EventKind, MotorState, MotorVerdict, Reason, ResetPolicy};
 use shm_proto::{Nanos, Owner, TripId};
 
@@ -95,6 +95,10 @@ pub struct Motor {
 /// on every tick that sends no stop frame.
 const POLL_EVERY: u64 = 8;
 
+/// After how long without a word a drive is asked whose polls are not for every day: early enough for several
+/// answers before its silence is a reason to stop, and later than a drive that is commanded answers.
+const SILENCE: u64 = FEEDBACK_WINDOW / 2;
+
 impl Motor {
     /// A motor that nothing is known of.
     #[must_use]
@@ -156,11 +160,12 @@ impl Motor {
     fn learn(&mut self, seen: &Observation, now: Nanos) {
         self.heard = now;
         self.seen.power = seen.power.or(self.seen.power);
+        self.seen.output = seen.output.or(self.seen.output);
         self.seen.velocity = seen.velocity.or(self.seen.velocity);
         self.seen.position = seen.position.or(self.seen.position);
         self.seen.fault = seen.fault.or(self.seen.fault);
         if let State::Granted { run, .. } = &mut self.state
-            && seen.power == Some(Power::On)
+            && (seen.power == Some(Power::On) || seen.output == Some(Output::Driving))
         {
             *run = Run::Seen;
         }
@@ -169,7 +174,10 @@ impl Motor {
     /// Whether a motor that was proven to stand still has been set in motion or energised since.
     fn violates(&self, stage: usize) -> bool {
         let proven = self.drive.stop.stage(stage);
-        let energised = !matches!(self.seen.power, None | Some(Power::Off | Power::Fault));
+        let energised = match self.seen.power {
+            Some(power) => !matches!(power, Power::Off | Power::Fault),
+            None => self.seen.output == Some(Output::Driving),
+        };
         if !energised {
             // Pushed by hand or rolling without torque: no frame can hold it.
             return false;
@@ -178,7 +186,7 @@ impl Motor {
             .seen
             .velocity
             .is_some_and(|velocity| velocity.0.abs() > proven.proof.max_speed.0 * MOVING_AGAIN);
-        let enabled_again = proven.kind != StageKind::Controlled && self.seen.power == Some(Power::On);
+        let enabled_again = !proven.kind.leaves_torque() && self.seen.power == Some(Power::On);
         moving || enabled_again
     }
 
@@ -187,6 +195,14 @@ impl Motor {
         let is_stop = self.drive.stop.stage(self.stage_in_force()).frames.as_slice().contains(frame);
         if is_stop && self.first_stop != Nanos::ZERO && self.confirmed == Nanos::ZERO {
             self.confirmed = now;
+        }
+    }
+
+    /// Whether a drive that is not being stopped may be asked for feedback now.
+    fn may_be_asked(&self, now: Nanos) -> bool {
+        match self.drive.poll_when {
+            PollWhen::Always => true,
+            PollWhen::WhenSilent => now.since(self.heard) > SILENCE,
         }
     }
 
@@ -331,7 +347,9 @@ impl Core {
                 State::Idle | State::Stopped { .. } | State::Granted { .. } => {
                     if let Some(reason) = self.motors[index].fails(now) {
                         self.trip_owner_of(index, reason, now, wire);
-                    } else if (self.ticks + index as u64).is_multiple_of(POLL_EVERY) {
+                    } else if (self.ticks + index as u64).is_multiple_of(POLL_EVERY)
+                        && self.motors[index].may_be_asked(now)
+                    {
                         self.poll(index, now, wire);
                     }
                 }
@@ -403,12 +421,8 @@ impl Core {
         if motor.standstill == Nanos::ZERO {
             motor.standstill = now;
         }
-        let programme = &motor.drive.stop;
-        let release = programme.after == AfterStop::Release
-            && programme.stage(stage).kind == StageKind::Controlled
-            && stage + 1 < programme.stages().len();
-        if release {
-            self.enter_stage(index, stage + 1, now, wire);
+        if let Some(release) = motor.drive.stop.release(stage) {
+            self.enter_stage(index, release, now, wire);
         } else {
             motor.state = State::Stopped { stage };
             if motor.reason == Some(Reason::Startup) && motor.latch == Latch::Open {
