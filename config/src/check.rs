@@ -4,16 +4,17 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use drivers::registry::{self, Common};
+use drivers::registry::{self, Common, Family};
 use drivers::{AfterStop, RevolutionsPerSecond};
 use shm_proto::Capacity;
 use shm_proto::verdicts::{MOST_BUSES, NAME_BYTES, ResetPolicy};
 use toml::de::DeTable;
 
+use crate::ids::{self, Ids};
 use crate::reader::{Problems, Reader, Span};
 use crate::{
-    Base, Bus, BusFormat, Config, ConfigError, Direction, Front, LONGEST_WINDOW, Motor, SHORTEST_WINDOW,
-    Supervisor,
+    Base, Broadcasts, Bus, BusFormat, Config, ConfigError, Direction, Front, LONGEST_WINDOW, Motor,
+    SHORTEST_WINDOW, Supervisor,
 };
 
 const fn millis(millis: u64) -> Duration {
@@ -32,8 +33,11 @@ pub fn config(path: &Path, text: &str) -> Result<Config, ConfigError> {
     let supervisor = supervisor(&mut root, &mut problems);
     let front = front(&mut root, &mut problems);
     let buses = buses(&mut root, &mut problems);
-    let (motors, names) = motors(&mut root, &mut problems, &buses, &supervisor);
+    let Motors { motors, spans, names } = motors(&mut root, &mut problems, &buses, &supervisor);
     let bases = bases(&mut root, &mut problems, &names);
+    if problems.0.is_empty() {
+        ids::joint_frames_are_whole(&mut problems, &motors, &spans, &bases);
+    }
     root.finish(&mut problems, &["supervisor", "front", "bus", "motor", "base"]);
 
     if problems.0.is_empty() {
@@ -207,8 +211,12 @@ fn buses(root: &mut Reader<'_>, problems: &mut Problems) -> Vec<Bus> {
         }
         let format =
             if table.flag(problems, "fd") == Some(true) { BusFormat::Fd } else { BusFormat::Classic };
-        table.finish(problems, &["name", "interface", "fd"]);
-        buses.push(Bus { name, interface, format });
+        let broadcasts = match table.flag(problems, "broadcast_stop") {
+            Some(false) => Broadcasts::Forbidden,
+            Some(true) | None => Broadcasts::Allowed,
+        };
+        table.finish(problems, &["name", "interface", "fd", "broadcast_stop"]);
+        buses.push(Bus { name, interface, format, broadcasts });
     }
     if buses.is_empty() {
         problems.note(root.span(), "no [[bus]] is configured; at least one is needed");
@@ -220,94 +228,46 @@ fn buses(root: &mut Reader<'_>, problems: &mut Problems) -> Vec<Bus> {
 }
 
 /// The keys of every `[[motor]]`; the others are its family's.
-const MOTOR_KEYS: [&str; 8] =
-    ["name", "bus", "driver", "after_stop", "max_rpm", "standstill_rpm", "reversed", "stage_timeout"];
+pub const MOTOR_KEYS: [&str; 11] = [
+    "name",
+    "bus",
+    "second_bus",
+    "driver",
+    "after_stop",
+    "vertical",
+    "brake",
+    "max_rpm",
+    "standstill_rpm",
+    "reversed",
+    "stage_timeout",
+];
 
-/// The motors without a mistake, and the names of all: when there is no mistake at all, both are in one
-/// order.
-fn motors(
-    root: &mut Reader<'_>,
-    problems: &mut Problems,
-    buses: &[Bus],
-    supervisor: &Supervisor,
-) -> (Vec<Motor>, Vec<String>) {
+/// What the `[[motor]]` tables hold.
+struct Motors {
+    /// Those without a mistake.
+    motors: Vec<Motor>,
+    /// Where they stand.
+    spans: Vec<Span>,
+    /// The names of all: when there is no mistake at all, in the order of `motors`.
+    names: Vec<String>,
+}
+
+fn motors(root: &mut Reader<'_>, problems: &mut Problems, buses: &[Bus], supervisor: &Supervisor) -> Motors {
     let mut names = Vec::new();
     let mut taken = HashMap::new();
-    let mut ids = HashMap::new();
+    let mut ids = Ids::default();
     let mut motors: Vec<Motor> = Vec::new();
-    let mut spans_of_motors = Vec::new();
+    let mut spans = Vec::new();
     let mut tables = root.tables(problems, "motor");
     for table in &mut tables {
-        let places = table.places();
         let name = name(table, problems, "motor", &mut taken);
         names.push(name.clone());
-        let bus = bus_of(table, problems, buses);
-        let (span, driver) = table.required_text(problems, "driver", "the drive family");
-        let family = registry::family(&driver);
-        if family.is_none() && !driver.is_empty() {
-            let known: Vec<&str> = registry::FAMILIES.iter().map(|family| family.name).collect();
-            let what = format!("driver \"{driver}\" is not known; known drivers: {}", known.join(", "));
-            problems.note(span, format!("{}: {what}", table.title));
+        if let Some(motor) = motor(table, problems, name, buses, supervisor, &mut ids) {
+            spans.push(table.span());
+            motors.push(motor);
         }
-        let after = after_stop(table, problems);
-        let max_rpm = table.required_number(problems, "max_rpm", 0.01..=200_000.0);
-        let standstill =
-            table.number(problems, "standstill_rpm", 0.001..=1_000.0).map(RevolutionsPerSecond::from_rpm);
-        let direction = match table.flag(problems, "reversed") {
-            Some(true) => Direction::Reversed,
-            Some(false) | None => Direction::Forward,
-        };
-        let stage_timeout =
-            table.duration(problems, "stage_timeout", millis(20)..=millis(10_000), supervisor.stage_timeout);
-        let motor_span = table.span();
-        let Some(family) = family else { continue };
-        let own = table.places().into_iter().filter(|(key, _)| !family.keys.contains(&key.as_str()));
-        let unknown: Vec<(String, Span)> = own.collect();
-        for (key, span) in &unknown {
-            let known = [&MOTOR_KEYS[..], family.keys].concat().join(", ");
-            let what = format!("unknown key \"{key}\"; known keys: {known}");
-            problems.note(span.clone(), format!("{} ({}): {what}", table.title, family.name));
-        }
-        let before = problems.0.len();
-        let settings = table.rest(problems);
-        if !unknown.is_empty() || problems.0.len() > before {
-            continue;
-        }
-        let common = Common { after, standstill, max_speed: RevolutionsPerSecond::from_rpm(max_rpm) };
-        let drive = match registry::build(family, &settings, &common) {
-            Ok(drive) => drive,
-            Err(error) => {
-                let place = places.iter().find(|(key, _)| *key == error.key);
-                let span = place.map_or(motor_span, |(_, span)| span.clone());
-                problems.note(span, format!("{} ({}): {error}", table.title, family.name));
-                continue;
-            }
-        };
-        let Some(bus) = bus else { continue };
-        if drive.format == drivers::Format::FdBrs && buses[bus].format != BusFormat::Fd {
-            let what = format!(
-                "driver \"{}\" needs CAN FD; set fd = true on bus \"{}\"",
-                family.name, buses[bus].name
-            );
-            problems.note(motor_span.clone(), format!("{}: {what}", table.title));
-        }
-        for id in &drive.owns {
-            if let Some(other) = ids.insert((bus, *id), name.clone())
-                && other != name
-            {
-                let what = format!(
-                    "needs arbitration id 0x{id} on bus \"{}\", which belongs to motor \"{other}\"; \
-                     give one of them another node id",
-                    buses[bus].name
-                );
-                problems.note(motor_span.clone(), format!("{}: {what}", table.title));
-                break;
-            }
-        }
-        spans_of_motors.push(motor_span);
-        motors.push(Motor { name, bus, driver: family.name, drive, direction, max_rpm, stage_timeout });
     }
-    heartbeats_are_free(problems, &motors, &spans_of_motors, buses);
+    ids::heartbeats_are_free(problems, &motors, &spans, buses);
     if tables.is_empty() {
         problems.note(root.span(), "no [[motor]] is configured; without one there is nothing to stop");
     }
@@ -320,25 +280,103 @@ fn motors(
         );
         problems.note(first_too_many.span(), text);
     }
-    (motors, names)
+    Motors { motors, spans, names }
 }
 
-/// The heartbeat that a drive watches comes from the supervisor; no drive may speak on its id or take it
-/// for a command.
-fn heartbeats_are_free(problems: &mut Problems, motors: &[Motor], spans: &[Span], buses: &[Bus]) {
-    for (motor, span) in motors.iter().zip(spans) {
-        let Some(heartbeat) = &motor.drive.heartbeat else { continue };
-        let id = heartbeat.frame.id();
-        let other = motors.iter().find(|other| other.bus == motor.bus && other.drive.owns.contains(&id));
-        if let Some(other) = other {
-            let text = format!(
-                "motor \"{}\": the supervisor's heartbeat has arbitration id 0x{id} on bus \"{}\", which \
-                 belongs to motor \"{}\"; choose another master_node",
-                motor.name, buses[motor.bus].name, other.name
-            );
-            problems.note(span.clone(), text);
+/// One `[[motor]]`; `None` when a mistake in it keeps its drive from being built.
+fn motor(
+    table: &mut Reader<'_>,
+    problems: &mut Problems,
+    name: String,
+    buses: &[Bus],
+    supervisor: &Supervisor,
+    ids: &mut Ids,
+) -> Option<Motor> {
+    let places = table.places();
+    let bus = bus_of(table, problems, buses);
+    let second_bus = second_bus_of(table, problems, buses, bus);
+    let family = family_of(table, problems);
+    let after = after_stop(table, problems);
+    let max_rpm = table.required_number(problems, "max_rpm", 0.01..=200_000.0);
+    let standstill =
+        table.number(problems, "standstill_rpm", 0.001..=1_000.0).map(RevolutionsPerSecond::from_rpm);
+    let direction = match table.flag(problems, "reversed") {
+        Some(true) => Direction::Reversed,
+        Some(false) | None => Direction::Forward,
+    };
+    let stage_timeout =
+        table.duration(problems, "stage_timeout", millis(20)..=millis(10_000), supervisor.stage_timeout);
+    let span = table.span();
+    let family = family?;
+    let own = table.places().into_iter().filter(|(key, _)| !family.keys.contains(&key.as_str()));
+    let unknown: Vec<(String, Span)> = own.collect();
+    for (key, span) in &unknown {
+        let known = [&MOTOR_KEYS[..], family.keys].concat().join(", ");
+        let what = format!("unknown key \"{key}\"; known keys: {known}");
+        problems.note(span.clone(), format!("{} ({}): {what}", table.title, family.name));
+    }
+    let before = problems.0.len();
+    let settings = table.rest(problems);
+    if !unknown.is_empty() || problems.0.len() > before {
+        return None;
+    }
+    let common = Common { after, standstill, max_speed: RevolutionsPerSecond::from_rpm(max_rpm) };
+    let mut drive = match registry::build(family, &settings, &common) {
+        Ok(drive) => drive,
+        Err(error) => {
+            let place = places.iter().find(|(key, _)| *key == error.key);
+            let span = place.map_or(span, |(_, span)| span.clone());
+            problems.note(span, format!("{} ({}): {error}", table.title, family.name));
+            return None;
+        }
+    };
+    let reached = || bus.into_iter().chain(second_bus);
+    for bus in reached() {
+        let Bus { name: bus_name, format, .. } = &buses[bus];
+        if drive.format == drivers::Format::FdBrs && *format != BusFormat::Fd {
+            let what =
+                format!("driver \"{}\" needs CAN FD; set fd = true on bus \"{bus_name}\"", family.name);
+            problems.note(span.clone(), format!("{}: {what}", table.title));
+        }
+        if let Err(what) = ids.take(bus, bus_name, &name, &drive) {
+            problems.note(span.clone(), format!("{}: {what}", table.title));
         }
     }
+    drive.broadcast = ids::without_broadcast(drive.broadcast, reached(), buses);
+    let driver = family.name;
+    Some(Motor { name, bus: bus?, second_bus, driver, drive, direction, max_rpm, stage_timeout })
+}
+
+fn family_of(table: &mut Reader<'_>, problems: &mut Problems) -> Option<&'static Family> {
+    let (span, driver) = table.required_text(problems, "driver", "the drive family");
+    let family = registry::family(&driver);
+    if family.is_none() && !driver.is_empty() {
+        let known: Vec<&str> = registry::FAMILIES.iter().map(|family| family.name).collect();
+        let what = format!("driver \"{driver}\" is not known; known drivers: {}", known.join(", "));
+        problems.note(span, format!("{}: {what}", table.title));
+    }
+    family
+}
+
+/// Another bus that reaches the same drive.
+fn second_bus_of(
+    table: &mut Reader<'_>,
+    problems: &mut Problems,
+    buses: &[Bus],
+    first: Option<usize>,
+) -> Option<usize> {
+    let (span, wanted) = table.text(problems, "second_bus")?;
+    let found = buses.iter().position(|bus| bus.name == wanted);
+    if found.is_none() {
+        let known: Vec<&str> = buses.iter().map(|bus| bus.name.as_str()).collect();
+        let what = format!("second_bus \"{wanted}\" is not configured; known buses: {}", known.join(", "));
+        problems.note(span, format!("{}: {what}", table.title));
+    } else if found == first {
+        let what = format!("second_bus \"{wanted}\" is its first one; name another, or leave the key out");
+        problems.note(span, format!("{}: {what}", table.title));
+        return None;
+    }
+    found
 }
 
 fn bus_of(table: &mut Reader<'_>, problems: &mut Problems, buses: &[Bus]) -> Option<usize> {
@@ -355,7 +393,14 @@ fn bus_of(table: &mut Reader<'_>, problems: &mut Problems, buses: &[Bus]) -> Opt
 fn after_stop(table: &mut Reader<'_>, problems: &mut Problems) -> AfterStop {
     let wanted = "\"hold\" (keeps torque at standstill) or \"release\" (torque off at standstill; \
                   an arm without a brake falls)";
+    let vertical = table.flag(problems, "vertical") == Some(true);
+    let brake = table.flag(problems, "brake") == Some(true);
     let (span, text) = table.required_text(problems, "after_stop", wanted);
+    if vertical && !brake && text == "release" {
+        let what = "a vertical axis that is released falls; use after_stop = \"hold\", or say brake = true if a \
+                    brake that closes without power holds it";
+        problems.note(span.clone(), format!("{}: {what}", table.title));
+    }
     match text.as_str() {
         "hold" => AfterStop::Hold,
         "release" => AfterStop::Release,

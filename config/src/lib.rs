@@ -10,6 +10,7 @@
 
 mod check;
 pub mod error;
+mod ids;
 mod reader;
 
 use std::net::SocketAddr;
@@ -20,6 +21,7 @@ use drivers::Drive;
 use shm_proto::Capacity;
 use shm_proto::verdicts::ResetPolicy;
 
+pub use check::MOTOR_KEYS;
 pub use error::ConfigError;
 
 /// Where the file lies unless the command line says otherwise.
@@ -105,6 +107,17 @@ pub struct Bus {
     pub interface: String,
     /// `fd = true`: the interface must carry CAN FD.
     pub format: BusFormat,
+    /// `broadcast_stop`: whether frames that stop all drives of a family may be sent on it.
+    pub broadcasts: Broadcasts,
+}
+
+/// Whether frames to all drives of a family may be sent on a bus.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Broadcasts {
+    /// All its drives are motors of this configuration, or may be stopped with them.
+    Allowed,
+    /// Drives of somebody else are on it, too.
+    Forbidden,
 }
 
 /// What a bus carries.
@@ -123,6 +136,8 @@ pub struct Motor {
     pub name: String,
     /// `bus`: its place in [`Config::buses`].
     pub bus: usize,
+    /// `second_bus`: another bus that reaches the same drive.
+    pub second_bus: Option<usize>,
     /// `driver`: the family's name.
     pub driver: &'static str,
     /// Its drive, everything prebuilt.
@@ -133,6 +148,19 @@ pub struct Motor {
     pub max_rpm: f64,
     /// `stage_timeout`: this motor's own, else the supervisor's.
     pub stage_timeout: Duration,
+}
+
+impl Motor {
+    /// The buses that reach it, the one over which it is driven first.
+    pub fn buses(&self) -> impl Iterator<Item = usize> + use<> {
+        std::iter::once(self.bus).chain(self.second_bus)
+    }
+
+    /// Whether that bus reaches it.
+    #[must_use]
+    pub fn is_on(&self, bus: usize) -> bool {
+        self.buses().any(|reaches| reaches == bus)
+    }
 }
 
 /// Which way positive commands turn a motor.

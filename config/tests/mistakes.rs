@@ -282,3 +282,32 @@ fn holes() {
     let words: &[&str] = &["motor \"joint\"", "id 0x707", "motor \"lift\"", "another master_node"];
     assert_messages(&heartbeat, &[(19, own), (19, words)]);
 }
+
+/// Fails if gravity is forgotten: no default is guessed for an axis that falls.
+#[test]
+fn vertical_axes() {
+    let falls: &[&str] = &["motor \"lift\"", "vertical axis", "falls", "hold", "brake = true"];
+    assert_each(&[(14, "vertical = true\nafter_stop = \"release\"", (15, falls))]);
+    assert_each(&[(14, "vertical = true", (10, &["motor \"lift\"", "\"after_stop\" is missing"]))]);
+    for line in
+        ["vertical = true\nafter_stop = \"hold\"", "vertical = true\nbrake = true\nafter_stop = \"release\""]
+    {
+        assert!(Config::parse(Path::new("x"), &with_line(14, line)).is_ok(), "{line}");
+    }
+}
+
+#[test]
+fn second_buses() {
+    let words: &[&str] = &["motor \"lift\"", "second_bus \"can1\"", "known buses: can0"];
+    assert_each(&[
+        (13, "driver = \"odrive\"\nsecond_bus = \"can1\"", (14, words)),
+        (13, "driver = \"odrive\"\nsecond_bus = \"can0\"", (14, &["second_bus \"can0\"", "first one"])),
+    ]);
+    // Its identifiers must be free there, too.
+    let two = GOOD.replacen("[[bus]]", "[[bus]]\nname = \"can1\"\n[[bus]]", 1);
+    let clash = two.replacen("bus = \"can0\"\ndriver", "bus = \"can0\"\nsecond_bus = \"can1\"\ndriver", 1)
+        + "[[motor]]\nname = \"other\"\nbus = \"can1\"\ndriver = \"odrive\"\nnode = 3\nfirmware = \"0.6\"\n\
+           after_stop = \"hold\"\nmax_rpm = 1\n";
+    let words: &[&str] = &["motor \"other\"", "bus \"can1\"", "belongs to motor \"lift\"", "another node id"];
+    assert_messages(&clash, &[(55, words)]);
+}

@@ -102,6 +102,15 @@ impl Frame {
         self.format
     }
 
+    /// The same frame with these bits set in its first eight bytes, as far as it has them.
+    #[must_use]
+    pub fn marked(mut self, bits: [u8; 8]) -> Self {
+        for (byte, bits) in self.data[..usize::from(self.len)].iter_mut().zip(bits) {
+            *byte |= bits;
+        }
+        self
+    }
+
     /// The payload, 0 to 64 bytes.
     #[must_use]
     pub fn payload(&self) -> &[u8] {

@@ -83,7 +83,7 @@ pub fn confirms(interface: &str) -> Confirms {
 /// a filter of its own. Where these are more than the kernel takes, a drive whose ids are one block gets one
 /// filter for all of them.
 fn filters(config: &Config, bus: usize) -> Vec<CanFilter> {
-    let drives = || config.motors.iter().filter(|motor| motor.bus == bus).map(|motor| &motor.drive);
+    let drives = || config.motors.iter().filter(|motor| motor.is_on(bus)).map(|motor| &motor.drive);
     let wanted = |drive: &Drive| drive.reports.iter().chain(&drive.commands).map(exact).collect::<Vec<_>>();
     let each: Vec<CanFilter> = drives().flat_map(wanted).collect();
     if each.len() <= MOST_FILTERS {

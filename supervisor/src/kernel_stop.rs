@@ -271,7 +271,7 @@ fn socket_of(config: &Config, index: usize) -> Result<OwnedFd, String> {
 
 /// The jobs of one bus of a configuration.
 fn jobs_of(config: &Config, index: usize) -> Result<Vec<Job>, String> {
-    let motors: Vec<&Motor> = config.motors.iter().filter(|motor| motor.bus == index).collect();
+    let motors: Vec<&Motor> = config.motors.iter().filter(|motor| motor.is_on(index)).collect();
     jobs(index, &config.buses[index].name, &motors, config.supervisor.kernel_stop)
 }
 

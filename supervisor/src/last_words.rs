@@ -71,7 +71,8 @@ pub fn prepare(config: &Config, rebind: &mut Rebind) -> Result<(), Vec<String>> 
     let stops = config
         .motors
         .iter()
-        .filter_map(|motor| Some((buses.socket(motor.bus)?.as_raw_fd(), motor.drive.stop.stage(0).frames)))
+        .flat_map(|motor| motor.buses().map(|bus| (bus, motor.drive.stop.stage(0).frames)))
+        .filter_map(|(bus, frames)| Some((buses.socket(bus)?.as_raw_fd(), frames)))
         .flat_map(|(socket, frames)| {
             let shot = |frame| Shot { socket, frame: KernelFrame::new(frame) };
             frames.as_slice().iter().map(shot).collect::<Vec<_>>()

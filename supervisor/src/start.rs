@@ -190,24 +190,35 @@ pub fn build_core(config: &Config, buses: usize, verdicts: VerdictSegment) -> Co
     let motors = config
         .motors
         .iter()
-        .map(|motor| Motor::new(motor.bus, motor.drive.clone(), nanos(motor.stage_timeout)))
+        .map(|motor| {
+            let plain = Motor::new(motor.bus, motor.drive.clone(), nanos(motor.stage_timeout));
+            motor.second_bus.into_iter().fold(plain, Motor::also_on)
+        })
         .collect();
     let sessions = config.supervisor.capacity.sessions();
     Core::new(settings(config), motors, buses, heartbeats(config), verdicts, sessions)
 }
 
 /// One heartbeat per bus and frame, as often as its most impatient drive needs.
-fn heartbeats(config: &Config) -> Vec<Periodic> {
+#[must_use]
+pub fn heartbeats(config: &Config) -> Vec<Periodic> {
     let mut all: Vec<Periodic> = Vec::new();
-    for motor in &config.motors {
+    for (index, motor) in config.motors.iter().enumerate() {
         let Some(heartbeat) = &motor.drive.heartbeat else { continue };
         // Four within the drive's window: it may lose two and still hear one in time.
         let period = nanos(heartbeat.window) / 4;
-        match all.iter_mut().find(|known| known.bus == motor.bus && known.frame == heartbeat.frame) {
-            Some(known) => known.period = known.period.min(period),
-            None => {
-                let frame = heartbeat.frame;
-                all.push(Periodic { bus: motor.bus, frame, period, due: Nanos::ZERO });
+        let mark = (heartbeat.mark != [0; 8]).then_some((index, heartbeat.mark));
+        for bus in motor.buses() {
+            match all.iter_mut().find(|known| known.bus == bus && known.frame == heartbeat.frame) {
+                Some(known) => {
+                    known.period = known.period.min(period);
+                    known.marks.extend(mark);
+                }
+                None => {
+                    let frame = heartbeat.frame;
+                    let marks = mark.into_iter().collect();
+                    all.push(Periodic { bus, frame, period, due: Nanos::ZERO, marks });
+                }
             }
         }
     }

@@ -68,7 +68,8 @@ impl Feedback {
             seen.turn += 1;
             seen.heard = Some(at);
             let turn = seen.turn;
-            let Observation { power, output, state, velocity, position, fault, answer, refused } = *observation;
+            let Observation { power, output, state, velocity, position, fault, answer, refused } =
+                *observation;
             put(&mut seen.power, power, at, turn);
             put(&mut seen.output, output, at, turn);
             put(&mut seen.state, state, at, turn);

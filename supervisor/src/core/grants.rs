@@ -25,7 +25,9 @@ impl Core {
         }
         let alive = wished.filter(|owner| self.is_alive(*owner, now, wire));
         match (held, alive) {
-            (_, Some(owner)) => self.grant(index, owner),
+            (_, Some(owner)) if self.mates_agree(index, owner) => self.grant(index, owner),
+            // Another session drives motors that one frame commands together with this one.
+            (_, Some(_)) => {}
             // The word no longer names the session that holds the motor, nor any other that lives:
             // nobody answers for this motor.
             (Some(_), None) => {
@@ -46,6 +48,21 @@ impl Core {
         self.sessions.live(owner).is_some() && self.sessions.deadline(owner.slot) > now
     }
 
+    /// Whether nobody else drives, or is being stopped in, the frame that commands this motor: its other motors
+    /// are at rest, or follow the same session, or are about to.
+    fn mates_agree(&self, index: usize, owner: Owner) -> bool {
+        let Some(front) = &self.front else { return false };
+        (0..self.motors.len()).filter(|mate| self.are_mates(index, *mate)).all(|mate| {
+            match self.motors[mate].owner() {
+                Some(other) => {
+                    other == owner
+                        || Owner::from_word(front.view.owner_word(motor_index(mate))) == Some(owner)
+                }
+                None => self.motors[mate].is_at_rest(),
+            }
+        })
+    }
+
     fn grant(&mut self, index: usize, owner: Owner) {
         let armed = self.phase == Phase::Armed;
         let motor = &mut self.motors[index];
@@ -55,7 +72,7 @@ impl Core {
             _ if armed && motor.may_be_granted() => Run::NotSeen,
             _ => return,
         };
-        motor.state = State::Granted { owner, run };
+        motor.follow(owner, run);
         self.verdicts.grant(motor_index(index), Some(owner));
         self.publish_motor(index);
     }

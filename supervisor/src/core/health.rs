@@ -109,7 +109,7 @@ impl Core {
         let Some(state) = self.buses.get_mut(bus) else { return };
         state.verdict.confirmed += 1;
         for motor in &mut self.motors {
-            if motor.bus == bus {
+            if motor.is_on(bus) {
                 motor.note_confirmed(frame, now);
             }
         }
@@ -145,7 +145,7 @@ impl Core {
         }
         state.verdict.up = 1;
         for index in 0..self.motors.len() {
-            if self.motors[index].bus == bus {
+            if self.motors[index].is_on(bus) {
                 self.restart_stop(index, now, wire);
             }
         }
@@ -155,7 +155,7 @@ impl Core {
     fn event_of_bus(&self, kind: EventKind, bus: usize, now: Nanos) -> Event {
         let mut event = Event::new(kind, now);
         for (index, motor) in self.motors.iter().enumerate() {
-            if motor.bus == bus {
+            if motor.is_on(bus) {
                 event.motors.insert(motor_index(index));
             }
         }

@@ -11,8 +11,10 @@
 
 mod grants;
 mod health;
+mod heartbeats;
 mod motor;
 mod sessions;
+mod together;
 mod trips;
 pub mod wire;
 
@@ -23,11 +25,13 @@ use shm_proto::verdicts::{BusVerdict, Counter, Event, EventKind, Phase, Reason, 
 use shm_proto::{BeatView, Generation, MotorIndex, Nanos, TripId, VerdictSegment, Window};
 
 pub use health::Report;
+pub use heartbeats::Periodic;
 pub use motor::Motor;
 pub use trips::ResetRefused;
 pub use wire::{SendError, Wire};
 
 use sessions::Sessions;
+use together::Broadcast;
 
 /// What the core needs to know, in nanoseconds where times.
 #[derive(Clone, Copy, Debug)]
@@ -74,19 +78,6 @@ struct Bus {
     verdict: BusVerdict,
 }
 
-/// A sign of life that drives watch: its silence is their reason to stop.
-#[derive(Clone, Copy, Debug)]
-pub struct Periodic {
-    /// The bus.
-    pub bus: usize,
-    /// The frame.
-    pub frame: Frame,
-    /// How often, nanoseconds.
-    pub period: u64,
-    /// When next.
-    pub due: Nanos,
-}
-
 /// The attached front.
 #[derive(Debug)]
 struct Front {
@@ -103,6 +94,9 @@ pub struct Core {
     readers: Vec<SlotReader>,
     sessions: Sessions,
     motors: Vec<Motor>,
+    /// For each motor, the first one it shares a command frame with.
+    units: Vec<usize>,
+    broadcasts: Vec<Broadcast>,
     buses: Vec<Bus>,
     heartbeats: Vec<Periodic>,
     verdicts: VerdictSegment,
@@ -151,6 +145,8 @@ impl Core {
             front: None,
             readers: vec![SlotReader::default(); usize::from(sessions) + 1],
             sessions: Sessions::new(sessions),
+            units: together::units(&motors),
+            broadcasts: together::broadcasts(&motors, buses),
             motors,
             buses: (0..buses).map(|_| Bus { verdict: BusVerdict::FRESH }).collect(),
             heartbeats,
@@ -223,7 +219,7 @@ impl Core {
             bus.verdict.received += 1;
         }
         for index in 0..self.motors.len() {
-            if self.motors[index].bus == bus {
+            if self.motors[index].is_on(bus) {
                 self.observe(index, frame, now, wire);
             }
         }
@@ -314,19 +310,6 @@ impl Core {
                 }
                 false
             }
-        }
-    }
-
-    fn beat_on_buses(&mut self, now: Nanos, wire: &mut impl Wire) {
-        for index in 0..self.heartbeats.len() {
-            let Periodic { bus, frame, period, due } = self.heartbeats[index];
-            if now >= due {
-                self.heartbeats[index].due = now.after(period);
-                self.send_one(bus, &frame, now, wire);
-            }
-        }
-        for bus in 0..self.buses.len() {
-            self.publish_bus(bus);
         }
     }
 

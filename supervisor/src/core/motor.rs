@@ -58,6 +58,15 @@ pub enum Latch {
     Held,
 }
 
+/// Whether a drive that needs the supervisor's permission to run has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Permit {
+    /// It was granted, and its stop has not come to the stage that takes the torque away: a ramp needs torque.
+    Given,
+    /// Nobody drives it.
+    Withheld,
+}
+
 /// Whether a stop is told in the event log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Told {
@@ -70,9 +79,13 @@ enum Told {
 /// One motor with all that is known of it.
 #[derive(Debug)]
 pub struct Motor {
-    /// Its bus.
-    pub bus: usize,
+    /// The bus over which it is driven.
+    bus: usize,
+    /// Another bus on which its drive hears stops and says the same.
+    second: Option<usize>,
     drive: Drive,
+    /// Whether the supervisor's heartbeat lets it run, in families where that says so.
+    permit: Permit,
     stage_timeout: u64,
     pub(super) state: State,
     pub(super) latch: Latch,
@@ -105,7 +118,9 @@ impl Motor {
     pub fn new(bus: usize, drive: Drive, stage_timeout: u64) -> Self {
         Self {
             bus,
+            second: None,
             drive,
+            permit: Permit::Withheld,
             stage_timeout,
             state: State::Idle,
             latch: Latch::Open,
@@ -123,6 +138,50 @@ impl Motor {
             stops_sent: 0,
             guarded: 0,
         }
+    }
+
+    /// The same motor, which a second bus reaches, too: stops and signs of life go to both, feedback is taken
+    /// from either.
+    #[must_use]
+    pub fn also_on(mut self, bus: usize) -> Self {
+        self.second = Some(bus).filter(|second| *second != self.bus);
+        self
+    }
+
+    /// Whether that bus reaches it.
+    pub(super) fn is_on(&self, bus: usize) -> bool {
+        self.bus == bus || self.second == Some(bus)
+    }
+
+    pub(super) fn family(&self) -> &'static str {
+        self.drive.family
+    }
+
+    /// The frame that stops it and all others of its family.
+    pub(super) fn broadcast(&self) -> Option<Frame> {
+        self.drive.broadcast
+    }
+
+    /// The buses that reach it, the one over which it is driven first.
+    fn buses(&self) -> [Option<usize>; 2] {
+        [Some(self.bus), self.second]
+    }
+
+    /// Whether one frame commands both.
+    pub(super) fn shares_frame_with(&self, other: &Self) -> bool {
+        let same = |one: drivers::Slot, other: drivers::Slot| one.id == other.id;
+        self.bus == other.bus && self.drive.slot.zip(other.drive.slot).is_some_and(|(a, b)| same(a, b))
+    }
+
+    /// Whether its drive, if it needs permission, may run.
+    pub(super) fn may_run(&self) -> bool {
+        self.permit == Permit::Given
+    }
+
+    /// It is granted from now on.
+    pub(super) fn follow(&mut self, owner: Owner, run: Run) {
+        self.state = State::Granted { owner, run };
+        self.permit = Permit::Given;
     }
 
     /// Proven to stand still, or never moved since it was.
@@ -250,13 +309,53 @@ impl Motor {
     }
 }
 
+/// What became of a stage's frames.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Handed {
+    /// No bus that works has refused any, and one has taken all.
+    All,
+    /// A bus that works has refused some.
+    NotAll,
+    /// No bus works.
+    Nothing,
+}
+
+impl Handed {
+    /// Of two buses.
+    fn and(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::NotAll, _) | (_, Self::NotAll) => Self::NotAll,
+            (Self::All, _) | (_, Self::All) => Self::All,
+            (Self::Nothing, Self::Nothing) => Self::Nothing,
+        }
+    }
+}
+
 /// A held motor counts as moving again above this multiple of its standstill speed: a held rotor
 /// dithers around zero, and the proof itself already allows up to the standstill speed.
 const MOVING_AGAIN: f32 = 3.0;
 
 impl Core {
-    /// Takes the motor's grant away and sends the first stage of its stop.
+    /// Takes the motor's grant away and sends the first stage of its stop; the same for those it shares a
+    /// command frame with, because that stage reaches them, too.
     pub(super) fn begin_stop(
+        &mut self,
+        index: usize,
+        trip: TripId,
+        reason: Reason,
+        now: Nanos,
+        wire: &mut impl Wire,
+    ) {
+        self.begin_own_stop(index, trip, reason, now, wire);
+        for mate in 0..self.motors.len() {
+            if self.are_mates(index, mate) && self.motors[mate].owner().is_some() {
+                self.begin_own_stop(mate, trip, reason, now, wire);
+                self.publish_motor(mate);
+            }
+        }
+    }
+
+    fn begin_own_stop(
         &mut self,
         index: usize,
         trip: TripId,
@@ -287,17 +386,36 @@ impl Core {
         let motor = &mut self.motors[index];
         motor.tracker = Standstill::NOTHING_SEEN;
         motor.state = State::Stopping { stage, since: now, again: now };
+        if !motor.drive.stop.stage(stage).kind.leaves_torque() {
+            motor.permit = Permit::Withheld;
+        }
         self.send_stage(index, now, wire);
     }
 
     /// Sends the frames of the stage in force, and sees to it that they are sent again: soon when the
     /// kernel did not take them, else after the repeat time.
     fn send_stage(&mut self, index: usize, now: Nanos, wire: &mut impl Wire) {
+        let mut outcome = Handed::Nothing;
+        for bus in self.motors[index].buses().into_iter().flatten() {
+            outcome = outcome.and(self.send_stage_on(bus, index, now, wire));
+        }
+        self.permit(index, now, wire);
+        // A refused frame goes out again on the next tick, not in the pass that is under way.
+        let pause = if outcome == Handed::All { self.settings.stop_repeat } else { 1 };
+        let motor = &mut self.motors[index];
+        if let State::Stopping { again, .. } | State::Unverified { again } = &mut motor.state {
+            *again = now.after(pause);
+        }
+    }
+
+    /// The same on one bus. One that is known to be down does not count: it is tried with every stage all the
+    /// same, and must not have the others repeated in haste.
+    fn send_stage_on(&mut self, bus: usize, index: usize, now: Nanos, wire: &mut impl Wire) -> Handed {
         let motor = &self.motors[index];
-        let bus = motor.bus;
+        let was_up = self.buses[bus].verdict.up == 1;
         // A bus that does not work may come back before anybody says so. What gets out first then has to be
         // gentle: the drive has run on, whatever stage has timed out meanwhile.
-        let stage = if self.buses[bus].verdict.up == 1 { motor.stage_in_force() } else { 0 };
+        let stage = if was_up { motor.stage_in_force() } else { 0 };
         let frames = motor.drive.stop.stage(stage).frames;
         let sent = self.send(bus, &frames, now, wire);
         let motor = &mut self.motors[index];
@@ -309,10 +427,10 @@ impl Core {
                 motor.first_stop = Nanos::now();
             }
         }
-        // A refused frame goes out again on the next tick, not in the pass that is under way.
-        let pause = if sent { self.settings.stop_repeat } else { 1 };
-        if let State::Stopping { again, .. } | State::Unverified { again } = &mut motor.state {
-            *again = now.after(pause);
+        match (sent, was_up) {
+            (true, _) => Handed::All,
+            (false, true) => Handed::NotAll,
+            (false, false) => Handed::Nothing,
         }
     }
 
@@ -373,10 +491,11 @@ impl Core {
     /// Asks the drive for the next piece of feedback, one frame at a time: an SDO server takes one
     /// request at a time.
     fn poll(&mut self, index: usize, now: Nanos, wire: &mut impl Wire) {
+        let works = |bus: &usize| self.buses[*bus].verdict.up == 1;
+        let Some(bus) = self.motors[index].buses().into_iter().flatten().find(works) else { return };
         let motor = &mut self.motors[index];
         let polls = motor.drive.poll;
-        let bus = motor.bus;
-        if polls.as_slice().is_empty() || self.buses[bus].verdict.up == 0 {
+        if polls.as_slice().is_empty() {
             return;
         }
         motor.next_poll = (motor.next_poll + 1) % polls.as_slice().len();

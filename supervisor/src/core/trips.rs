@@ -5,7 +5,7 @@ use core::fmt;
 use shm_proto::verdicts::{Event, EventKind, Reason, SessionState};
 use shm_proto::{Nanos, Owner, SlotIndex, TripId};
 
-use super::motor::{Latch, State};
+use super::motor::{Latch, Motor, State};
 use super::wire::Wire;
 use super::{Core, motor_index};
 
@@ -98,10 +98,15 @@ impl Core {
             return;
         }
         let trip = self.next_trip();
-        self.begin_stop(index, trip, reason, now, wire);
         let mut event = Event::new(EventKind::Trip, now);
         event.trip = trip;
         event.reason = Some(reason);
+        for mate in 0..self.motors.len() {
+            if self.are_mates(index, mate) && self.motors[mate].owner().is_some() {
+                event.motors.insert(motor_index(mate));
+            }
+        }
+        self.begin_stop(index, trip, reason, now, wire);
         event.first_stop = self.motors[index].first_stop;
         event.all_stopped = event.first_stop;
         event.motors.insert(motor_index(index));
@@ -158,7 +163,7 @@ impl Core {
     /// A bus does not work: every session that drives a motor on it is tripped.
     pub(super) fn trip_bus(&mut self, bus: usize, now: Nanos, wire: &mut impl Wire) {
         for index in 0..self.motors.len() {
-            if self.motors[index].bus == bus && self.motors[index].owner().is_some() {
+            if self.motors[index].is_on(bus) && self.motors[index].owner().is_some() {
                 self.trip_owner_of(index, Reason::BusFault, now, wire);
             }
         }
@@ -178,7 +183,7 @@ impl Core {
     ///
     /// When no motor is held by that trip, or one of them is not proven to stand still.
     pub fn reset(&mut self, trip: TripId, now: Nanos) -> Result<(), ResetRefused> {
-        let held = |motor: &&super::Motor| motor.trip == trip && motor.latch == Latch::Held;
+        let held = |motor: &&Motor| motor.trip == trip && motor.latch == Latch::Held;
         let is_latch = self.latch != TripId::NONE && self.latch == trip;
         if trip == TripId::NONE || (!is_latch && !self.motors.iter().any(|motor| held(&motor))) {
             return Err(ResetRefused::NotHeld);
@@ -221,13 +226,14 @@ impl Core {
         let mut event = Event::new(EventKind::Trip, now);
         event.trip = trip;
         event.reason = Some(reason);
+        let meant = |motor: &Motor| match (whose, motor.owner()) {
+            (Whose::All, _) | (Whose::Anyone, Some(_)) => true,
+            (Whose::Owner(wanted), Some(owner)) => wanted == owner,
+            (Whose::Owner(_) | Whose::Anyone, None) => false,
+        };
+        self.broadcast(meant, now, wire);
         for index in 0..self.motors.len() {
-            let meant = match (whose, self.motors[index].owner()) {
-                (Whose::All, _) | (Whose::Anyone, Some(_)) => true,
-                (Whose::Owner(wanted), Some(owner)) => wanted == owner,
-                (Whose::Owner(_) | Whose::Anyone, None) => false,
-            };
-            if meant {
+            if meant(&self.motors[index]) {
                 self.begin_stop(index, trip, reason, now, wire);
                 let first = self.motors[index].first_stop;
                 if event.first_stop == Nanos::ZERO {

@@ -171,8 +171,6 @@ fn the_sign_of_life_goes_out_in_its_period() {
             times.push(bench.now);
         }
     }
-    assert!(times.len() >= 6, "two drives, one sign each: {times:?}");
-    let mut moments = times.clone();
-    moments.dedup();
-    assert!(moments.windows(2).all(|pair| pair[1].since(pair[0]) == HEARTBEAT), "{moments:?}");
+    assert!(times.len() >= 3, "one sign for both drives: {times:?}");
+    assert!(times.windows(2).all(|pair| pair[1].since(pair[0]) == HEARTBEAT), "{times:?}");
 }

@@ -12,6 +12,7 @@ mod record;
 mod sessions;
 mod stops;
 mod support;
+mod together;
 
 use shm_proto::MotorIndex;
 use shm_proto::verdicts::MotorState;

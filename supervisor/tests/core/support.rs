@@ -15,7 +15,7 @@ use shm_proto::{
     BeatSegment, BeatView, BeatWriter, Capacity, Generation, MotorIndex, Nanos, Owner, SessionId, SlotIndex,
     VerdictSegment, VerdictView, Window,
 };
-use supervisor::core::{Core, Motor, Periodic, SendError, Settings, Wire};
+use supervisor::core::{Core, Motor, SendError, Settings, Wire};
 
 /// One millisecond.
 pub const MS: u64 = 1_000_000;
@@ -33,6 +33,8 @@ pub struct Recorder {
     pub sent: Vec<(usize, Frame)>,
     /// What the next sends on a bus answer.
     pub failures: Vec<(usize, VecDeque<SendError>)>,
+    /// Who looks at the verdicts whenever a frame is taken, and whether any motor was granted then.
+    pub on_send: Option<(Arc<VerdictView>, Vec<bool>)>,
 }
 
 impl Wire for Recorder {
@@ -43,6 +45,9 @@ impl Wire for Recorder {
             return Err(error);
         }
         self.sent.push((bus, *frame));
+        if let Some((view, granted)) = &mut self.on_send {
+            granted.push([A, B, C].iter().any(|motor| view.granted(*motor).is_some()));
+        }
         Ok(())
     }
 }
@@ -55,7 +60,7 @@ pub struct Bench {
     /// What it sent.
     pub wire: Recorder,
     /// What it published.
-    pub view: VerdictView,
+    pub view: Arc<VerdictView>,
     /// The front's segment.
     pub beats: Arc<BeatSegment>,
     /// The front's own beats.
@@ -150,7 +155,7 @@ impl Bench {
         let identity = Identity { config_hash: 1, pid: 1, started: Nanos(1), policy };
         let (verdicts, fd) =
             VerdictSegment::create(capacity, &identity, &names, &["can0", "can1"]).expect("a memfd");
-        let view = VerdictView::map(fd.as_fd(), capacity).expect("a mapping");
+        let view = Arc::new(VerdictView::map(fd.as_fd(), capacity).expect("a mapping"));
         let settings = Settings {
             front_window: Window::from_millis(100),
             windows: (Window::from_millis(30), Window::from_millis(60_000)),
@@ -160,17 +165,13 @@ impl Bench {
             violation_pause: 5_000 * MS,
             policy,
         };
-        let motors =
-            config.motors.iter().map(|motor| Motor::new(motor.bus, motor.drive.clone(), 100 * MS)).collect();
-        let watched = config.motors.iter().filter_map(|motor| Some((motor.bus, motor.drive.heartbeat?)));
-        let heartbeats = watched
-            .map(|(bus, heartbeat)| Periodic {
-                bus,
-                frame: heartbeat.frame,
-                period: HEARTBEAT,
-                due: Nanos::ZERO,
-            })
-            .collect();
+        let motor = |motor: &config::Motor| {
+            let plain = Motor::new(motor.bus, motor.drive.clone(), 100 * MS);
+            motor.second_bus.into_iter().fold(plain, Motor::also_on)
+        };
+        let motors = config.motors.iter().map(motor).collect();
+        let mut heartbeats = supervisor::start::heartbeats(config);
+        heartbeats.iter_mut().for_each(|heartbeat| heartbeat.period = HEARTBEAT);
         let mut core = Core::new(settings, motors, 2, heartbeats, verdicts, capacity.sessions());
         let mut wire = Recorder::default();
         let now = Nanos::now();
