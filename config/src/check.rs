@@ -308,10 +308,11 @@ fn motor(
         table.duration(problems, "stage_timeout", millis(20)..=millis(10_000), supervisor.stage_timeout);
     let span = table.span();
     let family = family?;
-    let own = table.places().into_iter().filter(|(key, _)| !family.keys.contains(&key.as_str()));
+    let keys = family.key_names();
+    let own = table.places().into_iter().filter(|(key, _)| !keys.contains(&key.as_str()));
     let unknown: Vec<(String, Span)> = own.collect();
     for (key, span) in &unknown {
-        let known = [&MOTOR_KEYS[..], family.keys].concat().join(", ");
+        let known = [&MOTOR_KEYS[..], &keys].concat().join(", ");
         let what = format!("unknown key \"{key}\"; known keys: {known}");
         problems.note(span.clone(), format!("{} ({}): {what}", table.title, family.name));
     }

@@ -89,7 +89,7 @@ fn every_key_appears() {
     let config = parse(EXAMPLE);
     let used = |family: &&registry::Family| config.motors.iter().any(|motor| motor.driver == family.name);
     for family in registry::FAMILIES.iter().filter(used) {
-        known.extend(family.keys.iter().map(|key| format!("motor.{key}")));
+        known.extend(family.keys.iter().map(|key| format!("motor.{}", key.name)));
     }
     known.extend(config::MOTOR_KEYS.map(|key| format!("motor.{key}")));
     assert!(known.contains("motor.stage_timeout") && known.contains("motor.after_stop"), "{known:?}");

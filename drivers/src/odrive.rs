@@ -26,7 +26,7 @@ use crate::drive::{Drive, PollWhen, Protocol, Setpoint};
 use crate::enable::{EnableProgramme, EnableStep, Until};
 use crate::feedback::{Fault, Observation, Power, name_bits};
 use crate::frame::{ArbitrationId, Format, Frame, FrameList};
-use crate::registry::{Common, Family, Sheet};
+use crate::registry::{Common, Family, Key, Sheet};
 use crate::settings::{Settings, SettingsError, Value};
 use crate::stop::{PowerProof, Proof, Stage, StageKind, StopProgramme};
 use crate::units::{Revolutions, RevolutionsPerSecond};
@@ -36,7 +36,17 @@ use crate::watchdog::{Watchdog, WatchdogSet};
 pub const FAMILY: Family = Family {
     name: "odrive",
     about: "ODrive over CANSimple, firmware 0.5 or 0.6",
-    keys: &["node", "firmware", "id_format"],
+    keys: &[
+        Key { name: "node", about: "Node id of the axis (axis0.config.can.node_id), 0 to 63. Required." },
+        Key {
+            name: "firmware",
+            about: "\"0.5\" or \"0.6\". Required: the same frames mean different things in the two.",
+        },
+        Key {
+            name: "id_format",
+            about: "Identifiers of 11 bits (\"standard\", the default) or 29 (\"extended\").",
+        },
+    ],
     build,
     example,
     sheet: Sheet {

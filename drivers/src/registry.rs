@@ -48,13 +48,30 @@ pub struct Family {
     /// One sentence for documents and errors.
     pub about: &'static str,
     /// The keys `build` takes, besides those common to all motors.
-    pub keys: &'static [&'static str],
+    pub keys: &'static [Key],
     /// Builds one drive, everything prebuilt.
     pub build: fn(&Settings, &Common) -> Result<Drive, SettingsError>,
     /// The keys a person must give, with values that could be a robot's: for documents and tests.
     pub example: fn() -> Settings,
     /// What documents say of it besides what a built drive shows.
     pub sheet: Sheet,
+}
+
+/// A key of a family's motors.
+#[derive(Clone, Copy, Debug)]
+pub struct Key {
+    /// As it stands in the configuration.
+    pub name: &'static str,
+    /// What it means, its unit, range and default, in a sentence or two.
+    pub about: &'static str,
+}
+
+impl Family {
+    /// The names of its keys.
+    #[must_use]
+    pub fn key_names(&self) -> Vec<&'static str> {
+        self.keys.iter().map(|key| key.name).collect()
+    }
 }
 
 /// What only words can say of a family.
@@ -83,6 +100,6 @@ pub fn family(name: &str) -> Option<&'static Family> {
 ///
 /// When a key is unknown, missing or out of range.
 pub fn build(family: &Family, settings: &Settings, common: &Common) -> Result<Drive, SettingsError> {
-    settings.only(family.keys)?;
+    settings.only(&family.key_names())?;
     (family.build)(settings, common)
 }

@@ -51,6 +51,11 @@ impl Settings {
         self.entries.push((key.into(), value));
     }
 
+    /// All keys with their values, in order.
+    pub fn entries(&self) -> impl Iterator<Item = (&str, &Value)> {
+        self.entries.iter().map(|(key, value)| (key.as_str(), value))
+    }
+
     /// The value of `key`, if it is there.
     #[must_use]
     pub fn get(&self, key: &str) -> Option<&Value> {

@@ -1,11 +1,12 @@
 //! `cargo xtask`: everything a contributor does beyond `cargo build`.
 //!
 //! What lives here: the command line and nothing else. Each subcommand has a file of its own
-//! ([`mod@demo`], [`mod@test`], [`mod@fuzz`], [`mod@bench`]); the machine with CAN interfaces is in [`rig`]; what gets
+//! ([`mod@demo`], [`mod@test`], [`mod@fuzz`], [`mod@bench`], [`mod@drives`]); the machine with CAN interfaces is in [`rig`]; what gets
 //! installed on a fresh machine is in [`install`], [`packages`] and [`python`].
 
 mod bench;
 mod demo;
+mod drives;
 mod fuzz;
 mod install;
 mod mutants;
@@ -43,6 +44,8 @@ enum Task {
     Fuzz(fuzz::FuzzArgs),
     /// Build for release, print the supervisor's size and run the benchmarks
     Bench(bench::BenchArgs),
+    /// Print the table of drive families (docs/drives.md), from what the code says of them
+    Drives(drives::DrivesArgs),
     /// Change the deciding code in every way cargo-mutants knows, and see whether the tests notice
     Mutants(mutants::MutantsArgs),
 }
@@ -60,6 +63,7 @@ fn main() -> ExitCode {
         Task::Test(args) => test::main(&workspace, args),
         Task::Fuzz(args) => fuzz::main(&workspace, args),
         Task::Bench(args) => bench::main(&workspace, args),
+        Task::Drives(args) => drives::main(&workspace, args),
         Task::Mutants(args) => mutants::main(&workspace, args),
     });
     match outcome {

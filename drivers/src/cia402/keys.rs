@@ -1,22 +1,51 @@
 //! The family's own keys of a motor, checked.
 
 use super::{Model, Transport};
-use crate::registry::Common;
+use crate::registry::{Common, Key};
 use crate::settings::{Settings, SettingsError, Value};
 use crate::stop::AfterStop;
 
-/// Their names.
-pub(super) const NAMES: &[&str] = &[
-    "node",
-    "transport",
-    "counts_per_rev",
-    "velocity_units_per_rps",
-    "quick_stop_option",
-    "abort_option",
-    "heartbeat_ms",
-    "master_node",
-    "drive_heartbeat_ms",
-    "mode",
+/// What they mean.
+pub(super) const ALL: &[Key] = &[
+    Key { name: "node", about: "CANopen node id, 1 to 127. Required." },
+    Key {
+        name: "transport",
+        about: "How commands travel: \"sdo\" (the default, works with every drive as it comes) or \"pdo\" (sets up \
+                RPDO1 and TPDO1, a fraction of the bus time).",
+    },
+    Key {
+        name: "counts_per_rev",
+        about: "Position units (encoder counts) of one revolution of the motor shaft. Required.",
+    },
+    Key {
+        name: "velocity_units_per_rps",
+        about: "What the drive calls one revolution per second. Default: counts_per_rev; 60 for drives that count \
+                in rpm.",
+    },
+    Key {
+        name: "quick_stop_option",
+        about: "Written to 605A: 1, 2 (then torque off), 5 or 6 (then hold). Default: 6 with after_stop = \"hold\", \
+                2 with \"release\".",
+    },
+    Key {
+        name: "abort_option",
+        about: "Written to 6007, the reaction to the supervisor's silence: 3 quick stop (default) or 2 disable \
+                voltage.",
+    },
+    Key {
+        name: "heartbeat_ms",
+        about: "Written to 1016: after how long without the supervisor's heartbeat the drive stops by itself, 0 to \
+                65535 ms; 0: not written. Default: 250.",
+    },
+    Key {
+        name: "master_node",
+        about: "Node id under which the supervisor sends that heartbeat, 1 to 127. Default: 127.",
+    },
+    Key {
+        name: "drive_heartbeat_ms",
+        about: "Written to 1017, the drive's own heartbeat, 0 to 65535 ms; 0: not written. Default: 100.",
+    },
+    Key { name: "mode", about: "\"profile-velocity\" (default) or \"cyclic-velocity\", written to 6060." },
 ];
 
 /// Modes of operation 6060: 3 profile velocity, 9 cyclic synchronous velocity.

@@ -52,7 +52,7 @@ use crate::watchdog::{Watchdog, WatchdogReading, WatchdogSet};
 pub const FAMILY: Family = Family {
     name: "cia402",
     about: "CiA 402 servo drives over CANopen",
-    keys: keys::NAMES,
+    keys: keys::ALL,
     build,
     example,
     sheet: Sheet {
