@@ -7,8 +7,10 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signalfd::SignalFd;
+use socketcan::id::FdFlags;
 use socketcan::{
-    CanFilter, CanFrame, CanSocket, EmbeddedFrame, ExtendedId, Frame as _, Socket, SocketOptions, StandardId,
+    CanAnyFrame, CanFdFrame, CanFdSocket, CanFilter, CanFrame, EmbeddedFrame, ExtendedId, Frame as _, Id,
+    Socket, SocketOptions, StandardId,
 };
 
 use super::control::Control;
@@ -21,10 +23,10 @@ const BURST: usize = 64;
 /// A drive is looked at no more often than this, however soon it is due.
 const SHORTEST_WAIT: Duration = Duration::from_millis(1);
 
-/// An open CAN interface.
+/// An open CAN interface: frames of both formats, if it carries both.
 #[derive(Debug)]
 pub struct Bus {
-    socket: CanSocket,
+    socket: CanFdSocket,
     name: String,
 }
 
@@ -38,7 +40,7 @@ impl Bus {
         if let Err(e) = nix::net::if_::if_nametoindex(name) {
             bail!("{}: {} (does it exist?)", explain(), e.desc());
         }
-        let socket = CanSocket::open(name).with_context(explain)?;
+        let socket = CanFdSocket::open(name).with_context(explain)?;
         socket.set_nonblocking(true).with_context(explain)?;
         let filters: Vec<CanFilter> = drives.iter().flat_map(Drive::heard_ids).map(filter).collect();
         socket.set_filters(&filters).with_context(explain)?;
@@ -92,14 +94,16 @@ impl Bus {
         Ok(())
     }
 
-    /// A frame that does not fit into the transmit queue is lost, as on a real bus that is overloaded.
+    /// A frame that does not fit into the transmit queue is lost, as on a real bus that is overloaded; and an
+    /// FD frame on an interface without FD, as where no other controller acknowledges it.
     fn send(&self, out: &mut Vec<Frame>) -> Result<()> {
         for frame in out.drain(..) {
-            if let Some(frame) = to_socket(&frame)
-                && let Err(e) = self.socket.write_frame(&frame)
-                && e.kind() != ErrorKind::WouldBlock
-            {
-                self.tolerate(e)?;
+            let Some(sent) = to_socket(&frame) else { continue };
+            match self.socket.write_frame(&sent) {
+                Ok(()) => {}
+                Err(e) if e.kind() == ErrorKind::WouldBlock => {}
+                Err(e) if frame.is_fd() && is_format_refused(&e) => {}
+                Err(e) => self.tolerate(e)?,
             }
         }
         Ok(())
@@ -123,7 +127,12 @@ struct Ready {
 }
 
 /// Waits until there is something to do or `span` has passed.
-fn wait(socket: &CanSocket, control: Option<&Control>, signals: &SignalFd, span: Duration) -> Result<Ready> {
+fn wait(
+    socket: &CanFdSocket,
+    control: Option<&Control>,
+    signals: &SignalFd,
+    span: Duration,
+) -> Result<Ready> {
     let mut all =
         vec![PollFd::new(signals.as_fd(), PollFlags::POLLIN), PollFd::new(socket.as_fd(), PollFlags::POLLIN)];
     all.extend(control.iter().flat_map(|c| c.descriptors()).map(|fd| PollFd::new(fd, PollFlags::POLLIN)));
@@ -148,20 +157,57 @@ fn filter(range: IdRange) -> CanFilter {
     CanFilter::new(range.first | form, range.mask | libc::CAN_EFF_FLAG)
 }
 
-fn from_socket(frame: &CanFrame) -> Option<Frame> {
+/// Whether the interface does not carry frames of that size.
+fn is_format_refused(error: &std::io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EINVAL | libc::EMSGSIZE))
+}
+
+fn from_socket(frame: &CanAnyFrame) -> Option<Frame> {
     let id = frame.raw_id();
     let plain = match frame {
-        CanFrame::Data(f) => Frame::data(id, f.data()),
-        CanFrame::Remote(f) => Frame::request(id, u8::try_from(f.dlc()).ok()?),
-        CanFrame::Error(_) => return None,
+        CanAnyFrame::Normal(f) => Frame::data(id, f.data()),
+        CanAnyFrame::Remote(f) => Frame::request(id, u8::try_from(f.dlc()).ok()?),
+        CanAnyFrame::Fd(f) => Frame::fd(id, f.data()),
+        CanAnyFrame::Error(_) => return None,
     };
     Some(plain.with_extended(frame.is_extended()))
 }
 
-fn to_socket(frame: &Frame) -> Option<CanFrame> {
-    if frame.extended {
-        CanFrame::new(ExtendedId::new(frame.id)?, frame.payload())
+fn to_socket(frame: &Frame) -> Option<CanAnyFrame> {
+    let id: Id = if frame.extended {
+        ExtendedId::new(frame.id)?.into()
     } else {
-        CanFrame::new(StandardId::new(u16::try_from(frame.id).ok()?)?, frame.payload())
+        StandardId::new(u16::try_from(frame.id).ok()?)?.into()
+    };
+    if frame.is_fd() {
+        // Drives with FD send the data at the faster rate.
+        CanFdFrame::with_flags(id, frame.payload(), FdFlags::BRS).map(CanAnyFrame::Fd)
+    } else if frame.remote {
+        CanFrame::new_remote(id, usize::from(frame.len())).map(CanAnyFrame::from)
+    } else {
+        CanFrame::new(id, frame.payload()).map(CanAnyFrame::from)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn frames_pass_the_socket_unchanged() {
+        let long: Vec<u8> = (0..48).collect();
+        for frame in [
+            Frame::data(0x123, &[1, 2, 3]),
+            Frame::data(0x123, &[1, 2, 3]).with_extended(true),
+            Frame::request(0x123, 8),
+            Frame::fd(0x123, &[]),
+            Frame::fd(0x123, &[1, 2, 3]),
+            Frame::fd(0x1800_0001, &long).with_extended(true),
+        ] {
+            let sent = to_socket(&frame).expect("can be sent");
+            assert_eq!(from_socket(&sent), Some(frame));
+            assert_eq!(matches!(&sent, CanAnyFrame::Fd(f) if f.is_brs()), frame.is_fd());
+        }
+        assert!(to_socket(&Frame::data(0x800, &[])).is_none());
     }
 }
