@@ -10,33 +10,29 @@ pub mod control;
 pub mod cycle;
 pub mod frame;
 pub mod inject;
+pub mod model;
 pub mod num;
 pub mod odrive;
 pub mod params;
 pub mod physics;
+pub mod registry;
 
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
-use cia402::Cia402;
 use frame::{Frame, IdRange};
-use inject::{Behaviour, Order};
-use odrive::Odrive;
+use inject::Order;
+use model::Model;
 use params::Params;
 
 /// Time since the simulation began.
 pub type Time = Duration;
 
-/// One simulated drive.
+/// One simulated drive: a model, and between it and the bus what is the same for all of them.
 #[derive(Debug)]
-pub enum Drive {
-    /// An ODrive axis speaking CANSimple.
-    Odrive(Box<Odrive>),
-    /// A CANopen drive with the CiA 402 profile.
-    Cia402(Box<Cia402>),
-}
+pub struct Drive(Box<dyn Model>);
 
 impl Drive {
     /// Builds a drive from `KIND:key=value,key=value...`, powered on at time zero.
@@ -45,112 +41,74 @@ impl Drive {
     /// An unknown kind or key, a value that cannot be read or is out of range, a missing node id.
     pub fn from_spec(spec: &str) -> Result<Self> {
         let (kind, rest) = spec.split_once(':').unwrap_or((spec, ""));
-        let build = || {
+        let build = || -> Result<Self> {
             let mut params = Params::parse(rest)?;
-            let drive = match kind {
-                "odrive" => Self::Odrive(Box::new(Odrive::new(odrive::Config::take(&mut params)?))),
-                "cia402" => Self::Cia402(Box::new(Cia402::new(cia402::Config::take(&mut params)?))),
-                other => bail!("unknown kind of drive {other:?} (known: odrive, cia402)"),
-            };
+            let model = (registry::find(kind)?.build)(&mut params)?;
             params.finish()?;
-            Ok(drive)
+            Ok(Self(model))
         };
         build().with_context(|| format!("in drive {spec:?}"))
     }
 
     /// The node id, which also names the drive in control commands.
     pub fn node(&self) -> u8 {
-        match self {
-            Self::Odrive(d) => d.node(),
-            Self::Cia402(d) => d.node(),
-        }
-    }
-
-    /// The identifiers that belong to this drive, whoever sends them.
-    pub fn own_ids(&self) -> Vec<IdRange> {
-        match self {
-            Self::Odrive(d) => d.own_ids(),
-            Self::Cia402(d) => d.own_ids(),
-        }
+        self.0.node()
     }
 
     /// The identifiers this drive listens to.
     pub fn heard_ids(&self) -> Vec<IdRange> {
-        match self {
-            Self::Odrive(d) => d.own_ids(),
-            Self::Cia402(d) => d.heard_ids(),
-        }
+        self.0.heard_ids()
     }
 
-    /// Identifiers of this drive that mean something else to `other`. Drives of one kind share some on purpose.
+    /// Identifiers of this drive that mean something else to `other`. Drives of one kind listen to some
+    /// together on purpose: broadcasts, and frames with a part for each of several motors.
     fn clash(&self, other: &Self) -> Option<(IdRange, IdRange)> {
-        let mut theirs = other.own_ids();
-        if std::mem::discriminant(self) != std::mem::discriminant(other) {
-            theirs.extend(other.heard_ids());
+        let mut theirs = other.0.own_ids();
+        if self.0.kind() != other.0.kind() {
+            theirs.extend(other.0.heard_ids());
         }
-        let pairs = self.own_ids().into_iter().flat_map(|x| theirs.iter().map(move |y| (x, *y)));
+        let pairs = self.0.own_ids().into_iter().flat_map(|x| theirs.iter().map(move |y| (x, *y)));
         pairs.into_iter().find(|(x, y)| x.overlaps(y))
-    }
-
-    fn behaviour(&mut self) -> &mut Behaviour {
-        match self {
-            Self::Odrive(d) => &mut d.behaviour,
-            Self::Cia402(d) => &mut d.behaviour,
-        }
     }
 
     /// Takes a frame seen on the bus at `now`; answers are added to `out`.
     pub fn on_frame(&mut self, now: Time, frame: &Frame, out: &mut Vec<Frame>) {
-        if self.behaviour().offline {
+        // A controller without CAN FD makes nothing of such a frame.
+        if self.0.behaviour().offline || (frame.is_fd() && !self.0.has_fd()) {
             return;
         }
         let before = out.len();
-        match self {
-            Self::Odrive(d) => d.on_frame(now, frame, out),
-            Self::Cia402(d) => d.on_frame(now, frame, out),
-        }
+        self.0.on_frame(now, frame, out);
         self.account(before, out);
     }
 
     /// Lets time pass until `now`; cyclic frames that are due are added to `out`.
     pub fn tick(&mut self, now: Time, out: &mut Vec<Frame>) {
         let before = out.len();
-        match self {
-            Self::Odrive(d) => d.tick(now, out),
-            Self::Cia402(d) => d.tick(now, out),
-        }
+        self.0.tick(now, out);
         self.account(before, out);
     }
 
     /// When `tick` has to be called next.
     pub fn next_due(&self) -> Time {
-        match self {
-            Self::Odrive(d) => d.next_due(),
-            Self::Cia402(d) => d.next_due(),
-        }
+        self.0.next_due()
     }
 
     /// Carries out an order from the control socket.
     pub fn order(&mut self, now: Time, order: &Order, out: &mut Vec<Frame>) {
         let before = out.len();
-        match self {
-            Self::Odrive(d) => d.order(now, order),
-            Self::Cia402(d) => d.order(now, order, out),
-        }
+        self.0.order(now, order, out);
         self.account(before, out);
     }
 
     /// What the drive is doing, as JSON.
     pub fn status(&mut self, now: Time) -> Value {
-        match self {
-            Self::Odrive(d) => d.status(now),
-            Self::Cia402(d) => d.status(now),
-        }
+        self.0.status(now)
     }
 
     /// Counts what the drive sends, and withholds it while the drive is mute.
     fn account(&mut self, before: usize, out: &mut Vec<Frame>) {
-        let behaviour = self.behaviour();
+        let behaviour = self.0.behaviour();
         if behaviour.silent() {
             out.truncate(before);
         } else {
@@ -180,6 +138,7 @@ pub fn check_together(drives: &[Drive]) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use inject::Behaviour;
 
     fn problem(spec: &str) -> String {
         format!("{:#}", Drive::from_spec(spec).expect_err("must be refused"))
@@ -187,7 +146,7 @@ mod tests {
 
     #[test]
     fn bad_specs_are_explained() {
-        assert!(problem("moteus:node=1").contains("unknown kind of drive \"moteus\""));
+        assert!(problem("toaster:node=1").contains("unknown kind of drive \"toaster\""));
         assert!(problem("odrive:firmware=0.6").contains("key node is missing"));
         assert!(problem("odrive:node=3,firmware=0.7").contains("0.5"));
         assert!(problem("odrive:node=99").contains("0..=63"));
@@ -206,6 +165,86 @@ mod tests {
         assert!(check_together(&both("odrive:node=16", "cia402:node=5")).is_err());
         // ODrive node 0 answers Get_Version on the identifier of NMT commands.
         assert!(check_together(&both("odrive:node=0", "cia402:node=5")).is_err());
+        // NMT, SYNC and heartbeats are for every CANopen node, and so are no reason.
+        assert!(check_together(&both("cia402:node=5", "cia402:node=6")).is_ok());
+    }
+
+    /// Listens to one identifier with all of its kind, and has one of its own.
+    #[derive(Debug)]
+    struct Shared {
+        kind: &'static str,
+        node: u8,
+        fd: bool,
+        behaviour: Behaviour,
+    }
+
+    impl Model for Shared {
+        fn kind(&self) -> &'static str {
+            self.kind
+        }
+
+        fn node(&self) -> u8 {
+            self.node
+        }
+
+        fn own_ids(&self) -> Vec<IdRange> {
+            vec![IdRange::one(0x200 + u32::from(self.node))]
+        }
+
+        fn heard_ids(&self) -> Vec<IdRange> {
+            vec![IdRange::one(0x200), IdRange::one(0x201)]
+        }
+
+        fn has_fd(&self) -> bool {
+            self.fd
+        }
+
+        fn behaviour(&mut self) -> &mut Behaviour {
+            &mut self.behaviour
+        }
+
+        fn on_frame(&mut self, _: Time, frame: &Frame, out: &mut Vec<Frame>) {
+            out.push(*frame);
+        }
+
+        fn tick(&mut self, _: Time, _: &mut Vec<Frame>) {}
+
+        fn next_due(&self) -> Time {
+            Time::MAX
+        }
+
+        fn order(&mut self, _: Time, _: &Order, _: &mut Vec<Frame>) {}
+
+        fn status(&mut self, _: Time) -> Value {
+            Value::Null
+        }
+    }
+
+    fn shared(kind: &'static str, node: u8, fd: bool) -> Drive {
+        Drive(Box::new(Shared { kind, node, fd, behaviour: Behaviour::default() }))
+    }
+
+    #[test]
+    fn drives_of_one_kind_may_listen_to_one_frame() {
+        // Node 2 listens to 0x201 too, which belongs to node 1.
+        assert!(check_together(&[shared("a", 1, false), shared("a", 2, false)]).is_ok());
+        assert!(check_together(&[shared("a", 1, false), shared("b", 2, false)]).is_err());
+        assert!(check_together(&[shared("b", 2, false), shared("a", 1, false)]).is_err());
+        // What both only listen to means nothing else to anybody else.
+        assert!(check_together(&[shared("a", 2, false), shared("b", 3, false)]).is_ok());
+    }
+
+    #[test]
+    fn a_drive_without_fd_makes_nothing_of_an_fd_frame() {
+        let heard = |fd: bool, frame: Frame| {
+            let mut out = Vec::new();
+            shared("a", 1, fd).on_frame(Time::ZERO, &frame, &mut out);
+            out.len()
+        };
+        assert_eq!(heard(false, Frame::fd(0x200, &[1])), 0);
+        assert_eq!(heard(true, Frame::fd(0x200, &[1])), 1);
+        assert_eq!(heard(true, Frame::data(0x200, &[1])), 1);
+        assert_eq!(heard(false, Frame::data(0x200, &[1])), 1);
     }
 
     #[test]

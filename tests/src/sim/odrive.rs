@@ -11,9 +11,28 @@ use super::Time;
 use super::cycle::Cycle;
 use super::frame::{Frame, IdRange};
 use super::inject::{Behaviour, Order, Stop};
+use super::model::Model;
 use super::num::to_f32;
 use super::params::Params;
 use super::physics::{Demand, Mechanics, Shaft};
+use super::registry::Kind;
+
+/// The kind, for the registry.
+pub const KIND: Kind = Kind { name: "odrive", keys_help: KEYS_HELP, build };
+
+const KEYS_HELP: &str = "\
+firmware (0.6)       0.5 or 0.6
+extended (off)       29-bit identifiers
+encoder_ms (10)      encoder estimates, 0 = never
+watchdog_ms (0)      the drive's own watchdog, 0 = off
+watchdog_idle (on)   whether the watchdog also runs while idle
+control_mode (3)     at power-on: 1 torque, 2 velocity, 3 position
+torque_gain (20)     rev/s^2 for each Nm
+vel_limit (50)       rev/s";
+
+fn build(params: &mut Params) -> Result<Box<dyn Model>> {
+    Ok(Box::new(Odrive::new(Config::take(params)?)))
+}
 
 const GET_VERSION: u32 = 0x00;
 const HEARTBEAT: u32 = 0x01;
@@ -188,17 +207,6 @@ impl Odrive {
         axis
     }
 
-    /// The node id.
-    pub fn node(&self) -> u8 {
-        self.config.node
-    }
-
-    /// All 32 commands of this node.
-    pub fn own_ids(&self) -> Vec<IdRange> {
-        let all = if self.config.extended { 0x1FFF_FFFF } else { 0x7FF };
-        vec![IdRange { first: self.id(0), mask: all & !0x1F, extended: self.config.extended }]
-    }
-
     fn id(&self, command: u32) -> u32 {
         (u32::from(self.config.node) << 5) | command
     }
@@ -248,29 +256,6 @@ impl Odrive {
         self.disarm_reason = 0;
         self.result = RESULT_SUCCESS;
         self.watchdog_tripped = false;
-    }
-
-    /// Takes a frame; those of other nodes have no effect.
-    pub fn on_frame(&mut self, now: Time, frame: &Frame, out: &mut Vec<Frame>) {
-        if frame.id & !0x1F != self.id(0) || frame.extended != self.config.extended {
-            return;
-        }
-        self.advance(now);
-        self.behaviour.frames_seen += 1;
-        // Every frame with this node id feeds the watchdog: queries and nonsense too.
-        self.fed = now;
-        let command = frame.id & 0x1F;
-        // A request is a remote frame or, for drivers that cannot send those, an empty one.
-        let understood = match command {
-            GET_VERSION | HEARTBEAT | GET_ERROR | ENCODER_ESTIMATES | GET_IQ | GET_BUS_VOLTAGE_CURRENT => {
-                (frame.remote || frame.is_empty()) && self.answer(command, out)
-            }
-            _ if frame.remote => false,
-            _ => self.command(now, command, frame).is_some(),
-        };
-        if !understood {
-            self.behaviour.frames_refused += 1;
-        }
     }
 
     /// Answers a request, if this firmware does.
@@ -357,8 +342,57 @@ impl Odrive {
         self.encoder = Cycle::new(now, self.config.encoder);
     }
 
-    /// Lets time pass and sends what is due.
-    pub fn tick(&mut self, now: Time, out: &mut Vec<Frame>) {
+    fn heartbeat_data(&self) -> [u8; 8] {
+        heartbeat(self.config.firmware, self.errors, self.state, self.result, self.trajectory_done)
+    }
+
+    fn encoder_data(&mut self) -> [u8; 8] {
+        let velocity = to_f32(self.shaft.measured_velocity());
+        two_words(to_f32(self.shaft.position()).to_le_bytes(), velocity.to_le_bytes())
+    }
+}
+
+impl Model for Odrive {
+    fn kind(&self) -> &'static str {
+        KIND.name
+    }
+
+    fn node(&self) -> u8 {
+        self.config.node
+    }
+
+    fn own_ids(&self) -> Vec<IdRange> {
+        let all = if self.config.extended { 0x1FFF_FFFF } else { 0x7FF };
+        vec![IdRange { first: self.id(0), mask: all & !0x1F, extended: self.config.extended }]
+    }
+
+    fn behaviour(&mut self) -> &mut Behaviour {
+        &mut self.behaviour
+    }
+
+    fn on_frame(&mut self, now: Time, frame: &Frame, out: &mut Vec<Frame>) {
+        if frame.id & !0x1F != self.id(0) || frame.extended != self.config.extended {
+            return;
+        }
+        self.advance(now);
+        self.behaviour.frames_seen += 1;
+        // Every frame with this node id feeds the watchdog: queries and nonsense too.
+        self.fed = now;
+        let command = frame.id & 0x1F;
+        // A request is a remote frame or, for drivers that cannot send those, an empty one.
+        let understood = match command {
+            GET_VERSION | HEARTBEAT | GET_ERROR | ENCODER_ESTIMATES | GET_IQ | GET_BUS_VOLTAGE_CURRENT => {
+                (frame.remote || frame.is_empty()) && self.answer(command, out)
+            }
+            _ if frame.remote => false,
+            _ => self.command(now, command, frame).is_some(),
+        };
+        if !understood {
+            self.behaviour.frames_refused += 1;
+        }
+    }
+
+    fn tick(&mut self, now: Time, out: &mut Vec<Frame>) {
         self.advance(now);
         if self.heartbeat.due(now) {
             let data = self.heartbeat_data();
@@ -370,8 +404,7 @@ impl Odrive {
         }
     }
 
-    /// When `tick` has to be called next.
-    pub fn next_due(&self) -> Time {
+    fn next_due(&self) -> Time {
         let cyclic = self.heartbeat.next().min(self.encoder.next());
         let watched = !self.config.watchdog.is_zero() && !self.watchdog_tripped;
         // The watchdog expires after its time has passed, not when it has.
@@ -383,17 +416,7 @@ impl Odrive {
         }
     }
 
-    fn heartbeat_data(&self) -> [u8; 8] {
-        heartbeat(self.config.firmware, self.errors, self.state, self.result, self.trajectory_done)
-    }
-
-    fn encoder_data(&mut self) -> [u8; 8] {
-        let velocity = to_f32(self.shaft.measured_velocity());
-        two_words(to_f32(self.shaft.position()).to_le_bytes(), velocity.to_le_bytes())
-    }
-
-    /// Carries out an order from the control socket.
-    pub fn order(&mut self, now: Time, order: &Order) {
+    fn order(&mut self, now: Time, order: &Order, _out: &mut Vec<Frame>) {
         self.advance(now);
         self.behaviour.order(order);
         match *order {
@@ -409,8 +432,7 @@ impl Odrive {
         self.shaft.advance(now, self.demand());
     }
 
-    /// What the axis is doing, as JSON.
-    pub fn status(&mut self, now: Time) -> Value {
+    fn status(&mut self, now: Time) -> Value {
         self.advance(now);
         let mut status = json!({
             "node": self.config.node,
@@ -580,7 +602,7 @@ mod tests {
     #[test]
     fn ignored_stops_have_no_effect_one_kind_at_a_time() {
         let mut a = axis("node=3,running=4");
-        a.order(MS, &Order::IgnoreVelocityZero(true));
+        a.order(MS, &Order::IgnoreVelocityZero(true), &mut Vec::new());
         say(&mut a, 2, 0x06D, "0000000000000000");
         a.advance(MS * 1000);
         assert!(a.shaft.velocity() == 4.0);
@@ -591,8 +613,8 @@ mod tests {
     #[test]
     fn feedback_loss_leaves_the_heartbeat() {
         let mut a = axis("node=3");
-        a.order(Time::ZERO, &Order::FeedbackLoss(true));
         let mut out = Vec::new();
+        a.order(Time::ZERO, &Order::FeedbackLoss(true), &mut out);
         for ms in 0..=200 {
             a.tick(MS * ms, &mut out);
         }

@@ -17,13 +17,32 @@ use super::Time;
 use super::cycle::Cycle;
 use super::frame::{Frame, IdRange};
 use super::inject::{Behaviour, Order, Stop};
+use super::model::Model;
 use super::num::{to_i32, to_u32};
 use super::params::Params;
 use super::physics::{Demand, Mechanics, Shaft};
+use super::registry::Kind;
 use network::{Consumer, Nmt};
 use objects::Objects;
 use power::{Command, State};
 use sdo::Request;
+
+/// The kind, for the registry.
+pub const KIND: Kind = Kind { name: "cia402", keys_help: KEYS_HELP, build };
+
+const KEYS_HELP: &str = "\
+tpdo_ms (10)         TPDO 1, 0 = never
+counts_per_rev (4096)
+mode (3)             object 6060: 0, 3, 9
+abort_option (1)     object 6007: 0 nothing, 1 fault, 2 disable voltage, 3 quick stop
+nmt_stop_aborts (on) whether NMT stop applies object 6007
+quick_stop_option (2), halt_option (1), fault_reaction (2)   objects 605A, 605D, 605E
+consumer_node, consumer_ms (0)   object 1016:1
+rpdo_type, tpdo_type (255)       objects 1400:2, 1800:2";
+
+fn build(params: &mut Params) -> Result<Box<dyn Model>> {
+    Ok(Box::new(Cia402::new(Config::take(params)?)))
+}
 
 /// How often a ramp is looked at whose end changes the state.
 const RAMP_STEP: Duration = Duration::from_millis(5);
@@ -149,28 +168,6 @@ impl Cia402 {
             drive.objects.target = to_i32(running * drive.counts());
         }
         drive
-    }
-
-    /// The node id.
-    pub fn node(&self) -> u8 {
-        self.config.node
-    }
-
-    /// The identifiers that carry this node's id.
-    pub fn own_ids(&self) -> Vec<IdRange> {
-        [0x080, 0x180, 0x200, 0x580, 0x600, 0x700].map(|base| IdRange::one(self.id(base))).to_vec()
-    }
-
-    /// What it listens to: NMT, SYNC, its own PDO, SDO and guarding, and heartbeats of others.
-    pub fn heard_ids(&self) -> Vec<IdRange> {
-        let heartbeats = IdRange { first: 0x700, mask: 0x780, extended: false };
-        vec![
-            IdRange::one(0x000),
-            IdRange::one(0x080),
-            IdRange::one(self.id(0x200)),
-            IdRange::one(self.id(0x600)),
-            heartbeats,
-        ]
     }
 
     fn id(&self, base: u32) -> u32 {
@@ -328,45 +325,6 @@ impl Cia402 {
         }
     }
 
-    /// Takes a frame; those that are not for this drive have no effect.
-    pub fn on_frame(&mut self, now: Time, frame: &Frame, out: &mut Vec<Frame>) {
-        if frame.extended || self.nmt == Nmt::Initialising {
-            return;
-        }
-        let (sdo, rpdo, guard) = (self.id(0x600), self.id(0x200), self.id(0x700));
-        let consumed = self.consumer.id();
-        let mine = match frame.id {
-            0x000 => frame.payload().get(1).is_some_and(|n| *n == 0 || *n == self.config.node),
-            0x080 => false,
-            id => id == sdo || id == rpdo || id == guard || Some(id) == consumed,
-        };
-        if !mine && frame.id != 0x080 {
-            return;
-        }
-        self.advance(now);
-        self.behaviour.frames_seen += usize::from(mine);
-        let understood = match frame.id {
-            0x000 => self.on_nmt(frame).is_some(),
-            0x080 => {
-                self.on_sync(out);
-                true
-            }
-            id if id == sdo => self.on_sdo(now, frame, out).is_some(),
-            id if id == rpdo => self.on_rpdo(frame),
-            id if id == guard && frame.remote => {
-                let toggle = u8::from(self.guard_toggle) << 7;
-                self.guard_toggle = !self.guard_toggle;
-                out.push(Frame::data(id, &[toggle | self.nmt.wire()]));
-                true
-            }
-            _ => self.on_heartbeat(now, frame).is_some(),
-        };
-        if !understood {
-            self.behaviour.frames_refused += 1;
-        }
-        self.send_emergencies(out);
-    }
-
     fn on_nmt(&mut self, frame: &Frame) -> Option<()> {
         match frame.payload().first()? {
             0x01 => self.nmt = Nmt::Operational,
@@ -489,8 +447,91 @@ impl Cia402 {
         Some(())
     }
 
-    /// Lets time pass and sends what is due.
-    pub fn tick(&mut self, now: Time, out: &mut Vec<Frame>) {
+    fn send_tpdo(&mut self, out: &mut Vec<Frame>) {
+        if self.objects.tpdo_valid && self.objects.tpdo_objects > 0 && !self.behaviour.feedback_loss {
+            let [a, b] = self.statusword().to_le_bytes();
+            let [c, d, e, f] = self.velocity_counts().to_le_bytes();
+            out.push(Frame::data(self.id(0x180), &[a, b, c, d, e, f]));
+        }
+    }
+
+    fn send_emergencies(&mut self, out: &mut Vec<Frame>) {
+        for code in std::mem::take(&mut self.emergencies) {
+            if self.nmt.has_sdo() {
+                let [low, high] = code.to_le_bytes();
+                out.push(Frame::data(self.id(0x080), &[low, high, self.error_register(), 0, 0, 0, 0, 0]));
+            }
+        }
+    }
+}
+
+impl Model for Cia402 {
+    fn kind(&self) -> &'static str {
+        KIND.name
+    }
+
+    fn node(&self) -> u8 {
+        self.config.node
+    }
+
+    fn own_ids(&self) -> Vec<IdRange> {
+        [0x080, 0x180, 0x200, 0x580, 0x600, 0x700].map(|base| IdRange::one(self.id(base))).to_vec()
+    }
+
+    fn heard_ids(&self) -> Vec<IdRange> {
+        let heartbeats = IdRange { first: 0x700, mask: 0x780, extended: false };
+        vec![
+            IdRange::one(0x000),
+            IdRange::one(0x080),
+            IdRange::one(self.id(0x200)),
+            IdRange::one(self.id(0x600)),
+            heartbeats,
+        ]
+    }
+
+    fn behaviour(&mut self) -> &mut Behaviour {
+        &mut self.behaviour
+    }
+
+    fn on_frame(&mut self, now: Time, frame: &Frame, out: &mut Vec<Frame>) {
+        if frame.extended || self.nmt == Nmt::Initialising {
+            return;
+        }
+        let (sdo, rpdo, guard) = (self.id(0x600), self.id(0x200), self.id(0x700));
+        let consumed = self.consumer.id();
+        let mine = match frame.id {
+            0x000 => frame.payload().get(1).is_some_and(|n| *n == 0 || *n == self.config.node),
+            0x080 => false,
+            id => id == sdo || id == rpdo || id == guard || Some(id) == consumed,
+        };
+        if !mine && frame.id != 0x080 {
+            return;
+        }
+        self.advance(now);
+        self.behaviour.frames_seen += usize::from(mine);
+        let understood = match frame.id {
+            0x000 => self.on_nmt(frame).is_some(),
+            0x080 => {
+                self.on_sync(out);
+                true
+            }
+            id if id == sdo => self.on_sdo(now, frame, out).is_some(),
+            id if id == rpdo => self.on_rpdo(frame),
+            id if id == guard && frame.remote => {
+                let toggle = u8::from(self.guard_toggle) << 7;
+                self.guard_toggle = !self.guard_toggle;
+                out.push(Frame::data(id, &[toggle | self.nmt.wire()]));
+                true
+            }
+            _ => self.on_heartbeat(now, frame).is_some(),
+        };
+        if !understood {
+            self.behaviour.frames_refused += 1;
+        }
+        self.send_emergencies(out);
+    }
+
+    fn tick(&mut self, now: Time, out: &mut Vec<Frame>) {
         self.advance(now);
         self.ticked = now;
         if self.nmt == Nmt::Initialising {
@@ -511,25 +552,7 @@ impl Cia402 {
         }
     }
 
-    fn send_tpdo(&mut self, out: &mut Vec<Frame>) {
-        if self.objects.tpdo_valid && self.objects.tpdo_objects > 0 && !self.behaviour.feedback_loss {
-            let [a, b] = self.statusword().to_le_bytes();
-            let [c, d, e, f] = self.velocity_counts().to_le_bytes();
-            out.push(Frame::data(self.id(0x180), &[a, b, c, d, e, f]));
-        }
-    }
-
-    fn send_emergencies(&mut self, out: &mut Vec<Frame>) {
-        for code in std::mem::take(&mut self.emergencies) {
-            if self.nmt.has_sdo() {
-                let [low, high] = code.to_le_bytes();
-                out.push(Frame::data(self.id(0x080), &[low, high, self.error_register(), 0, 0, 0, 0, 0]));
-            }
-        }
-    }
-
-    /// When `tick` has to be called next.
-    pub fn next_due(&self) -> Time {
+    fn next_due(&self) -> Time {
         if self.nmt == Nmt::Initialising {
             return Time::ZERO;
         }
@@ -545,8 +568,7 @@ impl Cia402 {
         self.heartbeat.next().min(self.tpdo.next()).min(ramp).min(lost)
     }
 
-    /// Carries out an order from the control socket.
-    pub fn order(&mut self, now: Time, order: &Order, out: &mut Vec<Frame>) {
+    fn order(&mut self, now: Time, order: &Order, out: &mut Vec<Frame>) {
         self.advance(now);
         self.behaviour.order(order);
         match *order {
@@ -567,8 +589,7 @@ impl Cia402 {
         self.send_emergencies(out);
     }
 
-    /// What the drive is doing, as JSON.
-    pub fn status(&mut self, now: Time) -> Value {
+    fn status(&mut self, now: Time) -> Value {
         self.advance(now);
         let mut status = json!({
             "node": self.config.node,
