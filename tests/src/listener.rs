@@ -1,4 +1,4 @@
-//! A witness on the bus: a CAN socket of its own that keeps every frame with the kernel's time stamp.
+//! A witness on the bus: a CAN socket of its own that keeps every frame, classic or FD, with the kernel's time stamp.
 //!
 //! The stamps are made when the kernel queues a frame, so they do not depend on when this thread runs.
 
@@ -16,7 +16,8 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::sockopt::{RcvBufForce, ReceiveTimestampns, RxqOvfl};
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg, setsockopt};
 use nix::sys::time::TimeSpec;
-use socketcan::{CanSocket, Socket};
+use socketcan::id::FdFlags;
+use socketcan::{CanFdSocket, Socket};
 
 use crate::clock::{self, Moment};
 use crate::wire::{Motor, Seen};
@@ -26,9 +27,12 @@ const BUFFER: usize = 4 << 20;
 /// How often the thread looks whether it shall end, and compares the clocks.
 const PASS: u16 = 100;
 
-/// Layout of `struct can_frame`: identifier, length, three more bytes, data.
+/// Layout of `struct can_frame` and `struct canfd_frame`: identifier, length, flags (FD only), two more bytes,
+/// data. The kernel tells the two apart by the size of what it hands over.
 const LENGTH_AT: usize = 4;
+const FLAGS_AT: usize = 5;
 const DATA_AT: usize = 8;
+const FD_SIZE: usize = 72;
 
 #[derive(Debug, Default)]
 struct Shared {
@@ -58,7 +62,7 @@ impl Listener {
     /// There is no such interface, or the kernel cannot stamp frames.
     pub fn open(interface: &str) -> Result<Self> {
         let explain = || format!("cannot listen on {interface}");
-        let socket = CanSocket::open(interface).with_context(explain)?;
+        let socket = CanFdSocket::open(interface).with_context(explain)?;
         socket.set_nonblocking(true).with_context(explain)?;
         setsockopt(&socket.as_fd(), ReceiveTimestampns, &true).with_context(explain)?;
         setsockopt(&socket.as_fd(), RxqOvfl, &1).with_context(explain)?;
@@ -180,7 +184,7 @@ impl Drop for Listener {
     }
 }
 
-fn listen(socket: &CanSocket, shared: &Shared) {
+fn listen(socket: &CanFdSocket, shared: &Shared) {
     while !shared.ending.load(Ordering::Relaxed) {
         // Newly for every batch: the wall clock may be set while a test runs.
         let offset = clock::boottime_minus_realtime();
@@ -200,9 +204,9 @@ fn listen(socket: &CanSocket, shared: &Shared) {
 }
 
 /// One frame, or `None` when there is none at present.
-fn receive(socket: &CanSocket, offset: i64, lost: &AtomicU32) -> Option<Seen> {
+fn receive(socket: &CanFdSocket, offset: i64, lost: &AtomicU32) -> Option<Seen> {
     loop {
-        let mut buffer = [0; 72];
+        let mut buffer = [0; FD_SIZE];
         let mut control = cmsg_space!(TimeSpec, u32);
         let mut parts = [IoSliceMut::new(&mut buffer)];
         let message =
@@ -224,16 +228,61 @@ fn receive(socket: &CanSocket, offset: i64, lost: &AtomicU32) -> Option<Seen> {
             }
         }
         let at = at.unwrap_or_else(Moment::now);
-        let id = u32::from_ne_bytes(buffer[..LENGTH_AT].try_into().ok()?);
-        if id & libc::CAN_ERR_FLAG != 0 {
-            continue;
+        let size = message.bytes;
+        // An error frame is no frame of the bus.
+        if let Some(seen) = read(at, buffer.get(..size)?) {
+            return Some(seen);
         }
-        let length = usize::from(buffer[LENGTH_AT]).min(buffer.len() - DATA_AT);
-        return Some(Seen {
-            at,
-            id: id & libc::CAN_EFF_MASK,
-            remote: id & libc::CAN_RTR_FLAG != 0,
-            data: buffer[DATA_AT..DATA_AT + length].to_vec(),
-        });
+    }
+}
+
+/// What the kernel has handed over; `None` if it is an error frame.
+fn read(at: Moment, bytes: &[u8]) -> Option<Seen> {
+    let id = u32::from_ne_bytes(bytes.get(..LENGTH_AT)?.try_into().ok()?);
+    if id & libc::CAN_ERR_FLAG != 0 {
+        return None;
+    }
+    let data = bytes.get(DATA_AT..)?;
+    let length = usize::from(*bytes.get(LENGTH_AT)?).min(data.len());
+    let flags = FdFlags::from_bits_truncate(*bytes.get(FLAGS_AT)?) & (FdFlags::BRS | FdFlags::ESI);
+    Some(Seen {
+        at,
+        id: id & libc::CAN_EFF_MASK,
+        extended: id & libc::CAN_EFF_FLAG != 0,
+        remote: id & libc::CAN_RTR_FLAG != 0,
+        fd: (bytes.len() == FD_SIZE).then_some(flags),
+        data: data.get(..length)?.to_vec(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As the kernel lays a frame out.
+    fn laid_out(id: u32, flags: u8, data: &[u8], size: usize) -> Vec<u8> {
+        let mut bytes = id.to_ne_bytes().to_vec();
+        bytes.extend([u8::try_from(data.len()).expect("short"), flags, 0, 0]);
+        bytes.extend(data);
+        bytes.resize(size, 0);
+        bytes
+    }
+
+    #[test]
+    fn frames_are_read_with_their_form() {
+        let read = |bytes: Vec<u8>| read(Moment(0), &bytes);
+        let plain =
+            Seen { at: Moment(0), id: 0x12, extended: false, remote: false, fd: None, data: vec![1, 2] };
+        assert_eq!(read(laid_out(0x12, 0, &[1, 2], 16)), Some(plain.clone()));
+        let extended = Seen { extended: true, ..plain.clone() };
+        assert_eq!(read(laid_out(libc::CAN_EFF_FLAG | 0x12, 0, &[1, 2], 16)), Some(extended));
+        let remote = Seen { remote: true, data: vec![0, 0], ..plain.clone() };
+        assert_eq!(read(laid_out(libc::CAN_RTR_FLAG | 0x12, 0, &[0, 0], 16)), Some(remote));
+        // The kernel marks FD frames as such (0x04) in their flags since 5.14.
+        let fd = Seen { fd: Some(FdFlags::BRS), ..plain.clone() };
+        assert_eq!(read(laid_out(0x12, 0x05, &[1, 2], 72)), Some(fd));
+        let long = Seen { fd: Some(FdFlags::ESI), data: vec![7; 64], ..plain };
+        assert_eq!(read(laid_out(0x12, 0x02, &[7; 64], 72)), Some(long));
+        assert_eq!(read(laid_out(libc::CAN_ERR_FLAG | 0x12, 0, &[1, 2], 16)), None);
     }
 }

@@ -5,6 +5,8 @@
 
 use std::fmt;
 
+use socketcan::id::FdFlags;
+
 use crate::clock::Moment;
 
 /// A frame as it was seen on the bus.
@@ -14,19 +16,27 @@ pub struct Seen {
     pub at: Moment,
     /// The identifier without flags.
     pub id: u32,
+    /// The identifier is of the 29-bit form.
+    pub extended: bool,
     /// A remote request.
     pub remote: bool,
-    /// The payload.
+    /// An FD frame, and which of BRS and ESI are set in it; `None`: a classic frame.
+    pub fd: Option<FdFlags>,
+    /// The payload; of a remote request, as many zeros as bytes are asked for.
     pub data: Vec<u8>,
 }
 
 impl fmt::Display for Seen {
     /// In the notation of `cansend`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.id > 0x7FF {
-            write!(f, "{:08X}#", self.id)?;
+        if self.extended {
+            write!(f, "{:08X}", self.id)?;
         } else {
-            write!(f, "{:03X}#", self.id)?;
+            write!(f, "{:03X}", self.id)?;
+        }
+        match self.fd {
+            Some(flags) => write!(f, "##{:X}", flags.bits())?,
+            None => f.write_str("#")?,
         }
         if self.remote {
             return f.write_str("R");
@@ -67,6 +77,15 @@ impl Motor {
         Self { name, node, family }
     }
 
+    /// Whether its drive takes the frame for a command at all: an 11-bit classic data frame.
+    fn hears(&self, frame: &Seen) -> bool {
+        match self.family {
+            Family::Odrive | Family::Sdo | Family::Pdo => {
+                !frame.extended && !frame.remote && frame.fd.is_none()
+            }
+        }
+    }
+
     fn axis(&self, command: u32) -> u32 {
         u32::from(self.node) << 5 | command
     }
@@ -93,7 +112,8 @@ impl Motor {
     /// Whether the frame is one of a controlled stop.
     #[must_use]
     pub fn is_stop(&self, frame: &Seen) -> bool {
-        !frame.remote && self.stop_frames().iter().any(|(id, data)| frame.id == *id && frame.data == *data)
+        self.hears(frame)
+            && self.stop_frames().iter().any(|(id, data)| frame.id == *id && frame.data == *data)
     }
 
     /// Whether the frame takes the motor's torque away.
@@ -101,7 +121,7 @@ impl Motor {
     pub fn is_torque_off(&self, frame: &Seen) -> bool {
         let node = u32::from(self.node);
         let id = frame.id;
-        if frame.remote {
+        if !self.hears(frame) {
             return false;
         }
         match self.family {
@@ -120,7 +140,7 @@ impl Motor {
     pub fn drives(&self, frame: &Seen) -> bool {
         let node = u32::from(self.node);
         let moving = |bytes: &[u8]| bytes.iter().any(|byte| *byte != 0);
-        if frame.remote {
+        if !self.hears(frame) {
             return false;
         }
         match self.family {
@@ -145,7 +165,7 @@ impl Motor {
     #[must_use]
     pub fn energises(&self, frame: &Seen) -> bool {
         let node = u32::from(self.node);
-        if frame.remote {
+        if !self.hears(frame) {
             return false;
         }
         match self.family {
@@ -167,7 +187,7 @@ mod tests {
     use super::*;
 
     fn frame(id: u32, data: &[u8]) -> Seen {
-        Seen { at: Moment(0), id, remote: false, data: data.to_vec() }
+        Seen { at: Moment(0), id, extended: false, remote: false, fd: None, data: data.to_vec() }
     }
 
     #[test]
@@ -188,7 +208,22 @@ mod tests {
     }
 
     #[test]
+    fn a_stop_in_another_form_is_none() {
+        let arm = Motor::new("arm", 5, Family::Sdo);
+        let stop = frame(0x605, &[0x2B, 0x40, 0x60, 0, 2, 0, 0, 0]);
+        assert!(arm.is_stop(&stop));
+        assert!(!arm.is_stop(&Seen { extended: true, ..stop.clone() }));
+        assert!(!arm.is_stop(&Seen { remote: true, ..stop.clone() }));
+        assert!(!arm.is_stop(&Seen { fd: Some(FdFlags::BRS), ..stop }));
+    }
+
+    #[test]
     fn frames_are_shown_for_cansend() {
-        assert_eq!(frame(0x067, &[1, 0xAB]).to_string(), "067#01AB");
+        let plain = frame(0x067, &[1, 0xAB]);
+        assert_eq!(plain.to_string(), "067#01AB");
+        assert_eq!(Seen { extended: true, ..plain.clone() }.to_string(), "00000067#01AB");
+        assert_eq!(Seen { remote: true, ..plain.clone() }.to_string(), "067#R");
+        assert_eq!(Seen { fd: Some(FdFlags::BRS), ..plain.clone() }.to_string(), "067##101AB");
+        assert_eq!(Seen { fd: Some(FdFlags::empty()), ..plain }.to_string(), "067##001AB");
     }
 }
