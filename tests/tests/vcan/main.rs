@@ -19,3 +19,4 @@ mod scene;
 mod sessions;
 mod start;
 mod supervisor;
+mod witness;
