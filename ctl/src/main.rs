@@ -1,6 +1,7 @@
 //! The `lanyard` command: what a robot engineer types to see, stop and reset.
 //!
-//! What lives here: the command line, reading the verdict segment, rendering it as text or JSON.
+//! What lives here: the command line, reading the verdict segment, rendering it as text or JSON; and the doctor, who
+//! asks drives harmless questions.
 //!
 //! What must never live here: a decision. Who may move and what is stopped is the supervisor's; this
 //! program can only look, ask for a stop, and ask for a reset.
@@ -9,6 +10,7 @@
 mod check;
 mod clock;
 mod commands;
+mod doctor;
 mod events;
 #[cfg(test)]
 mod fixture;
@@ -50,11 +52,12 @@ Examples:
   lanyard reset 7                    allow motion again after trip 7
   lanyard events --follow            why did it stop? every trip with its figures
   lanyard check robot.toml           is this configuration right?
+  lanyard doctor                     do the drives stop by themselves when this computer is gone?
 
 Exit codes:
   0  done; for status: armed and everything in order
   1  an error: no supervisor, refused, a configuration with mistakes
-  2  status only: something is tripped, latched, unverified, degraded or broken
+  2  status: something is tripped, latched, unverified, degraded or broken; doctor: something needs you
 
 This is a protective stop on loss of communication. It is not a certified emergency stop.";
 
@@ -121,6 +124,19 @@ enum Command {
         #[arg(value_name = "FILE")]
         file: Option<PathBuf>,
     },
+    /// Look at what no file can show: whether each drive watches over this computer by itself
+    ///
+    /// Asks every drive, over CAN, for the setting of its own watchdog, where its protocol can tell and while
+    /// nobody drives it; says what to do where it cannot. Nothing is changed, nothing moves. Exit code 0:
+    /// nothing needs you; 2: something does.
+    Doctor {
+        /// The configuration [default: /etc/lanyard/lanyard.toml]
+        #[arg(value_name = "FILE")]
+        file: Option<PathBuf>,
+        /// Print one JSON array of findings
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 fn main() -> ExitCode {
@@ -173,12 +189,20 @@ fn run(cli: &Cli) -> anyhow::Result<u8> {
             Ok(SUCCESS)
         }
         Command::Check { file } => {
-            let default = Path::new(config::DEFAULT_PATH);
-            let file = file.as_deref().or(cli.config.as_deref()).unwrap_or(default);
-            let well = check::run(file, &mut out, &mut io::stderr().lock())?;
+            let well = check::run(configuration(cli, file.as_deref()), &mut out, &mut io::stderr().lock())?;
             Ok(if well { SUCCESS } else { FAILURE })
         }
+        Command::Doctor { file, json } => {
+            let well =
+                doctor::run(configuration(cli, file.as_deref()), cli.socket.as_deref(), *json, &mut out)?;
+            Ok(if well { SUCCESS } else { NOT_IN_ORDER })
+        }
     }
+}
+
+/// The file a command is about.
+fn configuration<'a>(cli: &'a Cli, file: Option<&'a Path>) -> &'a Path {
+    file.or(cli.config.as_deref()).unwrap_or(Path::new(config::DEFAULT_PATH))
 }
 
 fn socket(cli: &Cli) -> anyhow::Result<PathBuf> {

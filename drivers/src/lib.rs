@@ -20,6 +20,8 @@ pub mod marker;
 pub mod odrive;
 pub mod registry;
 pub mod settings;
+#[cfg(feature = "socketcan")]
+pub mod socket;
 pub mod stop;
 pub mod units;
 pub mod watchdog;
