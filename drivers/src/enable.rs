@@ -48,7 +48,7 @@ impl Until {
     }
 }
 
-/// The most steps of a programme: CiA 402 with PDOs has 26, since each object it writes is a step of its
+/// The most steps of a programme: CiA 402 with PDOs has 27, since each object it writes is a step of its
 /// own; and some room.
 pub const MAX_STEPS: usize = 32;
 

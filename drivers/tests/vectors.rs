@@ -130,9 +130,12 @@ fn cia402_keys_reach_the_bytes() {
         ("node", Value::Integer(5)),
         ("counts_per_rev", Value::Integer(1000)),
         ("abort_option", Value::Integer(2)),
+        ("halt_option", Value::Integer(2)),
         ("mode", text("cyclic-velocity")),
     ];
     let frames = enable_frames(&build("cia402", &COMMON, &keys).unwrap());
+    // Built as the golden 605A is: python-canopen's SDO download of two bytes.
+    assert!(frames.contains(&frame("605", "2b5d600002000000")), "605D");
     for message in ["SDO node5 6007=2 disable voltage", "SDO node5 6060=9 CSV"] {
         let line = lines(CIA402).find(|line| line[0] == message).unwrap();
         assert!(frames.contains(&frame(line[1], line[2])), "{message}");

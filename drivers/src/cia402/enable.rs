@@ -77,6 +77,9 @@ fn set_up(keys: &Keys, steps: &mut Vec<EnableStep>) {
         o::QUICK_STOP_OPTION,
         sdo::write_u16(node, o::QUICK_STOP_OPTION, keys.quick_stop_option),
     ));
+    if let Some(option) = keys.halt_option {
+        steps.push(write(o::HALT_OPTION, sdo::write_u16(node, o::HALT_OPTION, option)));
+    }
     if keys.heartbeat_ms > 0 {
         // After 6007, so that the reaction is there when the watchdog first runs out; it starts with the
         // first heartbeat it hears (CANopenNode `CO_HBconsumer.h`).

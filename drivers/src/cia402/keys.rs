@@ -28,6 +28,11 @@ pub(super) const ALL: &[Key] = &[
                 2 with \"release\".",
     },
     Key {
+        name: "halt_option",
+        about: "Written to 605D, how a drive stops on *halt*: 1 slow ramp or 2 quick-stop ramp. Not written unless \
+                given: Lanyard never halts, another master may.",
+    },
+    Key {
         name: "abort_option",
         about: "Written to 6007, the reaction to the supervisor's silence: 3 quick stop (default) or 2 disable \
                 voltage.",
@@ -56,6 +61,8 @@ const CYCLIC_VELOCITY: u8 = 9;
 pub(super) struct Keys {
     pub model: Model,
     pub quick_stop_option: u16,
+    /// `None`: not written.
+    pub halt_option: Option<u16>,
     pub abort_option: u16,
     pub master_node: u8,
     /// 0: not written.
@@ -107,6 +114,8 @@ pub(super) fn read(settings: &Settings, common: &Common) -> Result<Keys, Setting
             ),
         ));
     }
+    let halt_option =
+        settings.get("halt_option").map(|_| one_of(settings, "halt_option", &[1, 2], 1)).transpose()?;
     let master_node = settings.small("master_node", 1..=127, Some(0x7F))?;
     if master_node == model.node {
         return Err(SettingsError::new("master_node", format!("must differ from \"node\" ({master_node})")));
@@ -114,6 +123,7 @@ pub(super) fn read(settings: &Settings, common: &Common) -> Result<Keys, Setting
     Ok(Keys {
         model,
         quick_stop_option,
+        halt_option,
         abort_option: one_of(settings, "abort_option", &[2, 3], 3)?,
         master_node,
         heartbeat_ms: settings.small("heartbeat_ms", 0..=65_535, Some(250))?,

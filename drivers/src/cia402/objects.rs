@@ -50,6 +50,8 @@ pub(super) const CONTROLWORD: Object = Object::at(0x6040, 0);
 pub(super) const STATUSWORD: Object = Object::at(0x6041, 0);
 /// i16, how the quick stop brakes and where it ends.
 pub(super) const QUICK_STOP_OPTION: Object = Object::at(0x605A, 0);
+/// i16, how *halt* brakes.
+pub(super) const HALT_OPTION: Object = Object::at(0x605D, 0);
 /// i8, mode of operation.
 pub(super) const MODE: Object = Object::at(0x6060, 0);
 /// i32, position actual value.
