@@ -46,10 +46,12 @@ pub const ARM_PDO: Motor = Motor::new("arm", 40, Family::Pdo);
 /// One motor of a setup.
 #[derive(Clone, Debug)]
 struct Part {
-    motor: Motor,
-    /// More lines for its table in the configuration.
-    config: String,
-    /// More keys for its simulated drive.
+    name: String,
+    /// What the witness knows of it.
+    motor: Option<Motor>,
+    /// Its table in the configuration, but for name and bus.
+    table: String,
+    /// Its simulated drive, as `lanyard-sim` takes it.
     drive: String,
 }
 
@@ -59,7 +61,10 @@ pub struct Setup {
     bus: String,
     /// The interface of the simulated drives and of the witness, if not `bus`.
     far_end: Option<String>,
+    /// A second interface that reaches every motor.
+    second: Option<String>,
     parts: Vec<Part>,
+    fd: bool,
     base: bool,
     supervisor: Vec<(String, String)>,
     front: Vec<(String, String)>,
@@ -87,7 +92,9 @@ impl Setup {
         Self {
             bus: "vcan0".to_owned(),
             far_end: None,
+            second: None,
             parts: Vec::new(),
+            fd: false,
             base: false,
             supervisor: vec![
                 text("reset", "auto"),
@@ -120,7 +127,44 @@ impl Setup {
     /// Adds a motor with more lines in its table and more keys for its simulated drive.
     #[must_use]
     pub fn with_keys(mut self, motor: &Motor, config: &str, drive: &str) -> Self {
-        self.parts.push(Part { motor: motor.clone(), config: config.to_owned(), drive: drive.to_owned() });
+        let family = match motor.family {
+            Family::Odrive => "driver = \"odrive\"\nfirmware = \"0.6\"",
+            Family::Sdo => "driver = \"cia402\"\ntransport = \"sdo\"\ncounts_per_rev = 4096",
+            Family::Pdo => "driver = \"cia402\"\ntransport = \"pdo\"\ncounts_per_rev = 4096",
+        };
+        let kind = match motor.family {
+            Family::Odrive => "odrive",
+            Family::Sdo | Family::Pdo => "cia402",
+        };
+        let more = if drive.is_empty() { String::new() } else { format!(",{drive}") };
+        self.parts.push(Part {
+            name: motor.name.to_owned(),
+            motor: Some(motor.clone()),
+            table: format!("node = {}\nafter_stop = \"hold\"\nmax_rpm = 300\n{family}\n{config}", motor.node),
+            drive: format!("{kind}:node={}{more}", motor.node),
+        });
+        self
+    }
+
+    /// Adds a motor of any family: its table in the configuration, but for name and bus, and its simulated drive.
+    #[must_use]
+    pub fn with_drive(mut self, name: &str, table: &str, drive: &str) -> Self {
+        let (table, drive) = (table.to_owned(), drive.to_owned());
+        self.parts.push(Part { name: name.to_owned(), motor: None, table, drive });
+        self
+    }
+
+    /// Every motor is reached over this interface, too.
+    #[must_use]
+    pub fn also_on(mut self, bus: &str) -> Self {
+        self.second = Some(bus.to_owned());
+        self
+    }
+
+    /// The bus carries CAN FD.
+    #[must_use]
+    pub fn fd(mut self) -> Self {
+        self.fd = true;
         self
     }
 
@@ -202,17 +246,11 @@ impl Setup {
         lines.extend(self.supervisor.iter().map(|(key, value)| format!("{key} = {value}")));
         lines.extend(["[front]".to_owned(), format!("listen = \"127.0.0.1:{port}\"")]);
         lines.extend(self.front.iter().map(|(key, value)| format!("{key} = {value}")));
-        lines.extend(["[[bus]]".to_owned(), format!("name = \"{}\"", self.bus)]);
-        for Part { motor, config, .. } in &self.parts {
-            lines.push("[[motor]]".to_owned());
-            lines.push(format!("name = \"{}\"\nbus = \"{}\"\nnode = {}", motor.name, self.bus, motor.node));
-            lines.push("after_stop = \"hold\"\nmax_rpm = 300".to_owned());
-            lines.push(match motor.family {
-                Family::Odrive => "driver = \"odrive\"\nfirmware = \"0.6\"".to_owned(),
-                Family::Sdo => "driver = \"cia402\"\ntransport = \"sdo\"\ncounts_per_rev = 4096".to_owned(),
-                Family::Pdo => "driver = \"cia402\"\ntransport = \"pdo\"\ncounts_per_rev = 4096".to_owned(),
-            });
-            lines.push(config.clone());
+        lines.extend(["[[bus]]".to_owned(), format!("name = \"{}\"\nfd = {}", self.bus, self.fd)]);
+        lines.extend(self.second.iter().map(|bus| format!("[[bus]]\nname = \"{bus}\"")));
+        let second = self.second.iter().map(|bus| format!("second_bus = \"{bus}\"\n")).collect::<String>();
+        for Part { name, table, .. } in &self.parts {
+            lines.push(format!("[[motor]]\nname = \"{name}\"\nbus = \"{}\"\n{second}{table}", self.bus));
         }
         if self.base {
             lines.push(
@@ -225,15 +263,7 @@ impl Setup {
     }
 
     fn drives(&self) -> Vec<String> {
-        let spec = |Part { motor, drive, .. }: &Part| {
-            let kind = match motor.family {
-                Family::Odrive => "odrive",
-                Family::Sdo | Family::Pdo => "cia402",
-            };
-            let more = if drive.is_empty() { String::new() } else { format!(",{drive}") };
-            format!("{kind}:node={}{more}", motor.node)
-        };
-        self.parts.iter().map(spec).collect()
+        self.parts.iter().map(|part| part.drive.clone()).collect()
     }
 
     /// Starts it.
@@ -257,7 +287,7 @@ impl Setup {
         let sim = Simulation::start(&programs, far_end, &self.drives(), folder.file("sim.sock"))?;
         let lanyard = Lanyard { program: programs.join("lanyard"), socket };
         let address = format!("127.0.0.1:{port}");
-        let motors = self.parts.iter().map(|part| part.motor.clone()).collect();
+        let motors = self.parts.iter().filter_map(|part| part.motor.clone()).collect();
         let mut robot = Robot {
             listener,
             stalls,
@@ -300,7 +330,7 @@ pub struct Robot {
     pub address: String,
     /// The configuration file.
     pub config: PathBuf,
-    /// Its motors.
+    /// Its motors that the witness knows.
     pub motors: Vec<Motor>,
     front: Option<Process>,
     supervisor: Option<Process>,

@@ -3,10 +3,12 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use serde_json::Value;
 use tests::clock::Moment;
 use tests::interface::Changed;
 use tests::intruder::Intruder;
-use tests::robot::{ARM, ARM_PDO, LEFT, MOVE, RIGHT, START, STILL, Setup};
+use tests::listener::Listener;
+use tests::robot::{ARM, ARM_PDO, LEFT, MOVE, RIGHT, Robot, START, STILL, Setup};
 
 use crate::scene::play;
 
@@ -215,5 +217,62 @@ fn motors_that_run_at_start_are_stopped_first() -> Result<()> {
         }
         let armed = robot.lanyard.events()?.into_iter().find(|event| event.kind() == "armed");
         armed.context("never armed").map(drop)
+    })
+}
+
+/// Fails if a motor that two buses reach is stopped on one only, if a bus that is down delays the other, or if
+/// feedback from the second is not believed.
+#[test]
+fn two_buses_both_get_the_stop_and_a_dead_one_delays_nothing() -> Result<()> {
+    let listener = Listener::open("vcan1")?;
+    play(Setup::base().also_on("vcan1").window("1s"), |robot, clients| {
+        let mut client = robot.client(clients)?;
+        robot.drive_base(&mut client)?;
+        let death = client.kill()?;
+        let (_, stop) = robot.stopped_at_deadline(&LEFT, death, WINDOW)?;
+        let twin = listener.wait_for_stop(&LEFT, death, START)?;
+        println!("on the second bus {:.3} ms after the first", twin.at.millis_since(stop.at));
+        // One pass of the loop sends both.
+        ensure!(twin.at.millis_since(stop.at).abs() < 50.0, "the second bus got its stop much later");
+        robot.verified(&LEFT)?;
+        robot.verified(&RIGHT)?;
+        let mut fresh = robot.client(clients)?;
+        robot.drive_base(&mut fresh)?;
+        let before = Moment::now();
+        let bus = Changed::down("vcan0")?;
+        robot.lanyard.wait_for_trip(before, "bus fault", "left", START)?;
+        for motor in [&LEFT, &RIGHT] {
+            let stop = listener.wait_for_stop(motor, before, START)?;
+            println!("{}: over the other bus after {:.1} ms", motor.name, stop.at.millis_since(before));
+        }
+        bus.restore()?;
+        robot.verified(&LEFT).map(drop)
+    })
+}
+
+/// Fails if the doctor does not read a drive's own watchdog from the drive, or is content with one that is off.
+#[test]
+fn the_doctor_reads_the_watchdog_from_the_drive() -> Result<()> {
+    let watched = |robot: &Robot| -> Result<(Option<i32>, Value)> {
+        let config = robot.config.display().to_string();
+        let answer = robot.lanyard.run(&["doctor", &config, "--json"])?;
+        Ok((answer.code, serde_json::from_str(&answer.stdout).context(answer.stderr)?))
+    };
+    play(Setup::new().with(&ARM).with(&LEFT).window("1s"), |robot, clients| {
+        let mut client = robot.client(clients)?;
+        robot.drive(&mut client, &ARM, 0.4)?;
+        let (_, findings) = watched(robot)?;
+        ensure!(findings[0]["verdict"] == "unknown", "a drive in use was asked: {findings}");
+        client.kill()?;
+        robot.verified(&ARM)?;
+        let (code, findings) = watched(robot)?;
+        let found = findings[0]["found"].as_str().unwrap_or_default();
+        ensure!(found.contains("250 ms, read from the drive"), "{findings}");
+        ensure!(findings[1]["verdict"] == "unknown", "an ODrive's cannot be read: {findings}");
+        ensure!(code == Some(0), "exit code {code:?}");
+        robot.sim.order("40 offline on")?;
+        let (code, findings) = watched(robot)?;
+        ensure!((code, &findings[0]["verdict"]) == (Some(2), &Value::from("attention")), "{findings}");
+        robot.sim.order("40 offline off").map(drop)
     })
 }
