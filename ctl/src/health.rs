@@ -73,7 +73,8 @@ fn motor(motor: &Motor) -> Option<String> {
     } else if motor.state == MotorState::Stopping.name() {
         Some(format!("motor {name} is being stopped ({})", why()))
     } else {
-        motor.fault.map(|fault| format!("motor {name}: its drive reports fault {fault:#x}"))
+        let words = motor.fault_words.as_ref().map_or(String::new(), |words| format!(": {words}"));
+        motor.fault.map(|fault| format!("motor {name}: its drive reports fault {fault:#x}{words}"))
     }
 }
 
@@ -217,7 +218,7 @@ mod tests {
     fn a_hanging_supervisor_comes_first() {
         let (_segment, view) = fixture::healthy();
         let late = shm_proto::Nanos(fixture::NOW.0 + SECOND);
-        let status = Status::read(&view, late);
+        let status = Status::read(&view, late, None);
         assert!(!status.healthy);
         assert!(
             status.alerts[0].starts_with("THE SUPERVISOR DOES NOT RUN ITS LOOP: its last pass was 1.0 s")
@@ -239,7 +240,7 @@ mod tests {
             let (segment, view) = fixture::bare(&["left"], &["can0"]);
             segment.motor(shm_proto::MotorIndex(0), &fixture::idle());
             segment.bus(0, &BusVerdict { up, health, ..fixture::WELL });
-            let alerts = Status::read(&view, fixture::NOW).alerts;
+            let alerts = Status::read(&view, fixture::NOW, None).alerts;
             assert_eq!(alerts.len(), usize::from(remedy.is_some()), "{alerts:#?}");
             let told = alerts.first().map_or("", String::as_str);
             assert!(told.contains(remedy.unwrap_or_default()), "{health:?}: {told}");
@@ -267,7 +268,7 @@ mod tests {
             let (segment, view) = fixture::bare(&["left"], &["can0"]);
             segment.bus(0, &BusVerdict { confirms, ..fixture::WELL });
             segment.motor(shm_proto::MotorIndex(0), &motor);
-            let alerts = Status::read(&view, fixture::NOW).alerts;
+            let alerts = Status::read(&view, fixture::NOW, None).alerts;
             let told = alerts.iter().any(|alert| alert.contains("none of its stop frames was acknowledged"));
             assert_eq!(told, expected, "{motor:?} {alerts:#?}");
         }
@@ -286,7 +287,7 @@ mod tests {
         for (counter, value) in counters {
             segment.counter(counter, value);
         }
-        let alerts = Status::read(&view, fixture::NOW).alerts;
+        let alerts = Status::read(&view, fixture::NOW, None).alerts;
         let expected = [
             "told to exit",
             "right is NOT PROVEN TO STAND STILL (trip 6: session expired)",

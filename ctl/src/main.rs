@@ -164,12 +164,12 @@ fn run(cli: &Cli) -> anyhow::Result<u8> {
     let mut out = io::stdout().lock();
     match &cli.command {
         Command::Status { json, watch: true } => {
-            let mut source = Source::connect(&socket(cli)?)?;
+            let mut source = Source::connect(&socket(cli)?)?.explained_by(explaining(cli));
             watch::run(&mut source, *json, &mut out)?;
             Ok(SUCCESS)
         }
         Command::Status { json, watch: false } => {
-            let source = Source::connect(&socket(cli)?)?;
+            let source = Source::connect(&socket(cli)?)?.explained_by(explaining(cli));
             let status = source.status();
             output::status(&mut out, &status, *json)?;
             Ok(if status.healthy { SUCCESS } else { NOT_IN_ORDER })
@@ -198,6 +198,11 @@ fn run(cli: &Cli) -> anyhow::Result<u8> {
             Ok(if well { SUCCESS } else { NOT_IN_ORDER })
         }
     }
+}
+
+/// The configuration that says what the drives' faults mean, if it is there; no status fails for want of it.
+fn explaining(cli: &Cli) -> Option<Config> {
+    Config::load(configuration(cli, None)).ok()
 }
 
 /// The file a command is about.

@@ -6,6 +6,7 @@ use std::sync::mpsc::{Receiver, TryRecvError, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use config::Config;
 use shm_proto::handover::{self, Error};
 use shm_proto::{Nanos, VerdictView};
 
@@ -17,6 +18,7 @@ const BETWEEN_TRIES: Duration = Duration::from_millis(500);
 /// The verdicts of whichever supervisor runs.
 pub struct Source {
     socket: PathBuf,
+    config: Option<Config>,
     view: VerdictView,
     asked: Option<Receiver<Result<VerdictView, Error>>>,
     last_try: Instant,
@@ -30,7 +32,12 @@ impl Source {
 
     /// With verdicts already at hand.
     pub fn of(view: VerdictView, socket: &Path) -> Self {
-        Self { socket: socket.to_owned(), view, asked: None, last_try: Instant::now() }
+        Self { socket: socket.to_owned(), config: None, view, asked: None, last_try: Instant::now() }
+    }
+
+    /// With a configuration, which explains drives' faults if it is the supervisor's.
+    pub fn explained_by(self, config: Option<Config>) -> Self {
+        Self { config, ..self }
     }
 
     /// The present verdicts.
@@ -40,7 +47,7 @@ impl Source {
 
     /// All of them at this moment.
     pub fn status(&self) -> Status {
-        Status::read(&self.view, Nanos::now())
+        Status::read(&self.view, Nanos::now(), self.config.as_ref())
     }
 
     /// Looks for a new supervisor when the present one is silent. True: there is one.

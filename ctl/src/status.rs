@@ -4,6 +4,8 @@
 
 use std::collections::BTreeMap;
 
+use config::Config;
+use drivers::Fault;
 use serde::Serialize;
 use shm_proto::verdicts::{Counter, MotorState, MotorVerdict, SessionState};
 use shm_proto::{MotorIndex, Nanos, Reject, SlotIndex, TripId, VerdictView};
@@ -162,6 +164,8 @@ pub struct Motor {
     pub power: &'static str,
     /// The drive's own fault code.
     pub fault: Option<u64>,
+    /// The same in words, when the configuration at hand is the supervisor's.
+    pub fault_words: Option<String>,
     /// How long ago the drive was heard.
     pub feedback_age_ms: Option<f64>,
     /// The trip that stopped it last.
@@ -195,8 +199,10 @@ pub fn motor_names(view: &VerdictView) -> Vec<String> {
 }
 
 impl Status {
-    /// Reads everything; `now` is taken before, so that no age is too large.
-    pub fn read(view: &VerdictView, now: Nanos) -> Self {
+    /// Reads everything; `now` is taken before, so that no age is too large. With the supervisor's own
+    /// configuration, drives' faults are told in words.
+    pub fn read(view: &VerdictView, now: Nanos, config: Option<&Config>) -> Self {
+        let config = config.filter(|config| config.hash == view.config_hash());
         let (loop_count, looped) = view.beat();
         // Before its first pass the supervisor is as old as its start.
         let loop_age = now.since(looped.max(view.started()));
@@ -227,10 +233,20 @@ impl Status {
             rejects: Reject::ALL.iter().map(|r| (snake(r.name()), view.rejects(*r))).collect(),
             event_count: view.event_count(),
         };
+        for motor in &mut status.motors {
+            motor.fault_words = config.and_then(|config| words(config, motor));
+        }
         status.alerts = health::alerts(&status, view, loop_age);
         status.healthy = status.alerts.is_empty();
         status
     }
+}
+
+/// A drive's fault in the words of its family.
+fn words(config: &Config, motor: &Motor) -> Option<String> {
+    let fault = u32::try_from(motor.fault?).ok()?;
+    let drive = &config.motors.iter().find(|known| known.name == motor.name)?.drive;
+    Some(drive.explain(Fault(fault)))
 }
 
 /// The name of a counter as JSON has it.
@@ -304,6 +320,7 @@ fn motor(view: &VerdictView, index: MotorIndex, now: Nanos) -> Option<Motor> {
         position_rev: motor.position,
         power: power.copied().unwrap_or("unknown"),
         fault: (motor.fault != 0).then_some(motor.fault),
+        fault_words: None,
         feedback_age_ms: age(now, motor.feedback),
         trip: trip(motor.trip),
         reason: motor.reason.map(|reason| reason.name()),
@@ -324,7 +341,7 @@ mod tests {
     #[test]
     fn a_healthy_robot_as_json() {
         let (_segment, view) = fixture::healthy();
-        let status = Status::read(&view, fixture::NOW);
+        let status = Status::read(&view, fixture::NOW, None);
         assert_eq!(status.alerts, [""; 0]);
         let json = serde_json::to_value(&status).unwrap();
         assert_eq!(json["healthy"], true);
@@ -387,6 +404,7 @@ mod tests {
                 "position_rev": -12.5,
                 "power": "on",
                 "fault": null,
+                "fault_words": null,
                 "feedback_age_ms": 10.0,
                 "trip": null,
                 "reason": null,
@@ -403,10 +421,24 @@ mod tests {
         assert_eq!(json["event_count"], 0);
     }
 
+    /// Fails if a fault stays a number where its meaning is known, or is explained by another robot's file.
+    #[test]
+    fn faults_are_told_in_words_by_the_supervisors_own_configuration() {
+        let robot = "[[bus]]\nname = \"can0\"\n[[motor]]\nname = \"right\"\nbus = \"can0\"\ndriver = \"odrive\"\n\
+            firmware = \"0.6\"\nnode = 1\nafter_stop = \"hold\"\nmax_rpm = 100\n";
+        let mut config = Config::parse(std::path::Path::new("robot.toml"), robot).unwrap();
+        let (_segment, view) = fixture::tripped();
+        let words =
+            |config: &Config| Status::read(&view, fixture::NOW, Some(config)).motors[1].fault_words.clone();
+        assert_eq!(words(&config), None, "another file");
+        config.hash = view.config_hash();
+        assert_eq!(words(&config).as_deref(), Some("watchdog expired"));
+    }
+
     #[test]
     fn a_tripped_robot_as_json() {
         let (_segment, view) = fixture::tripped();
-        let json = serde_json::to_value(Status::read(&view, fixture::NOW)).unwrap();
+        let json = serde_json::to_value(Status::read(&view, fixture::NOW, None)).unwrap();
         assert_eq!(json["healthy"], false);
         assert_eq!(json["latch"], 7);
         assert_eq!(json["degraded"], json!(["not SCHED_FIFO", "memory not locked"]));

@@ -344,13 +344,13 @@ counters   bad owners 0, beats 0, guarded 0, kernel stop errors 0, kernel stop r
            us, worst trip 43.000 us
 rejects    wrong session 6
 ";
-        assert_eq!(text(&Status::read(&view, fixture::NOW)), expected);
+        assert_eq!(text(&Status::read(&view, fixture::NOW, None)), expected);
     }
 
     #[test]
     fn a_tripped_robot_is_loud() {
         let (_segment, view) = fixture::tripped();
-        let status = Status::read(&view, fixture::NOW);
+        let status = Status::read(&view, fixture::NOW, None);
         let lines = render(&status);
         let loud: Vec<&str> =
             lines.iter().filter(|line| line.tone == Tone::Loud).map(|line| line.text.as_str()).collect();
@@ -420,7 +420,7 @@ can0        9           4             3  248/0  No buffer space available…
         for counter in Counter::ALL {
             segment.counter(*counter, u64::MAX);
         }
-        for line in render(&Status::read(&view, fixture::NOW)) {
+        for line in render(&Status::read(&view, fixture::NOW, None)) {
             assert!(line.text.chars().count() <= WIDTH, "{}", line.text);
         }
     }

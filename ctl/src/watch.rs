@@ -99,7 +99,7 @@ mod tests {
     #[test]
     fn trouble_is_red_on_the_screen() {
         let (_segment, view) = fixture::tripped();
-        let lines = render(&Status::read(&view, fixture::NOW));
+        let lines = render(&Status::read(&view, fixture::NOW, None));
         let mut terminal = Terminal::new(TestBackend::new(100, 12)).unwrap();
         terminal.draw(|frame| draw(frame, &lines, 1)).unwrap();
         let buffer = terminal.backend().buffer();
