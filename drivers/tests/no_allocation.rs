@@ -7,7 +7,7 @@ use std::cell::Cell;
 use std::hint::black_box;
 
 use common::{all, enable_frames, frame, stop_frames};
-use drivers::{ArbitrationId, Frame, RevolutionsPerSecond, Standstill};
+use drivers::{Amperes, ArbitrationId, Frame, RevolutionsPerSecond, Standstill};
 
 thread_local! {
     static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
@@ -54,6 +54,9 @@ fn velocity_decode_and_is_motion_do_not_allocate() {
             for length in 0..=8 {
                 frames.push(Frame::classic(*id, &[0x43; 8][..length]));
             }
+            for length in [3, 8, 12, 24, 64] {
+                frames.push(Frame::fd(*id, &[0x21; 64][..length]));
+            }
         }
         frames.extend([
             frame("585", "4b41600027060000"),
@@ -70,9 +73,12 @@ fn velocity_decode_and_is_motion_do_not_allocate() {
                     black_box(tracker.observe(&proof, &seen));
                 }
                 black_box(drive.is_motion(frame));
+                black_box(drive.protocol.watchdog(frame));
+                black_box(drive.may_hear(frame.id()));
             }
             for speed in [0.0, 1.5, -50.0, 51.0, f32::NAN] {
                 let _ = black_box(drive.velocity(RevolutionsPerSecond(speed)));
+                black_box(drive.protocol.current(Amperes(speed)));
             }
         });
         assert_eq!(count, 0);
