@@ -12,11 +12,13 @@
 #![forbid(unsafe_code)]
 
 pub mod cia402;
+pub mod damiao;
 pub mod drive;
 pub mod enable;
 pub mod feedback;
 pub mod frame;
 pub mod marker;
+mod mit;
 pub mod odrive;
 pub mod registry;
 pub mod settings;
