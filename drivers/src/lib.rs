@@ -12,6 +12,7 @@
 #![forbid(unsafe_code)]
 
 pub mod cia402;
+pub mod cubemars_mit;
 pub mod damiao;
 pub mod drive;
 pub mod enable;

@@ -45,6 +45,8 @@ const MIDDLE: [u16; 2] = [0x7FF, 0x800];
 pub enum Steps {
     /// 2^bits - 1: the largest value stands for the end of the range.
     Between,
+    /// 2^bits.
+    Power,
 }
 
 impl Steps {
@@ -59,6 +61,7 @@ impl Steps {
         let last = f64::from((1u32 << bits) - 1);
         let steps = match self {
             Self::Between => last,
+            Self::Power => last + 1.0,
         };
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped to 16 bits")]
         let bits = (value * steps / span).clamp(0.0, last) as u16;
@@ -129,7 +132,8 @@ pub fn only_damps(payload: &[u8]) -> bool {
 pub struct Reply {
     position: u16,
     velocity: u16,
-    torque: u16,
+    /// 12 bits.
+    pub torque: u16,
 }
 
 impl Reply {
@@ -151,6 +155,11 @@ impl Reply {
     /// holds and not where the shaft is.
     pub fn position(self, most: f64) -> Option<Revolutions> {
         position(self.position, most)
+    }
+
+    /// How many steps the torque is from zero: half a step at least.
+    pub fn torque_steps(self) -> f64 {
+        (f64::from(self.torque) - 2047.5).abs()
     }
 }
 
