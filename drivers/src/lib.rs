@@ -13,6 +13,7 @@
 
 pub mod cia402;
 pub mod cubemars_mit;
+pub mod cubemars_servo;
 pub mod damiao;
 pub mod drive;
 pub mod enable;

@@ -4,7 +4,7 @@ use crate::drive::Drive;
 use crate::settings::{Settings, SettingsError};
 use crate::stop::AfterStop;
 use crate::units::RevolutionsPerSecond;
-use crate::{cia402, cubemars_mit, damiao, odrive};
+use crate::{cia402, cubemars_mit, cubemars_servo, damiao, odrive};
 
 /// What every family is built from besides its own keys.
 #[derive(Clone, Copy, Debug)]
@@ -86,7 +86,8 @@ pub struct Sheet {
 }
 
 /// Every family Lanyard can stop.
-pub const FAMILIES: &[Family] = &[cia402::FAMILY, cubemars_mit::FAMILY, damiao::FAMILY, odrive::FAMILY];
+pub const FAMILIES: &[Family] =
+    &[cia402::FAMILY, cubemars_mit::FAMILY, cubemars_servo::FAMILY, damiao::FAMILY, odrive::FAMILY];
 
 /// The family of that name.
 #[must_use]
