@@ -23,6 +23,7 @@ pub mod marker;
 mod mit;
 pub mod odrive;
 pub mod registry;
+pub mod robstride;
 pub mod settings;
 #[cfg(feature = "socketcan")]
 pub mod socket;

@@ -4,7 +4,7 @@ use crate::drive::Drive;
 use crate::settings::{Settings, SettingsError};
 use crate::stop::AfterStop;
 use crate::units::RevolutionsPerSecond;
-use crate::{cia402, cubemars_mit, cubemars_servo, damiao, odrive};
+use crate::{cia402, cubemars_mit, cubemars_servo, damiao, odrive, robstride};
 
 /// What every family is built from besides its own keys.
 #[derive(Clone, Copy, Debug)]
@@ -86,8 +86,14 @@ pub struct Sheet {
 }
 
 /// Every family Lanyard can stop.
-pub const FAMILIES: &[Family] =
-    &[cia402::FAMILY, cubemars_mit::FAMILY, cubemars_servo::FAMILY, damiao::FAMILY, odrive::FAMILY];
+pub const FAMILIES: &[Family] = &[
+    cia402::FAMILY,
+    cubemars_mit::FAMILY,
+    cubemars_servo::FAMILY,
+    damiao::FAMILY,
+    odrive::FAMILY,
+    robstride::FAMILY,
+];
 
 /// The family of that name.
 #[must_use]
