@@ -7,15 +7,20 @@
 pub mod bus;
 pub mod cia402;
 pub mod control;
+pub mod cubemars_mit;
+pub mod cubemars_servo;
 pub mod cycle;
+pub mod damiao;
 pub mod frame;
 pub mod inject;
+pub mod mit;
 pub mod model;
 pub mod num;
 pub mod odrive;
 pub mod params;
 pub mod physics;
 pub mod registry;
+pub mod robstride;
 
 use std::time::Duration;
 

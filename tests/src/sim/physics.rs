@@ -138,6 +138,20 @@ impl Shaft {
         self.position
     }
 
+    /// What the power stage has to push for that demand, as the acceleration (rev/s²) it would cause without
+    /// friction: what a drive measures as torque or current.
+    pub fn effort(&self, demand: Demand) -> f64 {
+        match demand {
+            Demand::Off => 0.0,
+            Demand::Torque { acceleration } => acceleration,
+            Demand::Velocity { velocity, rate } => {
+                let missing = velocity - self.velocity;
+                let change = if missing == 0.0 { 0.0 } else { rate.copysign(missing) };
+                change + self.velocity / self.friction
+            }
+        }
+    }
+
     /// The velocity as the encoder reports it, rev/s.
     pub fn measured_velocity(&mut self) -> f64 {
         if self.noise > 0.0 {
@@ -194,6 +208,20 @@ mod tests {
         assert!(near(shaft.velocity(), 5.0 / std::f64::consts::E));
         shaft.advance(Time::from_secs(3), Demand::Off);
         assert!(shaft.velocity() == 0.0);
+    }
+
+    #[test]
+    fn effort_is_what_changes_the_speed_and_what_keeps_it() {
+        let mut shaft = Shaft::new(&MECHANICS, 0.0, 0);
+        let up = Demand::Velocity { velocity: 3.0, rate: 20.0 };
+        assert!(near(shaft.effort(up), 20.0));
+        shaft.advance(Time::from_millis(1000), up);
+        assert!(near(shaft.effort(up), 3.0 / 0.15));
+        assert!(shaft.effort(Demand::Velocity { velocity: 0.0, rate: 60.0 }) < 0.0);
+        assert!(shaft.effort(Demand::Off) == 0.0);
+        shaft.jammed = true;
+        shaft.advance(Time::from_millis(1001), up);
+        assert!(near(shaft.effort(up), 20.0), "it pushes against the jam");
     }
 
     #[test]
