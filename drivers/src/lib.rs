@@ -21,6 +21,7 @@ pub mod feedback;
 pub mod frame;
 pub mod marker;
 mod mit;
+pub mod moteus;
 pub mod odrive;
 pub mod registry;
 pub mod robstride;

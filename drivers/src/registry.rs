@@ -4,7 +4,7 @@ use crate::drive::Drive;
 use crate::settings::{Settings, SettingsError};
 use crate::stop::AfterStop;
 use crate::units::RevolutionsPerSecond;
-use crate::{cia402, cubemars_mit, cubemars_servo, damiao, odrive, robstride};
+use crate::{cia402, cubemars_mit, cubemars_servo, damiao, moteus, odrive, robstride};
 
 /// What every family is built from besides its own keys.
 #[derive(Clone, Copy, Debug)]
@@ -91,6 +91,7 @@ pub const FAMILIES: &[Family] = &[
     cubemars_mit::FAMILY,
     cubemars_servo::FAMILY,
     damiao::FAMILY,
+    moteus::FAMILY,
     odrive::FAMILY,
     robstride::FAMILY,
 ];
