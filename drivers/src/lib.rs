@@ -30,6 +30,7 @@ pub mod settings;
 pub mod socket;
 pub mod stop;
 pub mod units;
+pub mod vesc;
 pub mod watchdog;
 
 pub use drive::{Drive, Heartbeat, PollWhen, Protocol, Setpoint, Slot, SpeedLoop, VelocityError};

@@ -4,7 +4,7 @@ use crate::drive::Drive;
 use crate::settings::{Settings, SettingsError};
 use crate::stop::AfterStop;
 use crate::units::RevolutionsPerSecond;
-use crate::{cia402, cubemars_mit, cubemars_servo, damiao, moteus, odrive, robstride};
+use crate::{cia402, cubemars_mit, cubemars_servo, damiao, moteus, odrive, robstride, vesc};
 
 /// What every family is built from besides its own keys.
 #[derive(Clone, Copy, Debug)]
@@ -94,6 +94,7 @@ pub const FAMILIES: &[Family] = &[
     moteus::FAMILY,
     odrive::FAMILY,
     robstride::FAMILY,
+    vesc::FAMILY,
 ];
 
 /// The family of that name.
