@@ -4,7 +4,7 @@ use crate::drive::Drive;
 use crate::settings::{Settings, SettingsError};
 use crate::stop::AfterStop;
 use crate::units::RevolutionsPerSecond;
-use crate::{cia402, cubemars_mit, cubemars_servo, damiao, moteus, odrive, robstride, vesc};
+use crate::{cia402, cubemars_mit, cubemars_servo, damiao, moteus, odrive, rmd, robstride, vesc};
 
 /// What every family is built from besides its own keys.
 #[derive(Clone, Copy, Debug)]
@@ -93,6 +93,7 @@ pub const FAMILIES: &[Family] = &[
     damiao::FAMILY,
     moteus::FAMILY,
     odrive::FAMILY,
+    rmd::FAMILY,
     robstride::FAMILY,
     vesc::FAMILY,
 ];
