@@ -30,6 +30,7 @@ pub mod settings;
 #[cfg(feature = "socketcan")]
 pub mod socket;
 pub mod stop;
+pub mod tinymovr;
 pub mod units;
 pub mod vesc;
 pub mod watchdog;
