@@ -24,6 +24,7 @@ mod mit;
 pub mod moteus;
 pub mod odrive;
 pub mod registry;
+pub mod rev_spark;
 pub mod rmd;
 pub mod robstride;
 pub mod settings;

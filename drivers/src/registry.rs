@@ -4,7 +4,9 @@ use crate::drive::Drive;
 use crate::settings::{Settings, SettingsError};
 use crate::stop::AfterStop;
 use crate::units::RevolutionsPerSecond;
-use crate::{cia402, cubemars_mit, cubemars_servo, damiao, moteus, odrive, rmd, robstride, tinymovr, vesc};
+use crate::{
+    cia402, cubemars_mit, cubemars_servo, damiao, moteus, odrive, rev_spark, rmd, robstride, tinymovr, vesc,
+};
 
 /// What every family is built from besides its own keys.
 #[derive(Clone, Copy, Debug)]
@@ -93,6 +95,7 @@ pub const FAMILIES: &[Family] = &[
     damiao::FAMILY,
     moteus::FAMILY,
     odrive::FAMILY,
+    rev_spark::FAMILY,
     rmd::FAMILY,
     robstride::FAMILY,
     tinymovr::FAMILY,
