@@ -11,6 +11,7 @@
 //! [`registry::FAMILIES`], one table of vectors in `tests/`.
 #![forbid(unsafe_code)]
 
+mod canopen;
 pub mod cia402;
 pub mod cubemars_mit;
 pub mod cubemars_servo;
@@ -26,6 +27,7 @@ pub mod odrive;
 pub mod registry;
 pub mod rev_spark;
 pub mod rmd;
+pub mod roboteq;
 pub mod robstride;
 pub mod settings;
 #[cfg(feature = "socketcan")]

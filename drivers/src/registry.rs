@@ -5,7 +5,8 @@ use crate::settings::{Settings, SettingsError};
 use crate::stop::AfterStop;
 use crate::units::RevolutionsPerSecond;
 use crate::{
-    cia402, cubemars_mit, cubemars_servo, damiao, moteus, odrive, rev_spark, rmd, robstride, tinymovr, vesc,
+    cia402, cubemars_mit, cubemars_servo, damiao, moteus, odrive, rev_spark, rmd, roboteq, robstride,
+    tinymovr, vesc,
 };
 
 /// What every family is built from besides its own keys.
@@ -97,6 +98,7 @@ pub const FAMILIES: &[Family] = &[
     odrive::FAMILY,
     rev_spark::FAMILY,
     rmd::FAMILY,
+    roboteq::FAMILY,
     robstride::FAMILY,
     tinymovr::FAMILY,
     vesc::FAMILY,

@@ -193,7 +193,7 @@ impl Model {
     fn api_of(&self, frame: &Frame) -> Option<u16> {
         let ArbitrationId::Extended(id) = frame.id() else { return None };
         let own = id & !0xFFC0 == SPARK | u32::from(self.device);
-        own.then(|| (id >> 6 & 0x3FF) as u16)
+        own.then_some((id >> 6 & 0x3FF) as u16)
     }
 
     /// The byte and the bit that stand for this SPARK in the secondary heartbeat.

@@ -1,9 +1,10 @@
 //! The programme that sets a drive up and brings it to *operation enabled*.
 
 use super::keys::Keys;
-use super::objects::{self as o, Object};
+use super::objects as o;
 use super::statusword::{controlword, state};
-use super::{Model, RPDO, TPDO1, Transport, sdo};
+use super::{Model, RPDO, TPDO1, Transport};
+use crate::canopen::{Object, sdo};
 use crate::enable::{EnableProgramme, EnableStep, Until};
 use crate::feedback::Power;
 use crate::frame::{ArbitrationId, Frame, FrameList};

@@ -29,7 +29,6 @@
 mod enable;
 mod keys;
 mod objects;
-mod sdo;
 mod statusword;
 
 use core::fmt;
@@ -39,6 +38,7 @@ use std::sync::Arc;
 use statusword::controlword;
 pub use statusword::state;
 
+use crate::canopen::sdo;
 use crate::drive::{Drive, Heartbeat, PollWhen, Protocol, Setpoint};
 use crate::feedback::{Fault, Observation, Refusal};
 use crate::frame::{ArbitrationId, Format, Frame, FrameList};
@@ -198,13 +198,13 @@ impl Protocol for Model {
         }
     }
 
-    /// Whether the frame would energise or move this drive: an SDO write (see `sdo`), or a receive PDO.
+    /// Whether the frame would energise or move this drive: an SDO write (see `objects`), or a receive PDO.
     /// All four receive PDOs of the connection set count, in either transport: a drive that is
     /// operational takes them from anybody.
     fn is_motion(&self, frame: &Frame) -> bool {
         let id = frame.id();
         if id == sdo::request_id(self.node) {
-            sdo::is_motion(frame)
+            objects::is_motion(sdo::request_of(frame))
         } else if RPDO.iter().any(|function| id == self.id(*function)) {
             !stops_by_pdo(frame)
         } else {

@@ -1,23 +1,8 @@
 //! The objects of the drive's dictionary that Lanyard reads or writes (CiA 301, CiA 402).
 
-/// The address of an object.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Object {
-    pub index: u16,
-    pub sub: u8,
-}
-
-impl Object {
-    const fn at(index: u16, sub: u8) -> Self {
-        Self { index, sub }
-    }
-
-    /// Index and subindex as one number: the family's numbering of answers
-    /// ([`crate::Observation::answer`]).
-    pub(super) const fn key(self) -> u32 {
-        (self.index as u32) << 8 | self.sub as u32
-    }
-}
+use super::statusword::may_energise;
+use crate::canopen::Object;
+use crate::canopen::sdo::Request;
 
 /// u32, consumer heartbeat: node << 16 | milliseconds. The drive's own watchdog on its master.
 pub(super) const CONSUMER_HEARTBEAT: Object = Object::at(0x1016, 1);
@@ -61,14 +46,26 @@ pub(super) const VELOCITY: Object = Object::at(0x606C, 0);
 /// i32, target velocity of the velocity modes.
 pub(super) const TARGET_VELOCITY: Object = Object::at(0x60FF, 0);
 
+/// Whether a request would energise or move the drive; yes if it cannot be understood.
+pub(super) fn is_motion(request: Request) -> bool {
+    match request {
+        Request::Harmless => false,
+        Request::Unknown => true,
+        Request::Write(object, _) | Request::LongWrite(object) if is_configuration(object.index) => false,
+        Request::LongWrite(_) => true,
+        Request::Write(object, data) if object.index == CONTROLWORD.index => may_energise(data[0]),
+        Request::Write(object, data) => !is_harmless_when_zero(object.index) || data != [0; 4],
+    }
+}
+
 /// Objects that set a drive up but neither energise nor move it: the communication profile, what
 /// happens on faults and stops, the mode, and the ramps.
-pub(super) const fn is_configuration(index: u16) -> bool {
+const fn is_configuration(index: u16) -> bool {
     matches!(index, 0x1000..=0x1FFF | 0x6007 | 0x605A..=0x605E | 0x6060 | 0x6083..=0x6086)
 }
 
 /// Setpoints that move nothing when they are 0: vl target velocity, target torque, torque and velocity
 /// offset, target velocity. A target *position* of 0 (607A) is a place to go to, so it is not here.
-pub(super) const fn is_harmless_when_zero(index: u16) -> bool {
+const fn is_harmless_when_zero(index: u16) -> bool {
     matches!(index, 0x6042 | 0x6071 | 0x60B1 | 0x60B2 | 0x60FF)
 }

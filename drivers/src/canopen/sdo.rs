@@ -3,17 +3,16 @@
 //! A node's SDO server takes **one request at a time**. A second one sent before the first is answered
 //! may be dropped without a word, so a programme never sends two in one step.
 
-use super::objects::{self, Object};
-use super::statusword::may_energise;
+use super::Object;
 use crate::frame::{ArbitrationId, Format, Frame};
 
 /// Master to drive: 0x600 + node.
-pub(super) const fn request_id(node: u8) -> ArbitrationId {
+pub(crate) const fn request_id(node: u8) -> ArbitrationId {
     ArbitrationId::standard(0x600 + node as u16)
 }
 
 /// Drive to master: 0x580 + node.
-pub(super) const fn answer_id(node: u8) -> ArbitrationId {
+pub(crate) const fn answer_id(node: u8) -> ArbitrationId {
     ArbitrationId::standard(0x580 + node as u16)
 }
 
@@ -36,34 +35,39 @@ fn request(node: u8, command: u8, object: Object, data: [u8; 4]) -> Frame {
 }
 
 /// Asks for an object.
-pub(super) fn upload(node: u8, object: Object) -> Frame {
+pub(crate) fn upload(node: u8, object: Object) -> Frame {
     request(node, UPLOAD, object, [0; 4])
 }
 
 /// Writes one byte.
-pub(super) fn write_u8(node: u8, object: Object, value: u8) -> Frame {
+pub(crate) fn write_u8(node: u8, object: Object, value: u8) -> Frame {
     request(node, DOWNLOAD_1, object, [value, 0, 0, 0])
 }
 
 /// Writes two bytes.
-pub(super) fn write_u16(node: u8, object: Object, value: u16) -> Frame {
+pub(crate) fn write_u16(node: u8, object: Object, value: u16) -> Frame {
     let [low, high] = value.to_le_bytes();
     request(node, DOWNLOAD_2, object, [low, high, 0, 0])
 }
 
 /// Writes four bytes.
-pub(super) fn write_u32(node: u8, object: Object, value: u32) -> Frame {
+pub(crate) fn write_u32(node: u8, object: Object, value: u32) -> Frame {
     request(node, DOWNLOAD_4, object, value.to_le_bytes())
 }
 
+/// Writes two bytes, signed.
+pub(crate) fn write_i16(node: u8, object: Object, value: i16) -> Frame {
+    write_u16(node, object, value.cast_unsigned())
+}
+
 /// Writes four bytes, signed.
-pub(super) fn write_i32(node: u8, object: Object, value: i32) -> Frame {
+pub(crate) fn write_i32(node: u8, object: Object, value: i32) -> Frame {
     request(node, DOWNLOAD_4, object, value.to_le_bytes())
 }
 
 /// What an SDO server answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Answer {
+pub(crate) enum Answer {
     /// The write was done.
     Written(Object),
     /// The value asked for.
@@ -74,7 +78,7 @@ pub(super) enum Answer {
 
 /// The value of an answer, as wide as the drive says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Content {
+pub(crate) enum Content {
     Two(u16),
     Four(u32),
     /// The drive did not say how many of the four bytes count.
@@ -83,7 +87,7 @@ pub(super) enum Content {
 
 impl Content {
     /// As a u16, unless the drive says that it has another width.
-    pub(super) fn u16(self) -> Option<u16> {
+    pub(crate) fn u16(self) -> Option<u16> {
         match self {
             Self::Two(value) => Some(value),
             #[expect(clippy::cast_possible_truncation, reason = "the lower two bytes are meant")]
@@ -92,8 +96,16 @@ impl Content {
         }
     }
 
+    /// As a signed number of two bytes or four, whichever the drive says; four when it does not.
+    pub(crate) fn signed(self) -> i32 {
+        match self {
+            Self::Two(value) => i32::from(value.cast_signed()),
+            Self::Four(value) | Self::Unsized(value) => value.cast_signed(),
+        }
+    }
+
     /// As an i32, unless the drive says that it has another width.
-    pub(super) fn i32(self) -> Option<i32> {
+    pub(crate) fn i32(self) -> Option<i32> {
         match self {
             Self::Four(value) | Self::Unsized(value) => Some(value.cast_signed()),
             Self::Two(_) => None,
@@ -102,7 +114,7 @@ impl Content {
 }
 
 /// Reads an answer; anything but eight bytes is none (CiA 301: always eight).
-pub(super) fn answer(payload: &[u8]) -> Option<Answer> {
+pub(crate) fn answer(payload: &[u8]) -> Option<Answer> {
     let [command, low, high, sub, a, b, c, d] = <[u8; 8]>::try_from(payload).ok()?;
     let object = Object { index: u16::from_le_bytes([low, high]), sub };
     let four = u32::from_le_bytes([a, b, c, d]);
@@ -116,29 +128,36 @@ pub(super) fn answer(payload: &[u8]) -> Option<Answer> {
     }
 }
 
-/// Whether a frame on the request id would energise or move the drive; yes if it cannot be understood.
-pub(super) fn is_motion(frame: &Frame) -> bool {
+/// What a frame on the request id asks of the server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Request {
+    /// Nothing that changes an object: reads, aborts, remote frames (the request channel does not answer those).
+    Harmless,
+    /// Writes these bytes; those behind the written ones are 0 or not looked at.
+    Write(Object, [u8; 4]),
+    /// Begins to write more than four bytes.
+    LongWrite(Object),
+    /// Cannot be understood, or writes an object that it does not name.
+    Unknown,
+}
+
+/// Reads a frame on the request id.
+pub(crate) fn request_of(frame: &Frame) -> Request {
     match frame.format() {
-        // The request channel does not answer remote frames.
-        Format::Remote => return false,
-        Format::FdBrs => return true,
+        Format::Remote => return Request::Harmless,
+        Format::FdBrs => return Request::Unknown,
         Format::Classic => {}
     }
-    let Ok([command, low, high, _sub, data @ ..]) = <[u8; 8]>::try_from(frame.payload()) else { return true };
+    let Ok([command, low, high, sub, data @ ..]) = <[u8; 8]>::try_from(frame.payload()) else {
+        return Request::Unknown;
+    };
+    let object = Object { index: u16::from_le_bytes([low, high]), sub };
     // The upper three bits say what is asked: 1 write, 2 and 3 read, 4 abort, 5 block read. The others
     // (segments of a long write, block writes) do not name their object.
     match command >> 5 {
-        2..=5 => return false,
-        1 => {}
-        _ => return true,
-    }
-    let index = u16::from_le_bytes([low, high]);
-    let expedited = command & 0b10 != 0;
-    match index {
-        _ if objects::is_configuration(index) => false,
-        _ if !expedited => true,
-        _ if index == objects::CONTROLWORD.index => may_energise(data[0]),
-        _ if objects::is_harmless_when_zero(index) => data != [0; 4],
-        _ => true,
+        1 if command & 0b10 != 0 => Request::Write(object, data),
+        1 => Request::LongWrite(object),
+        2..=5 => Request::Harmless,
+        _ => Request::Unknown,
     }
 }
