@@ -137,10 +137,40 @@ pub enum PollWhen {
 pub struct Slot {
     /// The frame's identifier.
     pub id: ArbitrationId,
-    /// First byte of this drive's part.
-    pub first: u8,
-    /// Bytes of this drive's part; at least 1, and within eight bytes.
-    pub bytes: u8,
+    /// The bits of its payload that are this drive's part; not whole bytes in every family.
+    pub mask: [u8; 8],
+}
+
+impl Slot {
+    /// A part of whole bytes.
+    ///
+    /// # Panics
+    ///
+    /// When it does not lie within eight bytes: a mistake in a family's own code.
+    #[must_use]
+    pub const fn of_bytes(id: ArbitrationId, first: usize, bytes: usize) -> Self {
+        let mut mask = [0; 8];
+        let mut at = first;
+        while at < first + bytes {
+            mask[at] = 0xFF;
+            at += 1;
+        }
+        Self { id, mask }
+    }
+
+    /// `frame` with this drive's part taken from `own`, which commands this drive; unchanged when either is
+    /// another frame than this one.
+    #[must_use]
+    pub fn overlay(&self, frame: &Frame, own: &Frame) -> Frame {
+        let is_this = |frame: &Frame| frame.id() == self.id && frame.format() == Format::Classic;
+        if !is_this(frame) || !is_this(own) || own.payload().len() != frame.payload().len() {
+            return *frame;
+        }
+        let mut payload = [0; 8];
+        let all = payload.iter_mut().zip(frame.payload()).zip(own.payload()).zip(self.mask);
+        all.for_each(|(((to, frame), own), mask)| *to = frame & !mask | own & mask);
+        Frame::classic(self.id, &payload[..frame.payload().len()])
+    }
 }
 
 /// A frame whose absence makes the drive stop by itself.

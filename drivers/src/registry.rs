@@ -5,8 +5,8 @@ use crate::settings::{Settings, SettingsError};
 use crate::stop::AfterStop;
 use crate::units::RevolutionsPerSecond;
 use crate::{
-    cia402, cubemars_mit, cubemars_servo, damiao, moteus, odrive, rev_spark, rmd, roboteq, robstride,
-    tinymovr, vesc,
+    cia402, cubemars_mit, cubemars_servo, damiao, dronecan, moteus, odrive, rev_spark, rmd, roboteq,
+    robstride, tinymovr, vesc,
 };
 
 /// What every family is built from besides its own keys.
@@ -94,6 +94,7 @@ pub const FAMILIES: &[Family] = &[
     cubemars_mit::FAMILY,
     cubemars_servo::FAMILY,
     damiao::FAMILY,
+    dronecan::FAMILY,
     moteus::FAMILY,
     odrive::FAMILY,
     rev_spark::FAMILY,

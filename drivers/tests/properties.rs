@@ -235,7 +235,7 @@ fn shared_ids_are_not_owned() {
         for id in common {
             assert!(drive.shares.contains(&id), "{}: {id}", drive.family);
         }
-        assert!(drive.slot.is_none_or(|slot| slot.bytes >= 1 && slot.first + slot.bytes <= 8));
+        assert!(drive.slot.is_none_or(|slot| slot.mask != [0; 8]));
         assert!(drive.broadcast.is_none_or(|frame| !drive.is_motion(&frame)), "{}", drive.family);
         assert!(drive.stop.stages().iter().all(|stage| stage.frames.as_slice().len() <= MAX_FRAMES));
         assert!(drive.owns.iter().chain(&drive.shares).any(|id| drive.reports.contains(id)));

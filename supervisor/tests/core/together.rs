@@ -92,7 +92,7 @@ fn grants_go_before_the_broadcast() {
 
 fn with_slots() -> Bench {
     Bench::with_drives(ResetPolicy::Auto, |drive| {
-        drive.slot = Some(Slot { id: COMMON, first: 0, bytes: 2 });
+        drive.slot = Some(Slot::of_bytes(COMMON, 0, 2));
     })
 }
 
