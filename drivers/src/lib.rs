@@ -15,6 +15,7 @@ mod canopen;
 pub mod cia402;
 pub mod cubemars_mit;
 pub mod cubemars_servo;
+pub mod cyphal;
 pub mod damiao;
 pub mod drive;
 pub mod dronecan;

@@ -5,7 +5,7 @@ use crate::settings::{Settings, SettingsError};
 use crate::stop::AfterStop;
 use crate::units::RevolutionsPerSecond;
 use crate::{
-    cia402, cubemars_mit, cubemars_servo, damiao, dronecan, moteus, odrive, rev_spark, rmd, roboteq,
+    cia402, cubemars_mit, cubemars_servo, cyphal, damiao, dronecan, moteus, odrive, rev_spark, rmd, roboteq,
     robstride, tinymovr, vesc,
 };
 
@@ -93,6 +93,7 @@ pub const FAMILIES: &[Family] = &[
     cia402::FAMILY,
     cubemars_mit::FAMILY,
     cubemars_servo::FAMILY,
+    cyphal::FAMILY,
     damiao::FAMILY,
     dronecan::FAMILY,
     moteus::FAMILY,
