@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use drivers::{Settings, Value};
 use toml::Spanned;
-use toml::de::{DeTable, DeValue};
+use toml::de::{DeArray, DeTable, DeValue};
 
 /// Where something stands in the file, in bytes.
 pub type Span = Range<usize>;
@@ -241,6 +241,13 @@ impl<'a> Reader<'a> {
                     }
                 },
                 DeValue::Float(number) => Value::Float(number.as_str().parse().unwrap_or(f64::NAN)),
+                DeValue::Array(array) => match list(array) {
+                    Some(list) => list,
+                    None => {
+                        self.wrong(problems, span, &key, "must be a list of texts or of whole numbers");
+                        continue;
+                    }
+                },
                 other => {
                     let what = format!("cannot be a {}", other.type_str());
                     self.wrong(problems, span, &key, &what);
@@ -259,6 +266,18 @@ impl<'a> Reader<'a> {
             problems.note(span.clone(), text);
         }
     }
+}
+
+/// A list of texts or of whole numbers; an empty one counts as texts.
+fn list(array: &DeArray<'_>) -> Option<Value> {
+    let text = |item: &Spanned<DeValue<'_>>| item.get_ref().as_str().map(str::to_owned);
+    let whole = |item: &Spanned<DeValue<'_>>| {
+        let number = item.get_ref().as_integer()?;
+        i64::from_str_radix(number.as_str(), number.radix()).ok()
+    };
+    let texts: Option<Vec<String>> = array.iter().map(text).collect();
+    let integers = || array.iter().map(whole).collect::<Option<Vec<i64>>>();
+    texts.map(Value::Texts).or_else(|| integers().map(Value::Integers))
 }
 
 /// A duration as people write it, in one unit: `30ms`, `2s`, `1.5s`, `1m`, `500us`.

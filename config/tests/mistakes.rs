@@ -100,8 +100,8 @@ fn names_that_nobody_has() {
         (12, "bus = \"can7\"", (12, &["motor \"lift\"", "bus \"can7\" is not configured", "buses: can0"])),
         (
             13,
-            "driver = \"vesc\"",
-            (13, &["motor \"lift\"", "driver \"vesc\"", "known drivers: cia402, odrive"]),
+            "driver = \"steam\"",
+            (13, &["motor \"lift\"", "driver \"steam\"", "known drivers: ", "cia402, ", ", odrive"]),
         ),
         (48, "left = [\"lleft\"]", (48, &["base \"base\"", "motor \"lleft\"", "lift, joint, left, right"])),
     ]);
@@ -264,7 +264,7 @@ fn holes() {
         // A motor with a mistake is still a motor: the base that names it is not wrong.
         (34, "node = 64", (34, &["motor \"left\"", "0 to 63"])),
         // One mistake, one message.
-        (16, "node = [3]", (16, &["motor \"lift\"", "\"node\" cannot be a"])),
+        (16, "node = [3]", (16, &["motor \"lift\"", "\"node\" must be a whole number"])),
         // Common keys have lines, too.
         (26, "counts_per_rev = 100\nstandstill_rpm = 0.1", (27, &["motor \"joint\"", "\"standstill_rpm\""])),
         // 0x1000 is 4096, not 1000.
@@ -310,4 +310,65 @@ fn second_buses() {
            after_stop = \"hold\"\nmax_rpm = 1\n";
     let words: &[&str] = &["motor \"other\"", "bus \"can1\"", "belongs to motor \"lift\"", "another node id"];
     assert_messages(&clash, &[(55, words)]);
+}
+
+const FRAMES: &str = r#"
+[[bus]]
+name = "can0"
+[[motor]]
+name = "lift"
+bus = "can0"
+driver = "frames"
+after_stop = "release"
+max_rpm = 600
+controlled = ["141#8100000000000000"]
+torque_off = ["141#8000000000000000"]
+velocity = "141#A200000000000000"
+velocity_byte = 4
+velocity_type = "i32le"
+velocity_rpm_per_count = 0.001
+feedback = "241#9C.............."
+speed_byte = 4
+speed_type = "i16le"
+speed_rpm_per_count = 0.1
+power_byte = 1
+power_on = [0x01]
+power_off = [0, 2]
+power_fault = []
+"#;
+
+/// A motor whose frames stand in the file: each mistake at the line of its key.
+#[test]
+fn lists_of_frames_and_of_values() {
+    let config = Config::parse(Path::new("robot.toml"), FRAMES).unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!(config.motors[0].drive.stop.stages().len(), 2);
+    for (line, old, new, words) in [
+        (
+            11,
+            "[\"141#8000000000000000\"]",
+            "[\"141#80\", \"141\"]",
+            &["\"torque_off\" cannot be \"141\""][..],
+        ),
+        (11, "[\"141#8000000000000000\"]", "[]", &["\"torque_off\" is missing"][..]),
+        (
+            11,
+            "[\"141#8000000000000000\"]",
+            "[\"141#80\", 7]",
+            &["\"torque_off\" must be a list of texts or"][..],
+        ),
+        (11, "[\"141#8000000000000000\"]", "\"141#80\"", &["\"torque_off\" must be a list of texts"][..]),
+        (22, "[0, 2]", "[0, 300]", &["\"power_off\" must hold numbers from 0 to 255, not 300"][..]),
+        (22, "[0, 2]", "[0, 1.5]", &["\"power_off\" must be a list of texts or of whole numbers"][..]),
+        (22, "[0, 2]", "[1]", &["\"power_off\" names 1"][..]),
+        (21, "[0x01]", "{ on = 1 }", &["\"power_on\" cannot be a table"][..]),
+    ] {
+        let text: String = FRAMES
+            .lines()
+            .enumerate()
+            .map(|(index, text)| if index + 1 == line { text.replace(old, new) } else { text.to_owned() })
+            .flat_map(|text| [text, "\n".to_owned()])
+            .collect();
+        assert_ne!(text, FRAMES, "{old} is not in line {line}");
+        assert_messages(&text, &[(line, words)]);
+    }
 }

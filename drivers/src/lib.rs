@@ -22,6 +22,7 @@ pub mod dronecan;
 pub mod enable;
 pub mod feedback;
 pub mod frame;
+pub mod frames;
 mod half;
 pub mod marker;
 mod mit;

@@ -13,6 +13,10 @@ pub enum Value {
     Text(String),
     /// `true` or `false`.
     Flag(bool),
+    /// A list of whole numbers.
+    Integers(Vec<i64>),
+    /// A list of texts; an empty list is one of these.
+    Texts(Vec<String>),
 }
 
 /// The family's own keys with their values, in the order of the file.
@@ -174,6 +178,70 @@ impl Settings {
             (None, None) => {
                 Err(SettingsError::new(key, format!("is missing; give one of {}", choices.join(", "))))
             }
+        }
+    }
+
+    /// A text, or `None` when absent.
+    ///
+    /// # Errors
+    ///
+    /// When the key is no text.
+    pub fn text(&self, key: &str) -> Result<Option<&str>, SettingsError> {
+        match self.get(key) {
+            None => Ok(None),
+            Some(Value::Text(text)) => Ok(Some(text)),
+            Some(_) => Err(SettingsError::new(key, "must be a text")),
+        }
+    }
+
+    /// `true` or `false`, or `default` when absent.
+    ///
+    /// # Errors
+    ///
+    /// When the key is neither.
+    pub fn flag(&self, key: &str, default: bool) -> Result<bool, SettingsError> {
+        match self.get(key) {
+            None => Ok(default),
+            Some(Value::Flag(flag)) => Ok(*flag),
+            Some(_) => Err(SettingsError::new(key, "must be true or false")),
+        }
+    }
+
+    /// A list of texts, empty when absent.
+    ///
+    /// # Errors
+    ///
+    /// When the key is no list of texts.
+    pub fn texts(&self, key: &str) -> Result<&[String], SettingsError> {
+        match self.get(key) {
+            None => Ok(&[]),
+            Some(Value::Texts(texts)) => Ok(texts),
+            Some(_) => Err(SettingsError::new(key, "must be a list of texts")),
+        }
+    }
+
+    /// A list of whole numbers within `range`, empty when absent.
+    ///
+    /// # Errors
+    ///
+    /// When the key is no list of whole numbers, or one of them is out of range.
+    pub fn integers(
+        &self,
+        key: &str,
+        range: core::ops::RangeInclusive<i64>,
+    ) -> Result<&[i64], SettingsError> {
+        let numbers: &[i64] = match self.get(key) {
+            None => &[],
+            Some(Value::Integers(numbers)) => numbers,
+            Some(Value::Texts(texts)) if texts.is_empty() => &[],
+            Some(_) => return Err(SettingsError::new(key, "must be a list of whole numbers")),
+        };
+        match numbers.iter().find(|number| !range.contains(number)) {
+            None => Ok(numbers),
+            Some(number) => Err(SettingsError::new(
+                key,
+                format!("must hold numbers from {} to {}, not {number}", range.start(), range.end()),
+            )),
         }
     }
 }
