@@ -17,6 +17,7 @@ pub mod cubemars_mit;
 pub mod cubemars_servo;
 pub mod cyphal;
 pub mod damiao;
+pub mod dji;
 pub mod drive;
 pub mod dronecan;
 pub mod enable;

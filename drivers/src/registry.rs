@@ -5,8 +5,8 @@ use crate::settings::{Settings, SettingsError};
 use crate::stop::AfterStop;
 use crate::units::RevolutionsPerSecond;
 use crate::{
-    cia402, cubemars_mit, cubemars_servo, cyphal, damiao, dronecan, frames, moteus, odrive, rev_spark, rmd,
-    roboteq, robstride, tinymovr, vesc,
+    cia402, cubemars_mit, cubemars_servo, cyphal, damiao, dji, dronecan, frames, moteus, odrive, rev_spark,
+    rmd, roboteq, robstride, tinymovr, vesc,
 };
 
 /// What every family is built from besides its own keys.
@@ -95,6 +95,7 @@ pub const FAMILIES: &[Family] = &[
     cubemars_servo::FAMILY,
     cyphal::FAMILY,
     damiao::FAMILY,
+    dji::FAMILY,
     dronecan::FAMILY,
     frames::FAMILY,
     moteus::FAMILY,
