@@ -8,7 +8,7 @@ use std::future::pending;
 use std::sync::Arc;
 use std::time::Duration;
 
-use drivers::{Drive, Frame, FrameList, Power, PowerProof, RevolutionsPerSecond, Standstill};
+use drivers::{Drive, Frame, FrameList, Power, PowerProof, RevolutionsPerSecond, Setpoint, Standstill};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, MissedTickBehavior, interval, interval_at, sleep_until, timeout_at};
 
@@ -18,8 +18,10 @@ use super::enable;
 use super::error::MotionError;
 use super::feedback::FRESH;
 use super::grant::Permit;
+use super::line::Line;
+use super::regulator::{self, Regulator};
 use super::travel::{Leg, Plan};
-use super::wire::{SendError, Wire};
+use super::wire::SendError;
 
 /// How long stops are repeated while the drive does not prove standstill. The supervisor's own
 /// programme, with its harder stages, is for drives that need longer.
@@ -73,7 +75,7 @@ pub enum Sent {
 /// Moves one motor.
 pub struct Actor {
     station: Arc<Station>,
-    wire: Arc<dyn Wire>,
+    line: Arc<Line>,
     name: String,
     bus: String,
     drive: Drive,
@@ -83,20 +85,26 @@ pub struct Actor {
     /// Frames that may move the motor went out, and no stop since.
     engaged: bool,
     busy_since: Option<Instant>,
+    /// For a drive that takes currents.
+    regulator: Option<Regulator>,
 }
 
 impl Actor {
-    /// Moves the motor at `station` over `wire`.
+    /// Moves the motor at `station` over `line`.
     pub fn new(
         station: Arc<Station>,
-        wire: Arc<dyn Wire>,
+        line: Arc<Line>,
         motor: &config::Motor,
         bus: &str,
         times: Times,
     ) -> Self {
+        let regulator = match motor.drive.setpoint {
+            Setpoint::Velocity => None,
+            Setpoint::Current(law) => Some(Regulator::new(law)),
+        };
         Self {
             station,
-            wire,
+            line,
             name: motor.name.clone(),
             bus: bus.to_owned(),
             drive: motor.drive.clone(),
@@ -104,6 +112,7 @@ impl Actor {
             prepared: false,
             engaged: false,
             busy_since: None,
+            regulator,
         }
     }
 
@@ -266,8 +275,7 @@ impl Actor {
 
     /// Holds still until the other motors of the command are ready, too.
     async fn await_group(&mut self, job: &mut Job) -> Result<(), Ending> {
-        let still = self.velocity(RevolutionsPerSecond::ZERO)?;
-        let mut refresh = interval_at(Instant::now() + self.times.refresh, self.times.refresh);
+        let mut refresh = interval_at(Instant::now() + self.refresh(), self.refresh());
         refresh.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
@@ -275,19 +283,22 @@ impl Actor {
                 () = job.group.broken() => return Err(Ending::Broken),
                 () = closed(&mut job.reply) => return Err(Ending::Abandoned),
                 () = job.group.all_ready() => return Ok(()),
-                _ = refresh.tick() => { self.send_permitted(&job.permit, &still)?; }
+                _ = refresh.tick() => {
+                    let still = self.setpoint(RevolutionsPerSecond::ZERO)?;
+                    self.send_permitted(&job.permit, &still)?;
+                }
             }
         }
     }
 
     async fn turn(&mut self, job: &mut Job, speed: RevolutionsPerSecond) -> Result<(), Ending> {
-        let frames = self.velocity(speed)?;
         let since = self.station.feedback.turn();
-        let mut refresh = interval(self.times.refresh);
+        let mut refresh = interval(self.refresh());
         refresh.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             self.next(&mut refresh, job).await?;
             self.still_follows(since)?;
+            let frames = self.setpoint(speed)?;
             if self.send_permitted(&job.permit, &frames)? == Sent::All {
                 self.station.set_commanded(Some(speed));
                 job.answer(Ok(()));
@@ -298,10 +309,10 @@ impl Actor {
     async fn travel(&mut self, job: &mut Job, leg: &Leg) -> Result<(), Ending> {
         let since = self.station.feedback.turn();
         let start = self.position()?.value;
-        let plan = Plan::new(leg, start, &self.drive, self.times.refresh);
+        let plan = Plan::new(leg, start, &self.drive, self.refresh());
         let began = Instant::now();
         let mut commanded = RevolutionsPerSecond::ZERO;
-        let mut refresh = interval(self.times.refresh);
+        let mut refresh = interval(self.refresh());
         refresh.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             self.next(&mut refresh, job).await?;
@@ -312,7 +323,7 @@ impl Actor {
             else {
                 break;
             };
-            let frames = self.velocity(speed)?;
+            let frames = self.setpoint(speed)?;
             if self.send_permitted(&job.permit, &frames)? == Sent::All {
                 commanded = speed;
                 self.station.set_commanded(Some(speed));
@@ -339,7 +350,7 @@ impl Actor {
             return Err(Ending::Lost);
         }
         self.engaged = true;
-        let sent = self.send(frames.as_slice());
+        let sent = self.send(frames.as_slice(), Some(permit));
         if !permit.holds() {
             // What was just sent may have come after the supervisor's stop. When this one does not get
             // out either, the end of the command repeats it.
@@ -370,7 +381,10 @@ impl Actor {
             // The stop is proven by a drive that no longer follows.
             self.prepared = false;
         }
-        self.send(stage.frames.as_slice()).map_err(|error| self.bus_error(error))?;
+        if let Some(regulator) = &mut self.regulator {
+            regulator.rest();
+        }
+        self.send(stage.frames.as_slice(), None).map_err(|error| self.bus_error(error))?;
         self.engaged = false;
         self.busy_since = None;
         self.station.set_commanded(None);
@@ -421,12 +435,30 @@ impl Actor {
         }
     }
 
-    fn send(&self, frames: &[Frame]) -> Result<(), SendError> {
-        frames.iter().try_for_each(|frame| self.wire.send(frame))
+    /// Without a permit it is a stop.
+    fn send(&self, frames: &[Frame], permit: Option<&Permit>) -> Result<(), SendError> {
+        frames.iter().try_for_each(|frame| self.line.send(frame, self.drive.slot, permit))
     }
 
-    fn velocity(&self, speed: RevolutionsPerSecond) -> Result<FrameList, MotionError> {
-        self.drive.velocity(speed).map_err(|error| MotionError::Speed { motor: self.name.clone(), error })
+    /// How often a set-point is sent again: a speed that the front keeps is kept more often.
+    fn refresh(&self) -> Duration {
+        match self.regulator {
+            None => self.times.refresh,
+            Some(_) => self.times.refresh.min(regulator::EVERY),
+        }
+    }
+
+    /// The frames that bring the motor nearer to that speed, or keep it there: for a drive that takes currents they
+    /// depend on how fast it turns.
+    fn setpoint(&mut self, speed: RevolutionsPerSecond) -> Result<FrameList, MotionError> {
+        let refused = |error| MotionError::Speed { motor: self.name.clone(), error };
+        let Some(regulator) = &mut self.regulator else {
+            return self.drive.velocity(speed).map_err(refused);
+        };
+        self.drive.may_turn_at(speed).map_err(refused)?;
+        let seen = self.station.feedback.velocity();
+        let measured = seen.filter(|seen| seen.at.elapsed() <= regulator::STALE).map(|seen| seen.value);
+        Ok(self.drive.protocol.current(regulator.step(speed, measured, Instant::now())))
     }
 
     /// Whether the drive has said nothing else since than that it follows commands.

@@ -14,6 +14,8 @@
 //! | [`enable`] | how the steps of an enable programme end |
 //! | [`travel`] | how fast to turn to come to rest at a distance |
 //! | [`feedback`] | what a drive said last |
+//! | [`regulator`] | the speed of a drive that takes currents |
+//! | [`line`] | frames that command several motors at once |
 //! | [`bus`], [`interface`], [`wire`] | CAN sockets |
 
 mod actor;
@@ -25,6 +27,8 @@ mod feedback;
 mod grant;
 mod group;
 mod interface;
+mod line;
+mod regulator;
 #[cfg(test)]
 mod tests;
 mod travel;
@@ -48,6 +52,7 @@ pub use error::{MotionError, MotionStartError};
 use feedback::Feedback;
 use grant::Permit;
 use group::Group;
+use line::Line;
 use travel::Leg;
 pub use wire::{SendError, Wire};
 
@@ -157,11 +162,12 @@ impl Motion {
             grant: config.front.grant_timeout,
             enable: config.front.enable_timeout,
         };
+        let lines: Vec<_> = wires.iter().map(|wire| Line::new(Arc::clone(wire))).collect();
         for (motor, station) in config.motors.iter().zip(&stations) {
-            let (Some(wire), Some(bus)) = (wires.get(motor.bus), config.buses.get(motor.bus)) else {
+            let (Some(line), Some(bus)) = (lines.get(motor.bus), config.buses.get(motor.bus)) else {
                 continue;
             };
-            let actor = Actor::new(Arc::clone(station), Arc::clone(wire), motor, &bus.name, times);
+            let actor = Actor::new(Arc::clone(station), Arc::clone(line), motor, &bus.name, times);
             tokio::spawn(actor.run());
         }
         Arc::new(Self { config, stations })

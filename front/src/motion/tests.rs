@@ -27,6 +27,8 @@ use crate::sessions::Hold;
 const LEFT: MotorIndex = MotorIndex(0);
 const RIGHT: MotorIndex = MotorIndex(1);
 const SERVO: MotorIndex = MotorIndex(2);
+const ROTOR_1: MotorIndex = MotorIndex(3);
+const ROTOR_3: MotorIndex = MotorIndex(4);
 
 /// Command numbers of CANSimple as in drivers/src/odrive.rs.
 const CONTROLLER_MODE: u16 = 0x0B;
@@ -69,16 +71,41 @@ node = 5
 counts_per_rev = 4096
 after_stop = "hold"
 max_rpm = 600
+
+[[motor]]
+name = "rotor1"
+bus = "can0"
+driver = "dji"
+model = "c620"
+id = 1
+after_stop = "release"
+max_rpm = 6000
+
+[[motor]]
+name = "rotor3"
+bus = "can0"
+driver = "dji"
+model = "c620"
+id = 3
+after_stop = "release"
+max_rpm = 6000
+
+[[base]]
+name = "rotors"
+left = ["rotor1"]
+right = ["rotor3"]
+wheel_circumference_mm = 300
+width_mm = 400
 "#;
 
-/// Two wheels and a servo on one bus.
+/// Two wheels, a servo, and two rotors that one frame commands, on one bus.
 pub fn configuration() -> Config {
     Config::parse(Path::new("test.toml"), CONFIG).expect("a good configuration")
 }
 
 fn verdicts() -> (VerdictSegment, VerdictView) {
     let identity = Identity { config_hash: 0, pid: 1, started: Nanos::now(), policy: ResetPolicy::Manual };
-    let names = ["left", "right", "servo"];
+    let names = ["left", "right", "servo", "rotor1", "rotor3"];
     let (segment, fd) =
         VerdictSegment::create(Capacity::DEFAULT, &identity, &names, &["can0"]).expect("a memfd");
     let view = VerdictView::map(fd.as_fd(), Capacity::DEFAULT).expect("a mapping");
@@ -117,6 +144,16 @@ impl Record {
             _ => None,
         });
         commands.collect()
+    }
+
+    /// What the controllers 1 and 3 were told in their common frame, in counts.
+    fn currents(&self) -> Vec<(i16, i16)> {
+        let joint = self.sent().into_iter().filter(|frame| frame.id() == ArbitrationId::standard(0x200));
+        let parts = joint.map(|frame| {
+            let [a, b, _, _, c, d, _, _] = frame.payload().try_into().expect("eight bytes");
+            (i16::from_be_bytes([a, b]), i16::from_be_bytes([c, d]))
+        });
+        parts.collect()
     }
 
     /// The last speed an ODrive was told.
@@ -180,7 +217,7 @@ impl Robot {
         let (verdicts, beats) = (Arc::clone(&robot.verdicts), Arc::clone(&robot.beats));
         let granting = tokio::spawn(async move {
             loop {
-                for motor in [LEFT, RIGHT, SERVO] {
+                for motor in [LEFT, RIGHT, SERVO, ROTOR_1, ROTOR_3] {
                     verdicts.grant(motor, Owner::from_word(beats.owner_word(motor)));
                 }
                 sleep(Duration::from_millis(1)).await;
@@ -233,6 +270,18 @@ impl Robot {
         let leg = Travel { motor, speed: RevolutionsPerSecond(speed), revolutions };
         let (motion, hold) = (Arc::clone(&self.motion), hold.clone());
         tokio::spawn(async move { motion.travel(&hold, &[leg]).await })
+    }
+
+    /// Reports that a rotor turns at this speed, as often as its controller would, nearly.
+    fn spins(&self, motor: MotorIndex, speed: f32) -> JoinHandle<()> {
+        let station = Arc::clone(&self.stations[usize::from(motor.0)]);
+        let speed = Some(RevolutionsPerSecond(speed));
+        tokio::spawn(async move {
+            loop {
+                station.feedback.take_in(&Observation { velocity: speed, ..Observation::default() });
+                sleep(Duration::from_millis(2)).await;
+            }
+        })
     }
 
     fn place(&self, motor: MotorIndex, position: f64) {
@@ -561,4 +610,57 @@ async fn what_cannot_be_meant_is_refused_before_anything_is_sent() {
         assert!(robot.travel(&hold, LEFT, speed, revolutions).await.expect("no panic").is_err());
     }
     assert_eq!(robot.record.sent(), []);
+}
+
+/// 16 384 counts are 20 A, and 0.1 A for each missing revolution per second is the family's default.
+const COUNTS_AT_10: i16 = 819;
+
+#[tokio::test]
+async fn a_drive_that_takes_currents_is_brought_to_its_speed() {
+    let (robot, _granting) = Robot::willing();
+    let hold = robot.session(0, SessionState::Live);
+    let reports = robot.spins(ROTOR_1, 0.0);
+    pass(10).await;
+    robot.turn(&hold, &[(ROTOR_1, 10.0)]).await.expect("no panic").expect("it turns");
+    assert_eq!(robot.motion.reading(ROTOR_1).commanded, Some(RevolutionsPerSecond(10.0)));
+    pass(100).await;
+    let currents = robot.record.currents();
+    assert!(currents.iter().any(|(one, _)| *one > COUNTS_AT_10), "it pushes harder with time: {currents:?}");
+    assert!(currents.iter().all(|(one, three)| *one >= 0 && *three == 0), "{currents:?}");
+    reports.abort();
+    let reports = robot.spins(ROTOR_1, 60.0);
+    pass(100).await;
+    assert!(robot.record.currents().iter().any(|(one, _)| *one < 0), "too fast: it brakes");
+    reports.abort();
+    let _ = reports.await;
+    pass(150).await;
+    assert_eq!(robot.record.currents().last(), Some(&(0, 0)), "nobody says how fast it turns: no current");
+    let answer = robot.turn(&hold, &[(ROTOR_1, 101.0)]).await.expect("no panic");
+    assert!(matches!(answer, Err(MotionError::Speed { .. })), "{answer:?}");
+}
+
+#[tokio::test]
+async fn motors_of_one_frame_are_told_together_and_stopped_apart() {
+    let (robot, granting) = Robot::willing();
+    let hold = robot.session(0, SessionState::Live);
+    let _reports = [robot.spins(ROTOR_1, 0.0), robot.spins(ROTOR_3, 0.0)];
+    pass(10).await;
+    let targets = [(ROTOR_1, 10.0), (ROTOR_3, -10.0)];
+    robot.turn(&hold, &targets).await.expect("no panic").expect("they turn");
+    pass(100).await;
+    let currents = robot.record.currents();
+    assert!(currents.iter().any(|(one, three)| *one > 0 && *three < 0), "{currents:?}");
+
+    robot.motion.stop(&[ROTOR_1]).await.expect("it goes out");
+    let before = robot.record.currents().len();
+    pass(150).await;
+    let after = robot.record.currents().split_off(before);
+    assert!(after.iter().all(|(one, _)| *one == 0), "{after:?}");
+    assert!(after.iter().any(|(_, three)| *three < 0), "the other one goes on: {after:?}");
+
+    granting.abort();
+    let _ = granting.await;
+    robot.verdicts.grant(ROTOR_3, None);
+    pass(60).await;
+    assert_eq!(robot.record.currents().last(), Some(&(0, 0)));
 }
