@@ -11,6 +11,7 @@
 //! [`registry::FAMILIES`], one table of vectors in `tests/`.
 #![forbid(unsafe_code)]
 
+pub mod agilex;
 mod canopen;
 pub mod cia402;
 pub mod cubemars_mit;

@@ -5,8 +5,8 @@ use crate::settings::{Settings, SettingsError};
 use crate::stop::AfterStop;
 use crate::units::RevolutionsPerSecond;
 use crate::{
-    cia402, cubemars_mit, cubemars_servo, cyphal, damiao, dji, dronecan, frames, moteus, odrive, rev_spark,
-    rmd, roboteq, robstride, tinymovr, vesc,
+    agilex, cia402, cubemars_mit, cubemars_servo, cyphal, damiao, dji, dronecan, frames, moteus, odrive,
+    rev_spark, rmd, roboteq, robstride, tinymovr, vesc,
 };
 
 /// What every family is built from besides its own keys.
@@ -90,6 +90,7 @@ pub struct Sheet {
 
 /// Every family Lanyard can stop.
 pub const FAMILIES: &[Family] = &[
+    agilex::FAMILY,
     cia402::FAMILY,
     cubemars_mit::FAMILY,
     cubemars_servo::FAMILY,
