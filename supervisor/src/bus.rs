@@ -81,7 +81,7 @@ pub fn confirms(interface: &str) -> Confirms {
 
 /// What wakes the real-time thread: the ids on which a drive of the bus reports or takes commands, each with
 /// a filter of its own. Where these are more than the kernel takes, a drive whose ids are one block gets one
-/// filter for all of them.
+/// filter for all of them; not one that also reports, or is commanded, on ids it has in common with others.
 fn filters(config: &Config, bus: usize) -> Vec<CanFilter> {
     let drives = || config.motors.iter().filter(|motor| motor.is_on(bus)).map(|motor| &motor.drive);
     let wanted = |drive: &Drive| drive.reports.iter().chain(&drive.commands).map(exact).collect::<Vec<_>>();
@@ -89,9 +89,11 @@ fn filters(config: &Config, bus: usize) -> Vec<CanFilter> {
     if each.len() <= MOST_FILTERS {
         return each;
     }
-    let blocks: Vec<CanFilter> = drives()
-        .flat_map(|drive| block(&drive.owns).map_or_else(|| wanted(drive), |one| vec![one]))
-        .collect();
+    let all_own =
+        |drive: &Drive| drive.reports.iter().chain(&drive.commands).all(|id| drive.owns.contains(id));
+    let whole = |drive: &Drive| block(&drive.owns).filter(|_| all_own(drive));
+    let blocks: Vec<CanFilter> =
+        drives().flat_map(|drive| whole(drive).map_or_else(|| wanted(drive), |one| vec![one])).collect();
     if blocks.len() <= MOST_FILTERS { blocks } else { vec![CanFilter::new(0, 0)] }
 }
 
@@ -369,6 +371,31 @@ impl Ports for Buses {
                 Some(errno) => Received::Broken(errno),
                 None => Received::Other,
             },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Many drives whose ids are blocks, and one that owns a single id but answers on another.
+    #[test]
+    fn a_drive_that_answers_on_a_shared_id_is_heard_on_a_full_bus_too() {
+        let mut robot = String::from("[[bus]]\nname = \"can0\"\n");
+        for node in 16..63 {
+            robot += &format!(
+                "[[motor]]\nname = \"o{node}\"\nbus = \"can0\"\ndriver = \"odrive\"\nnode = {node}\n\
+                 firmware = \"0.6\"\nafter_stop = \"release\"\nmax_rpm = 300\n"
+            );
+        }
+        robot += "[[motor]]\nname = \"ak\"\nbus = \"can0\"\ndriver = \"cubemars-mit\"\nid = 7\n\
+                  model = \"AK80-9\"\nafter_stop = \"release\"\nmax_rpm = 60\n";
+        let config = Config::parse(Path::new("test.toml"), &robot).expect("valid");
+        let filters = format!("{:?}", filters(&config, 0));
+        for id in [0, 7] {
+            let wanted = format!("{:?}", exact(&ArbitrationId::standard(id)));
+            assert!(filters.contains(&wanted), "{id}: {wanted} is not in {filters}");
         }
     }
 }
