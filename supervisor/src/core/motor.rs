@@ -268,7 +268,12 @@ impl Motor {
     /// Why a running motor must not go on, if so.
     fn fails(&self, now: Nanos) -> Option<Reason> {
         let State::Granted { run: Run::Seen, .. } = self.state else { return None };
-        if self.seen.power == Some(Power::Fault) {
+        let faulty = match self.seen.power {
+            Some(power) => power == Power::Fault,
+            // A family without a word on its power stage may still have one on faults.
+            None => self.seen.fault.flatten().is_some(),
+        };
+        if faulty {
             return Some(Reason::DriveFault);
         }
         (now.since(self.heard) > FEEDBACK_WINDOW).then_some(Reason::FeedbackLost)

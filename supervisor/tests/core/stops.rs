@@ -169,6 +169,44 @@ fn a_running_drive_that_faults_or_falls_silent_trips_its_session() {
     assert_eq!(bench.events(EventKind::Trip)[1].reason, Some(Reason::FeedbackLost));
 }
 
+/// Fails if a drive without a word on its power stage runs on with a fault, or is stopped for one that is over.
+#[test]
+fn a_running_drive_that_tells_nothing_but_faults_trips_its_session() {
+    let robot = r#"
+[[bus]]
+name = "can0"
+[[bus]]
+name = "can1"
+[[motor]]
+name = "a"
+bus = "can0"
+driver = "cubemars-servo"
+id = 1
+pole_pairs = 21
+gear = 9
+after_stop = "release"
+max_rpm = 60
+"#;
+    let mut bench = Bench::of(robot, 8, ResetPolicy::Auto);
+    let says = |bench: &mut Bench, current: u8, error| {
+        let id = ArbitrationId::extended(0x2901);
+        let status = Frame::classic(id, &[0, 0, 0, 0, current, 0, 30, error]);
+        bench.core.received(0, &status, bench.now, &mut bench.wire);
+        bench.events(EventKind::Trip).len()
+    };
+    bench.core.start(bench.now, &mut bench.wire);
+    for _ in 0..6 {
+        assert_eq!(says(&mut bench, 0, 0), 0);
+    }
+    assert_eq!(state(&bench, A), MotorState::Idle);
+    bench.run(40 * TICK);
+    let _writer = bench.drive(0, &[A]);
+    assert_eq!(says(&mut bench, 0, 2), 0, "before it runs, a fault is for the front to deal with");
+    assert_eq!(says(&mut bench, 1, 0), 0, "what is over is no reason");
+    assert_eq!(says(&mut bench, 1, 2), 1);
+    assert_eq!(bench.events(EventKind::Trip)[0].reason, Some(Reason::DriveFault));
+}
+
 #[test]
 fn a_late_loop_stops_whatever_moves() {
     let mut bench = Bench::new(ResetPolicy::Auto);
