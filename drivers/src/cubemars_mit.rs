@@ -253,14 +253,14 @@ fn build(settings: &Settings, common: &Common) -> Result<Drive, SettingsError> {
     })
 }
 
-/// What both modes' watchdog is, as far as is known.
-pub(crate) fn watchdog() -> Watchdog {
+/// As far as is known.
+fn watchdog() -> Watchdog {
     Watchdog {
         set: WatchdogSet::ByHand,
         ask: FrameList::EMPTY,
         advice: "in the CubeMars tool (R-Link), set the CAN timeout of the drive, if its firmware has one \
-                 (unverified), to several times [front] refresh; take it for off until a pulled CAN plug has \
-                 stopped the motor"
+                 (unverified), to 1 s: a motor that is granted and not driven hears from Lanyard every 0.3 s only. \
+                 Take it for off until a pulled CAN plug has stopped the motor"
             .to_owned(),
     }
 }

@@ -37,7 +37,7 @@ use crate::registry::{Common, Family, Key, Sheet};
 use crate::settings::{Settings, SettingsError, Value};
 use crate::stop::{AfterStop, PowerProof, Proof, Stage, StageKind, StopProgramme};
 use crate::units::{Revolutions, RevolutionsPerSecond};
-use crate::watchdog::Watchdog;
+use crate::watchdog::{Watchdog, WatchdogSet};
 
 /// The family.
 pub const FAMILY: Family = Family {
@@ -237,13 +237,20 @@ fn build(settings: &Settings, common: &Common) -> Result<Drive, SettingsError> {
     })
 }
 
-/// That of the MIT mode, which is the same drive; and what it means for a hold.
+/// As far as is known. Nothing is sent to a motor that is not driven.
 fn watchdog(after: AfterStop) -> Watchdog {
-    let mut watchdog = crate::cubemars_mit::watchdog();
-    if after == AfterStop::Hold {
-        watchdog.advice.push_str("; it also ends a hold, because nothing is sent to a motor that holds");
+    let of_a_hold = match after {
+        AfterStop::Hold => "; it also ends a hold, because nothing is sent to a motor that holds",
+        AfterStop::Release => "",
+    };
+    Watchdog {
+        set: WatchdogSet::ByHand,
+        ask: FrameList::EMPTY,
+        advice: format!(
+            "in the CubeMars tool (R-Link), set the CAN timeout of the drive, if its firmware has one (unverified), to \
+             several times [front] refresh{of_a_hold}. Take it for off until a pulled CAN plug has stopped the motor"
+        ),
     }
-    watchdog
 }
 
 /// The family's own keys, checked.

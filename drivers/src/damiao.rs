@@ -18,9 +18,10 @@
 //! id and begins with the id, whose upper bits are 0 as the state DISABLED. See [`is_register_answer`].
 //!
 //! **The drive's watchdog** is register 9 `TIMEOUT`, in units of 50 us (damiao-motor), which sets state
-//! `LOST_COMM` and takes the torque away. It is written whenever the drive is enabled and not stored. Which frames
-//! feed it is unverified: refresh may, so a drive that talks is not asked. A drive that holds would lose its torque
-//! when nobody commands it, so one with `after_stop = "hold"` is asked by "velocity 0", too.
+//! `LOST_COMM` and takes the torque away. It is written whenever the drive is enabled and not stored. A motor that is
+//! granted and not driven, or holds, would run into it: nobody commands it. So a silent drive is asked by
+//! "velocity 0", too, which ends when the supervisor does. Whether the refresh frame feeds it is unverified; a
+//! drive that talks is not asked.
 //!
 //! **What would enable it**: `FC`, and `FB` (clear error) after `LOST_COMM` (damiao-motor). Neither is polled.
 
@@ -81,9 +82,9 @@ pub const FAMILY: Family = Family {
         },
         Key {
             name: "watchdog_ms",
-            about: "Written to TIMEOUT (register 9): after how long without a command the drive takes its \
-                    torque away, 20 to 60000 ms, with after_stop = \"hold\" from 1000; 0: not written. \
-                    Default: 200, with hold 1500.",
+            about: "Written to TIMEOUT (register 9): after how long without a command the drive takes its torque \
+                    away, 700 to 60000 ms; 0: not written. Default: 1500, because a motor that is granted and not \
+                    driven hears from Lanyard every 0.6 s only.",
         },
     ],
     build,
@@ -155,14 +156,11 @@ mod state {
 /// Units of [`register::TIMEOUT`] in a millisecond (damiao-motor, `set_can_timeout`).
 const TIMEOUT_UNITS_PER_MS: u32 = 20;
 
-/// Default time of the drive's watchdog, ms: ten of the front's 20 ms, and less than the quarter second of silence
-/// after which the supervisor asks, so that its asking comes too late to feed it.
-const WATCHDOG_MS: i64 = 200;
-/// The same for a drive that holds: it hears "velocity 0" from the supervisor every 0.6 s at worst (every second
-/// question, each after 0.25 s of silence), and one of them may be lost.
-const HOLD_WATCHDOG_MS: i64 = 1_500;
-/// The least for a drive that holds.
-const LEAST_HOLD_WATCHDOG_MS: i64 = 1_000;
+/// Default time of the drive's watchdog, ms. A drive that nobody commands hears "velocity 0" from the supervisor
+/// every 0.6 s at worst (every second question, each after 0.25 s of silence), and one of them may be lost.
+const WATCHDOG_MS: i64 = 1_500;
+/// The least: a drive that waits must not take that for silence.
+const LEAST_WATCHDOG_MS: i64 = 700;
 /// Default damping: that of the golden frames.
 const KD: f64 = 1.0;
 /// Full scale of kd (damiao-motor, `KD_MAX`).
@@ -429,10 +427,7 @@ fn build(settings: &Settings, common: &Common) -> Result<Drive, SettingsError> {
         stop: stop(&model, still, common.after),
         enable: enable(&model, common.after),
         setpoint: Setpoint::Velocity,
-        poll: match common.after {
-            AfterStop::Release => FrameList::new(&[model.refresh()]),
-            AfterStop::Hold => FrameList::new(&[model.refresh(), model.setpoint(RevolutionsPerSecond::ZERO)]),
-        },
+        poll: FrameList::new(&[model.refresh(), model.setpoint(RevolutionsPerSecond::ZERO)]),
         poll_when: PollWhen::WhenSilent,
         broadcast: None,
         heartbeat: None,
@@ -456,8 +451,8 @@ fn watchdog(model: &Model) -> Watchdog {
         ask: FrameList::new(&[model.read(register::TIMEOUT)]),
         advice: format!(
             "set watchdog_ms above 0; Lanyard then writes register 9 TIMEOUT whenever it enables the drive. To \
-             keep 100 ms in the drive: cansend can0 {}, then cansend can0 {}",
-            model.write(register::TIMEOUT, 100 * TIMEOUT_UNITS_PER_MS),
+             keep 1.5 s in the drive: cansend can0 {}, then cansend can0 {}",
+            model.write(register::TIMEOUT, 1_500 * TIMEOUT_UNITS_PER_MS),
             model.register(request::STORE, 1, 0),
         ),
     }
@@ -487,15 +482,11 @@ fn read(settings: &Settings, common: &Common) -> Result<Model, SettingsError> {
              load can fall",
         ));
     }
-    let (default, least) = match common.after {
-        AfterStop::Release => (WATCHDOG_MS, 20),
-        AfterStop::Hold => (HOLD_WATCHDOG_MS, LEAST_HOLD_WATCHDOG_MS),
-    };
-    let millis: u32 = settings.small("watchdog_ms", 0..=60_000, Some(default))?;
-    if millis != 0 && i64::from(millis) < least {
+    let millis: u32 = settings.small("watchdog_ms", 0..=60_000, Some(WATCHDOG_MS))?;
+    if millis != 0 && i64::from(millis) < LEAST_WATCHDOG_MS {
         return Err(SettingsError::new(
             "watchdog_ms",
-            format!("must be 0 (left as it is in the drive) or {least} to 60000, not {millis}"),
+            format!("must be 0 (left as it is in the drive) or {LEAST_WATCHDOG_MS} to 60000, not {millis}"),
         ));
     }
     let kd = settings.number("kd", 0.05..=KD_SPAN, Some(KD))?;

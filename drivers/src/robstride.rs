@@ -12,8 +12,9 @@
 //!
 //! **Feedback comes only in answer**: every enable, stop and write of a parameter is answered with a report
 //! (cybergear 4.1; dynamics waits for it). RobStride's reports by themselves (type 24) are not used. Asking is
-//! writing the speed 0, the controlled stop itself: type 4, which asks as well, takes the torque away. What it
-//! would feed is the drive's watchdog, so a drive that talks is not asked.
+//! writing the speed 0, the controlled stop itself: type 4, which asks as well, takes the torque away. So only a
+//! silent drive is asked; it also keeps the drive's watchdog while a motor is granted and not driven, or holds, and
+//! ends when the supervisor does.
 //!
 //! **What this cannot see.** The 16 bits of data have the sender in them: the guard watches all 256 of them for the
 //! types that energise, calibrate, set zero or write a parameter. Not watched is type 1, whose 16 bits are a torque,
@@ -70,9 +71,9 @@ pub const FAMILY: Family = Family {
         },
         Key {
             name: "watchdog_ms",
-            about: "Written to canTimeout (0x7028), not for cybergear: after how long without a command the \
-                    drive stops by itself, 20 to 60000 ms, with after_stop = \"hold\" from 1000; 0: not \
-                    written. Default: 200, with hold 1500. The unit is unverified.",
+            about: "Written to canTimeout (0x7028), not for cybergear: after how long without a command the drive \
+                    stops by itself, 400 to 60000 ms; 0: not written. Default: 1000, because a motor that is \
+                    granted and not driven hears from Lanyard every 0.3 s only. The unit is unverified.",
         },
     ],
     build,
@@ -167,13 +168,11 @@ const REPORT_FAULTS_AT: u32 = 24;
 /// Units of [`parameter::CAN_TIMEOUT`] in a millisecond (unverified).
 const TIMEOUT_UNITS_PER_MS: u32 = 20;
 
-/// Default time of the drive's watchdog, ms: ten of the front's 20 ms, and less than the quarter second of silence
-/// after which the supervisor asks, so that its asking comes too late to feed it.
-const WATCHDOG_MS: i64 = 200;
-/// The same for a drive that holds: it hears "speed 0" from the supervisor every 0.3 s, and may miss some.
-const HOLD_WATCHDOG_MS: i64 = 1_500;
-/// The least for a drive that holds.
-const LEAST_HOLD_WATCHDOG_MS: i64 = 1_000;
+/// Default time of the drive's watchdog, ms. A drive that nobody commands hears "speed 0" from the supervisor every
+/// 0.3 s, and two of them may be lost.
+const WATCHDOG_MS: i64 = 1_000;
+/// The least: a drive that waits must not take that for silence.
+const LEAST_WATCHDOG_MS: i64 = 400;
 
 /// Default for "stands still": 0.02 rev/s is 7 degrees a second at the output, some ninety steps of the 16 bits. The
 /// noise of the estimate is unverified.
@@ -372,7 +371,7 @@ fn harmless_write([p0, p1, _, _, a, b, c, d]: [u8; 8]) -> bool {
 }
 
 fn build(settings: &Settings, common: &Common) -> Result<Drive, SettingsError> {
-    let (model, watchdog) = read(settings, common)?;
+    let (model, watchdog) = read(settings)?;
     let resolution = mit::revolutions_per_second(mit::step(model.v_max, 16));
     let still = common.standstill_or(RevolutionsPerSecond(STANDSTILL.max(2.0 * resolution.0)), resolution)?;
     let mut reports: Vec<ArbitrationId> = mode::ALL
@@ -406,7 +405,7 @@ fn build(settings: &Settings, common: &Common) -> Result<Drive, SettingsError> {
 }
 
 /// The family's own keys, checked.
-fn read(settings: &Settings, common: &Common) -> Result<(Model, Watchdog), SettingsError> {
+fn read(settings: &Settings) -> Result<(Model, Watchdog), SettingsError> {
     let id: u8 = settings.small("id", 1..=127, None)?;
     let host: u8 = settings.small("host", 0..=255, Some(0xFF))?;
     if host == id {
@@ -425,7 +424,7 @@ fn read(settings: &Settings, common: &Common) -> Result<(Model, Watchdog), Setti
         }
         0
     } else {
-        timeout(settings, common.after)?
+        timeout(settings)?
     };
     let model = Model { id, host, v_max, timeout };
     let watchdog = if name == CYBERGEAR { no_watchdog() } else { watchdog(&model) };
@@ -433,16 +432,12 @@ fn read(settings: &Settings, common: &Common) -> Result<(Model, Watchdog), Setti
 }
 
 /// In the drive's units.
-fn timeout(settings: &Settings, after: AfterStop) -> Result<u32, SettingsError> {
-    let (default, least) = match after {
-        AfterStop::Release => (WATCHDOG_MS, 20),
-        AfterStop::Hold => (HOLD_WATCHDOG_MS, LEAST_HOLD_WATCHDOG_MS),
-    };
-    let millis: u32 = settings.small("watchdog_ms", 0..=60_000, Some(default))?;
-    if millis != 0 && i64::from(millis) < least {
+fn timeout(settings: &Settings) -> Result<u32, SettingsError> {
+    let millis: u32 = settings.small("watchdog_ms", 0..=60_000, Some(WATCHDOG_MS))?;
+    if millis != 0 && i64::from(millis) < LEAST_WATCHDOG_MS {
         return Err(SettingsError::new(
             "watchdog_ms",
-            format!("must be 0 (left as it is in the drive) or {least} to 60000, not {millis}"),
+            format!("must be 0 (left as it is in the drive) or {LEAST_WATCHDOG_MS} to 60000, not {millis}"),
         ));
     }
     Ok(millis * TIMEOUT_UNITS_PER_MS)
@@ -468,8 +463,8 @@ fn watchdog(model: &Model) -> Watchdog {
         ask: FrameList::new(&[model.read(parameter::CAN_TIMEOUT)]),
         advice: format!(
             "set watchdog_ms above 0; Lanyard then writes parameter 0x7028 canTimeout whenever it enables the drive \
-             (100 ms: cansend can0 {}). Its unit of 50 us is unverified: pull the CAN plug once and time it",
-            model.write(parameter::CAN_TIMEOUT, 100 * TIMEOUT_UNITS_PER_MS)
+             (1 s: cansend can0 {}). Its unit of 50 us is unverified: pull the CAN plug once and time it",
+            model.write(parameter::CAN_TIMEOUT, 1_000 * TIMEOUT_UNITS_PER_MS)
         ),
     }
 }

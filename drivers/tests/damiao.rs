@@ -31,7 +31,7 @@ fn damiao(common: &Common, more: &[(&'static str, Value)]) -> Drive {
 }
 
 fn vel() -> Drive {
-    damiao(&COMMON, &[("watchdog_ms", Value::Integer(100))])
+    damiao(&COMMON, &[("watchdog_ms", Value::Integer(700))])
 }
 
 fn mit() -> Drive {
@@ -62,6 +62,16 @@ fn commands_match_the_golden_bytes() {
     }
     let mut checked = 0;
     for (message, golden) in lines().filter(|(message, _)| !message.starts_with("RX")) {
+        if message == "set TIMEOUT reg9 = 100 ms (2000 x 50us)" {
+            // A time that no configuration may have; the frame with another differs in the value alone.
+            let [head @ .., a, b, c, d] = golden.payload() else { panic!("{golden}") };
+            assert_eq!(u32::from_le_bytes([*a, *b, *c, *d]), 100 * 20);
+            let ours = enable_frames(&vel());
+            let found = ours.iter().find(|frame| frame.payload().starts_with(head)).expect("it is written");
+            assert_eq!((found.id(), &found.payload()[4..]), (golden.id(), &(700u32 * 20).to_le_bytes()[..]));
+            checked += 1;
+            continue;
+        }
         assert!(ours.contains(&golden), "{message}: {golden} is not among {ours:?}");
         checked += 1;
     }
@@ -190,14 +200,14 @@ fn enabling_waits_for_what_it_wrote() {
                 Until::Power(Power::Off)
             ),
             ("[7FF#0100550A03000000, 7FF#0100330A00000000]".to_owned(), Until::Answer(10)),
-            ("[7FF#01005509D0070000, 7FF#0100330900000000]".to_owned(), Until::Answer(9)),
+            ("[7FF#01005509B0360000, 7FF#0100330900000000]".to_owned(), Until::Answer(9)),
             ("[201#0000000000000000, 001#FFFFFFFFFFFFFFFC]".to_owned(), Until::Power(Power::On)),
         ]
     );
     let answer = |bytes| drive.decode(&frame("011", bytes)).and_then(|seen| seen.answer);
     assert_eq!(answer("0100330a03000000"), Some(10));
     assert_eq!(answer("0100330a01000000"), None, "still in MIT mode");
-    assert_eq!(answer("01003309d0070000"), Some(9));
+    assert_eq!(answer("01003309b0360000"), Some(9));
     assert_eq!(answer("0100330900000000"), None, "still off");
     assert_eq!(answer("01003316 0000f041".replace(' ', "").as_str()), None, "not asked for");
 }
@@ -213,9 +223,9 @@ fn a_drive_that_holds_keeps_its_torque_while_it_is_set_up() {
 #[test]
 fn polls_neither_enable_nor_feed_while_it_talks() {
     let texts = |drive: &Drive| format!("{:?} {:?}", drive.poll_when, drive.poll);
-    assert_eq!(texts(&vel()), "WhenSilent [7FF#0100CC0000000000]");
-    // What keeps the watchdog of a drive that holds.
-    assert_eq!(texts(&damiao(&HOLD, &[])), "WhenSilent [7FF#0100CC0000000000, 201#0000000000000000]");
+    // The second keeps the watchdog of a drive that waits or holds.
+    assert_eq!(texts(&vel()), "WhenSilent [7FF#0100CC0000000000, 201#0000000000000000]");
+    assert_eq!(texts(&mit()), "WhenSilent [7FF#0100CC0000000000, 001#7FFF7FF0003337FF]");
 }
 
 #[test]
@@ -271,7 +281,7 @@ fn motion_is_told_from_harmless() {
 #[test]
 fn the_watchdog_is_read_back() {
     let drive = vel();
-    assert_eq!(drive.watchdog.set, WatchdogSet::ByLanyard(Duration::from_millis(100)));
+    assert_eq!(drive.watchdog.set, WatchdogSet::ByLanyard(Duration::from_millis(700)));
     assert_eq!(format!("{:?}", drive.watchdog.ask), "[7FF#0100330900000000]");
     let told = |id, bytes| drive.protocol.watchdog(&frame(id, bytes));
     assert_eq!(told("011", "01003309d0070000"), Some(WatchdogReading::On(Duration::from_millis(100))));
@@ -282,8 +292,7 @@ fn the_watchdog_is_read_back() {
     let off = damiao(&COMMON, &[("watchdog_ms", Value::Integer(0))]);
     assert_eq!(off.watchdog.set, WatchdogSet::Off);
     assert!(enable_frames(&off).iter().all(|frame| frame.payload()[..4] != [1, 0, 0x55, 9]));
-    assert_eq!(damiao(&COMMON, &[]).watchdog.set, WatchdogSet::ByLanyard(Duration::from_millis(200)));
-    assert_eq!(damiao(&HOLD, &[]).watchdog.set, WatchdogSet::ByLanyard(Duration::from_millis(1500)));
+    assert_eq!(damiao(&COMMON, &[]).watchdog.set, WatchdogSet::ByLanyard(Duration::from_millis(1500)));
 }
 
 /// What is at the end of the range may be anywhere beyond.
@@ -328,8 +337,7 @@ fn wrong_keys_are_named() {
         (COMMON, ("mode", text("position")), "mode"),
         (COMMON, ("kd", Value::Float(1.0)), "kd"),
         (COMMON, ("v_max", integer(0)), "v_max"),
-        (COMMON, ("watchdog_ms", integer(19)), "watchdog_ms"),
-        (HOLD, ("watchdog_ms", integer(200)), "watchdog_ms"),
+        (COMMON, ("watchdog_ms", integer(699)), "watchdog_ms"),
         (HOLD, ("mode", text("mit")), "after_stop"),
         (tight, ("mode", text("vel")), "standstill_rpm"),
     ] {

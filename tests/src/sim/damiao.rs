@@ -396,6 +396,11 @@ mod tests {
         a.behaviour.ignore.torque_off = true;
         say(&mut a, 900, 0x001, FD);
         assert!(a.enabled);
+        let mut a = drive("node=1,mode=1,running=2");
+        a.behaviour.ignore.controlled = true;
+        say(&mut a, 0, 0x001, "7fff7ff0003337ff");
+        a.advance(MS * 900);
+        assert!(a.shaft.velocity() == 2.0);
     }
 
     #[test]
