@@ -15,6 +15,7 @@ pub mod frame;
 pub mod inject;
 pub mod mit;
 pub mod model;
+pub mod moteus;
 pub mod num;
 pub mod odrive;
 pub mod params;

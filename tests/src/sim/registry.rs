@@ -4,7 +4,7 @@ use anyhow::{Context, Result};
 
 use super::model::Model;
 use super::params::Params;
-use super::{cia402, cubemars_mit, cubemars_servo, damiao, odrive, robstride};
+use super::{cia402, cubemars_mit, cubemars_servo, damiao, moteus, odrive, robstride};
 
 /// One kind: its name on the command line and how a drive of it is built.
 #[derive(Clone, Copy, Debug)]
@@ -18,8 +18,15 @@ pub struct Kind {
 }
 
 /// Every kind there is.
-pub const KINDS: &[Kind] =
-    &[odrive::KIND, cia402::KIND, cubemars_mit::KIND, cubemars_servo::KIND, damiao::KIND, robstride::KIND];
+pub const KINDS: &[Kind] = &[
+    odrive::KIND,
+    cia402::KIND,
+    cubemars_mit::KIND,
+    cubemars_servo::KIND,
+    damiao::KIND,
+    robstride::KIND,
+    moteus::KIND,
+];
 
 /// What the keys mean that every kind takes.
 const COMMON_KEYS_HELP: &str = "\
