@@ -22,6 +22,7 @@ pub mod params;
 pub mod physics;
 pub mod registry;
 pub mod robstride;
+pub mod vesc;
 
 use std::time::Duration;
 

@@ -128,6 +128,11 @@ impl Shaft {
         self.position += 0.5 * (before + self.velocity) * ramp_time + self.velocity * (dt - ramp_time);
     }
 
+    /// Up to when it has been moved on.
+    pub fn time(&self) -> Time {
+        self.at
+    }
+
     /// The true velocity, rev/s.
     pub fn velocity(&self) -> f64 {
         self.velocity
