@@ -21,6 +21,7 @@ pub mod odrive;
 pub mod params;
 pub mod physics;
 pub mod registry;
+pub mod rmd;
 pub mod robstride;
 pub mod vesc;
 
