@@ -23,6 +23,7 @@ pub mod physics;
 pub mod registry;
 pub mod rmd;
 pub mod robstride;
+pub mod tinymovr;
 pub mod vesc;
 
 use std::time::Duration;

@@ -4,7 +4,7 @@ use anyhow::{Context, Result};
 
 use super::model::Model;
 use super::params::Params;
-use super::{cia402, cubemars_mit, cubemars_servo, damiao, moteus, odrive, rmd, robstride, vesc};
+use super::{cia402, cubemars_mit, cubemars_servo, damiao, moteus, odrive, rmd, robstride, tinymovr, vesc};
 
 /// One kind: its name on the command line and how a drive of it is built.
 #[derive(Clone, Copy, Debug)]
@@ -28,6 +28,7 @@ pub const KINDS: &[Kind] = &[
     moteus::KIND,
     vesc::KIND,
     rmd::KIND,
+    tinymovr::KIND,
 ];
 
 /// What the keys mean that every kind takes.
