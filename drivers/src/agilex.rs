@@ -1,25 +1,27 @@
 //! AgileX mobile bases (Scout, Hunter, Bunker, Ranger, Tracer) over protocol v2: the base is one motor.
 //!
 //! Sources, as cited below:
-//! * *sdk*: agilexrobotics/ugv_sdk fd728d4, `agilex_protocol_v2.h`, `agilex_msg_parser_v2.c`, `agilex_types.h`;
-//! * *manual*: AgileX Scout 2.0 and Scout Mini user manuals, table of the motion command (receive timeout 500 ms).
+//! * *sdk*: agilexrobotics/ugv_sdk fd728d4, `agilex_protocol_v2.h`, `agilex_msg_parser_v2.c`,
+//!   `agilex_types.h`;
+//! * *manual*: AgileX Scout 2.0 and Scout Mini user manuals, table of the motion command (receive timeout 500
+//!   ms).
 //!
-//! **What is controlled is the chassis**, not its wheels: one "motor" whose shaft turns once while the base goes
-//! `wheel_circumference_mm`. Only driving straight can be commanded. Turning on the spot, steering and going sideways
-//! are seen, though: the speed that must vanish is the greatest of the forward speed, the sideways speed, and what the
-//! sides of the base do when it turns.
+//! **What is controlled is the chassis**, not its wheels: one "motor" whose shaft turns once while the base
+//! goes `wheel_circumference_mm`. Only driving straight can be commanded. Turning on the spot, steering and
+//! going sideways are seen, though: the speed that must vanish is the greatest of the forward speed, the
+//! sideways speed, and what the sides of the base do when it turns.
 //!
-//! **What the feedback cannot tell.** The control mode says whose commands the base follows. What is sent here as
-//! STANDBY is 0; newer releases of the sdk call the same number *remote control*. So "off" means that the base no longer
-//! follows this computer; that its motors are without torque then is unverified, and whoever holds the remote control
-//! may drive it, which has precedence over everything on the bus (manual). A pressed emergency stop is reported as
-//! ESTOP (sdk), by some bases as an exception without an error code (one owner's measurement of a Ranger): both count as
-//! not following, and prove no lack of torque.
+//! **What the feedback cannot tell.** The control mode says whose commands the base follows. What is sent
+//! here as STANDBY is 0; newer releases of the sdk call the same number *remote control*. So "off" means that
+//! the base no longer follows this computer; that its motors are without torque then is unverified, and
+//! whoever holds the remote control may drive it, which has precedence over everything on the bus (manual). A
+//! pressed emergency stop is reported as ESTOP (sdk), by some bases as an exception without an error code
+//! (one owner's measurement of a Ranger): both count as not following, and prove no lack of torque.
 //!
 //! **Error codes are no faults by themselves**: one of them says that no remote control is switched on.
 //!
-//! **Own watchdog.** The base stops 500 ms after the last motion command (manual, of protocol v1; unverified for v2).
-//! It cannot be set. Motion commands feed it, with zeros, too; nothing is polled.
+//! **Own watchdog.** The base stops 500 ms after the last motion command (manual, of protocol v1; unverified
+//! for v2). It cannot be set. Motion commands feed it, with zeros, too; nothing is polled.
 
 use core::fmt;
 use std::sync::Arc;
@@ -41,11 +43,13 @@ pub const FAMILY: Family = Family {
     keys: &[
         Key {
             name: "wheel_circumference_mm",
-            about: "How far the base goes in one turn of the shaft, 10 to 10000 mm. Required: all speeds are turns of the shaft.",
+            about: "How far the base goes in one turn of the shaft, 10 to 10000 mm. Required: all speeds \
+                are turns of the shaft.",
         },
         Key {
             name: "track_width_mm",
-            about: "From the left to the right wheels, 10 to 10000 mm. Required: without it turning on the spot would look like standing still.",
+            about: "From the left to the right wheels, 10 to 10000 mm. Required: without it turning on the \
+                spot would look like standing still.",
         },
     ],
     build,
@@ -84,7 +88,8 @@ mod id {
     /// Takes errors away, after which the base may follow again.
     pub const STATE_RESET: ArbitrationId = ArbitrationId::Standard(0x441);
 
-    /// Everything else the protocol names: lights, remote control, single wheels, sensors, batteries, versions.
+    /// Everything else the protocol names: lights, remote control, single wheels, sensors, batteries,
+    /// versions.
     pub const OTHERS: &[core::ops::RangeInclusive<u16>] = &[
         0x121..=0x123,
         0x13A..=0x13A,
@@ -128,8 +133,8 @@ pub mod flag {
     pub const EXCEPTION: u32 = 1 << 17;
 }
 
-/// Default for "stands still", millimetres per second: ten steps of the feedback; at this speed a base needs 100 s for a
-/// metre. The noise of the feedback at rest is unverified.
+/// Default for "stands still", millimetres per second: ten steps of the feedback; at this speed a base needs
+/// 100 s for a metre. The noise of the feedback at rest is unverified.
 const STANDSTILL_MM_PER_SEC: f64 = 10.0;
 
 /// Five readings are 100 ms at the 20 ms of the motion state: longer than a base needs to turn round at zero.
@@ -150,7 +155,8 @@ impl Model {
         RevolutionsPerSecond((mm_per_sec / self.circumference) as f32)
     }
 
-    /// Forwards, turning (mrad/s), sideways, steering angle; i16, big-endian (sdk). The steering angle is no movement.
+    /// Forwards, turning (mrad/s), sideways, steering angle; i16, big-endian (sdk). The steering angle is no
+    /// movement.
     fn motion(&self, payload: [u8; 8]) -> Observation {
         let [f0, f1, a0, a1, s0, s1, _, _] = payload;
         let forward = f64::from(i16::from_be_bytes([f0, f1]));
@@ -218,8 +224,8 @@ impl Protocol for Model {
         }
     }
 
-    /// Motion commands other than zeros, modes other than standby, letting go of the brake; and what changes how the
-    /// base moves.
+    /// Motion commands other than zeros, modes other than standby, letting go of the brake; and what changes
+    /// how the base moves.
     fn is_motion(&self, frame: &Frame) -> bool {
         let payload = frame.payload();
         let understood = frame.format() == Format::Classic;
@@ -294,7 +300,8 @@ fn build(settings: &Settings, common: &Common) -> Result<Drive, SettingsError> {
         watchdog: Watchdog {
             set: WatchdogSet::Missing,
             ask: FrameList::EMPTY,
-            advice: "none can be set; the base is said to stop by itself 500 ms after the last command: try it, by \
+            advice: "none can be set; the base is said to stop by itself 500 ms after the last command: try \
+                it, by \
                      pulling the cable while it drives slowly"
                 .to_owned(),
         },

@@ -1,28 +1,30 @@
 //! DJI RoboMaster motors: C620 and C610 controllers, GM6020 motors. One frame commands four of them.
 //!
 //! Sources, as cited below:
-//! * *example*: RoboMaster/Development-Board-C-Examples 59d12b1, `20.standard_robot/application/CAN_receive.c`
-//!   (frames and feedback; ranges of the commands in lines 98 to 195);
+//! * *example*: RoboMaster/Development-Board-C-Examples 59d12b1,
+//!   `20.standard_robot/application/CAN_receive.c` (frames and feedback; ranges of the commands in lines 98
+//!   to 195);
 //! * *manual*: DJI's manuals of C620, C610 and GM6020, as far as the reference of this project quotes them.
 //!
-//! **A frame is four motors.** 0x200 commands the C6x0 controllers 1 to 4, 0x1FF those from 5 to 8 or the GM6020
-//! motors 1 to 4, 0x2FF the GM6020 from 5 to 7; each has two bytes of it. Whoever sends such a frame commands all
-//! four: a stop of one that was a frame of zeros is a stop of all, and a command to one is a command to all. The
-//! front therefore sends each frame with the newest parts of all motors in it ([`Slot`]); the supervisor stops
-//! them together.
+//! **A frame is four motors.** 0x200 commands the C6x0 controllers 1 to 4, 0x1FF those from 5 to 8 or the
+//! GM6020 motors 1 to 4, 0x2FF the GM6020 from 5 to 7; each has two bytes of it. Whoever sends such a frame
+//! commands all four: a stop of one that was a frame of zeros is a stop of all, and a command to one is a
+//! command to all. The front therefore sends each frame with the newest parts of all motors in it ([`Slot`]);
+//! the supervisor stops them together.
 //!
-//! **The one stage is zeros**, and the motor coasts: there is neither a brake, nor a frame that disables, nor a
-//! speed loop in the controller. `after_stop = "hold"` is refused. A GM6020 is commanded a *voltage*: with 0 V its
-//! windings brake as long as it turns (unverified), and hold nothing.
+//! **The one stage is zeros**, and the motor coasts: there is neither a brake, nor a frame that disables, nor
+//! a speed loop in the controller. `after_stop = "hold"` is refused. A GM6020 is commanded a *voltage*: with
+//! 0 V its windings brake as long as it turns (unverified), and hold nothing.
 //!
-//! **The speed loop is the front's** ([`Setpoint::Current`]), out of feedback that comes a thousand times a second.
-//! No own watchdog is documented: a C620 is *reported* to stop when commands cease (unverified). If this computer
-//! dies with a current commanded, nothing that is known stops the motor.
+//! **The speed loop is the front's** ([`Setpoint::Current`]), out of feedback that comes a thousand times a
+//! second. No own watchdog is documented: a C620 is *reported* to stop when commands cease (unverified). If
+//! this computer dies with a current commanded, nothing that is known stops the motor.
 //!
-//! **What the feedback cannot tell.** No state and no fault: rotor angle within one turn, rpm, current, temperature.
-//! The proof is standing still without current. The angle wraps at every turn, and a decoder that keeps nothing
-//! cannot count turns: no position is reported, and no distances can be turned. The rpm are the *rotor's* (an
-//! M3508 has 3591:187 to its shaft, an M2006 36:1): so are `max_rpm` and every speed here.
+//! **What the feedback cannot tell.** No state and no fault: rotor angle within one turn, rpm, current,
+//! temperature. The proof is standing still without current. The angle wraps at every turn, and a decoder
+//! that keeps nothing cannot count turns: no position is reported, and no distances can be turned. The rpm
+//! are the *rotor's* (an M3508 turns 19 times for one turn of its shaft, an M2006 36 times; from memory): so
+//! are `max_rpm` and every speed here.
 
 use std::sync::Arc;
 
@@ -44,23 +46,30 @@ pub const FAMILY: Family = Family {
         Key { name: "model", about: "\"c610\", \"c620\" or \"gm6020\". Required." },
         Key {
             name: "id",
-            about: "The number that the controller blinks, 1 to 8; of a GM6020 that of its switches, 1 to 7. Required.",
+            about: "The number that the controller blinks, 1 to 8; of a GM6020 that of its switches, 1 to \
+                7. Required.",
         },
         Key {
             name: "limit",
-            about: "The most that is commanded: 0.1 A to 10 A (C610) or 20 A (C620), 0.1 V to 24 V (GM6020). Default: 3 A, 5 A, 10 V, enough for a bench and little enough to be held.",
+            about: "The most that is commanded: 0.1 A to 10 A (C610) or 20 A (C620), 0.1 V to 24 V \
+                (GM6020). Default: 3 A, 5 A, 10 V, enough for a bench and little enough to be held.",
         },
         Key {
             name: "proportional",
-            about: "Gain of the speed loop: A (V) for each revolution per second of the rotor that is missing, 0 to 10. Default: 0.1 (GM6020: 1), gentle, because the loop runs on a computer that is not real-time.",
+            about: "Gain of the speed loop: A (V) for each revolution per second of the rotor that is \
+                missing, 0 to 10. Default: 0.1 (GM6020: 1), gentle, because the loop runs on a computer \
+                that is not real-time.",
         },
         Key {
             name: "integral",
-            about: "Gain of the speed loop: A (V) per second for each revolution per second that is missing, 0 to 100. Default: 0.5 (GM6020: 5), a few seconds for what friction takes.",
+            about: "Gain of the speed loop: A (V) per second for each revolution per second that is \
+                missing, 0 to 100. Default: 0.5 (GM6020: 5), a few seconds for what friction takes.",
         },
         Key {
             name: "idle_current",
-            about: "Up to this much reported current, either way, counts as none, 1 to 5000 counts of the feedback. Default: 200, about 0.25 A of a C620 and 0.2 A of a C610, above the noise of the measurement (unverified).",
+            about: "Up to this much reported current, either way, counts as none, 1 to 5000 counts of the \
+                feedback. Default: 200, about 0.25 A of a C620 and 0.2 A of a C610, above the noise of the \
+                measurement (unverified).",
         },
     ],
     build,
@@ -104,13 +113,13 @@ const POSITIONS: u16 = 8192;
 /// The controllers report whole rpm.
 const RESOLUTION: RevolutionsPerSecond = RevolutionsPerSecond(1.0 / 60.0);
 
-/// Default for "stands still": ten steps of the feedback, since the speed of an encoder with 8192 positions, taken
-/// every millisecond, flickers by some rpm (unverified). Behind the 19:1 gear of an M3508 it is half a turn a
-/// minute.
+/// Default for "stands still": ten steps of the feedback, since the speed of an encoder with 8192 positions,
+/// taken every millisecond, flickers by some rpm (unverified). Behind the 19:1 gear of an M3508 it is half a
+/// turn a minute.
 const STANDSTILL: RevolutionsPerSecond = RevolutionsPerSecond(10.0 / 60.0);
 
-/// Twenty readings are 20 ms at 1 kHz. With fewer, a reversal at some hundred rpm per tenth of a second would pass
-/// for standing still while it goes through zero.
+/// Twenty readings are 20 ms at 1 kHz. With fewer, a reversal at some hundred rpm per tenth of a second would
+/// pass for standing still while it goes through zero.
 const SAMPLES: u8 = 20;
 
 /// What differs between the kinds of controllers.
@@ -119,7 +128,8 @@ struct Kind {
     ids: core::ops::RangeInclusive<i64>,
     /// Counts of the largest command (example).
     counts: f32,
-    /// What they mean: A, or V for a GM6020 (manual; the 24 V are those of its supply, unverified).
+    /// What they mean: A, or V for a GM6020 (the 20 A are the example's; 10 A and 24 V from memory,
+    /// unverified).
     full: f32,
     limit: f64,
     proportional: f64,
@@ -227,8 +237,8 @@ impl Protocol for Model {
         })
     }
 
-    /// A frame with anything but zeros in this motor's part, whatever it tells the other three. One that is not
-    /// eight bytes long is not understood.
+    /// A frame with anything but zeros in this motor's part, whatever it tells the other three. One that is
+    /// not eight bytes long is not understood.
     fn is_motion(&self, frame: &Frame) -> bool {
         if frame.id() != self.slot.id && Some(frame.id()) != self.other_mode {
             return false;
@@ -260,7 +270,8 @@ fn build(settings: &Settings, common: &Common) -> Result<Drive, SettingsError> {
     if common.after == AfterStop::Hold {
         return Err(SettingsError::new(
             "after_stop",
-            "cannot hold: without a command the motor coasts; use release, and a brake where a load would fall",
+            "cannot hold: without a command the motor coasts; use release, and a brake where a load would \
+             fall",
         ));
     }
     let still = common.standstill_or(STANDSTILL, RESOLUTION)?;
@@ -299,7 +310,8 @@ fn build(settings: &Settings, common: &Common) -> Result<Drive, SettingsError> {
         watchdog: Watchdog {
             set: WatchdogSet::Missing,
             ask: FrameList::EMPTY,
-            advice: "none is documented: when this computer dies, nothing that is known takes the last current away; \
+            advice: "none is documented: when this computer dies, nothing that is known takes the last \
+                current away; \
                      let a relay that the computer holds cut the motors' supply"
                 .to_owned(),
         },

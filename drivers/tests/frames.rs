@@ -83,8 +83,8 @@ fn tinymovr() -> Keys {
     ]
 }
 
-/// A drive with a word on its power stage in the upper half of a byte that its number shares, a position, and a
-/// reply identifier common to all: the layout of Damiao's.
+/// A drive with a word on its power stage in the upper half of a byte that its number shares, a position, and
+/// a reply identifier common to all: the layout of Damiao's.
 fn nibble() -> Keys {
     vec![
         ("torque_off", list(&["001#FFFFFFFFFFFFFFFD"])),

@@ -5,23 +5,23 @@
 //!
 //! * **No stop or poll frame may energise or move the drive**, from whatever state. What can be told from the
 //!   frames is checked: a stop that commands a speed, a poll that also enables.
-//! * **The last stage must leave no torque, and show it**: by the drive's own word on its power stage (`power_*`),
-//!   or by a measured current (`output_*`). Without either the profile is refused: a wheel that is held looks
-//!   just like one that is released.
-//! * **Every identifier on which the drive can be moved** must be known, for the bus guard and so that the kernel's
-//!   own stop does not use one: those of the configured frames are, others go into `motion`.
+//! * **The last stage must leave no torque, and show it**: by the drive's own word on its power stage
+//!   (`power_*`), or by a measured current (`output_*`). Without either the profile is refused: a wheel that
+//!   is held looks just like one that is released.
+//! * **Every identifier on which the drive can be moved** must be known, for the bus guard and so that the
+//!   kernel's own stop does not use one: those of the configured frames are, others go into `motion`.
 //!
 //! # Keys
 //!
-//! What each means stands in [`FAMILY`]. Frames are written as `cansend` takes them (see [`text`]); a list holds at most
-//! four frames, which are sent together, `enable` up to 32. Whoever gives a key of `position_`, `power_` or `output_`
-//! gives them all but those that have a default.
+//! What each means stands in [`FAMILY`]. Frames are written as `cansend` takes them (see [`text`]); a list
+//! holds at most four frames, which are sent together, `enable` up to 32. Whoever gives a key of `position_`,
+//! `power_` or `output_` gives them all but those that have a default.
 //!
 //! Types are `i8`, `u8`, `i16`, `u16`, `i32`, `u32`, `f32`, the wider ones with `le` or `be`.
 //!
-//! **What counts as motion.** On an identifier of a stop, enable or velocity frame, or of `motion`: every frame but
-//! the stop and poll frames themselves, byte for byte. An unknown read on such an identifier is answered with a
-//! stop, too, when the motor is nobody's.
+//! **What counts as motion.** On an identifier of a stop, enable or velocity frame, or of `motion`: every
+//! frame but the stop and poll frames themselves, byte for byte. An unknown read on such an identifier is
+//! answered with a stop, too, when the motor is nobody's.
 
 mod number;
 mod text;
@@ -49,29 +49,35 @@ pub const FAMILY: Family = Family {
     keys: &[
         Key {
             name: "torque_off",
-            about: "List of frames that take the torque away. Required: the last stage that can be relied on.",
+            about: "List of frames that take the torque away. Required: the last stage that can be relied \
+                on.",
         },
         Key {
             name: "controlled",
-            about: "List of frames of a ramp to a stop under the drive's own control. Default: none, and the first stage is the next harder one.",
+            about: "List of frames of a ramp to a stop under the drive's own control. Default: none, and \
+                the first stage is the next harder one.",
         },
         Key { name: "quick", about: "List of frames of the hardest brake. Default: none." },
         Key { name: "latch", about: "List of frames of the drive's own emergency function. Default: none." },
         Key {
             name: "broadcast",
-            about: "One frame that does what the first stage does, to all such drives of the bus at once. Default: none.",
+            about: "One frame that does what the first stage does, to all such drives of the bus at once. \
+                Default: none.",
         },
         Key {
             name: "enable",
-            about: "List of up to 32 frames that bring the drive to follow commands. Default: none, for drives that need nothing.",
+            about: "List of up to 32 frames that bring the drive to follow commands. Default: none, for \
+                drives that need nothing.",
         },
         Key {
             name: "poll",
-            about: "List of frames that ask for feedback, one a turn. Default: none, for drives that report by themselves.",
+            about: "List of frames that ask for feedback, one a turn. Default: none, for drives that report \
+                by themselves.",
         },
         Key {
             name: "poll_feeds_watchdog",
-            about: "Whether a poll feeds the drive's own watchdog. Default: true, so that the drive is only asked when it is silent or being stopped, which is never wrong.",
+            about: "Whether a poll feeds the drive's own watchdog. Default: true, so that the drive is only \
+                asked when it is silent or being stopped, which is never wrong.",
         },
         Key {
             name: "velocity",
@@ -80,16 +86,19 @@ pub const FAMILY: Family = Family {
         Key { name: "velocity_byte", about: "First byte of the speed in it, from 0. Required." },
         Key {
             name: "velocity_type",
-            about: "Type of the speed: i8, u8, i16le, i16be, u16le, u16be, i32le, i32be, u32le, u32be, f32le or f32be. Required; it must reach max_rpm either way.",
+            about: "Type of the speed: i8, u8, i16le, i16be, u16le, u16be, i32le, i32be, u32le, u32be, \
+                f32le or f32be. Required; it must reach max_rpm either way.",
         },
         Key {
             name: "velocity_rpm_per_count",
-            about: "The speed that 1 means, rpm of the shaft, negative where the drive counts backwards. Required.",
+            about: "The speed that 1 means, rpm of the shaft, negative where the drive counts backwards. \
+                Required.",
         },
         Key { name: "velocity_zero", about: "The number that means standing still. Default: 0." },
         Key {
             name: "feedback",
-            about: "The frame that has the measured speed, with dots for digits that may be anything: 241#9C.............. Required.",
+            about: "The frame that has the measured speed, with dots for digits that may be anything: \
+                241#9C.............. Required.",
         },
         Key { name: "speed_byte", about: "First byte of the measured speed in it, from 0. Required." },
         Key { name: "speed_type", about: "Its type, as for velocity_type. Required." },
@@ -104,7 +113,8 @@ pub const FAMILY: Family = Family {
         },
         Key {
             name: "position_byte",
-            about: "First byte of a position that does not wrap. Default: none; without one no distances can be turned.",
+            about: "First byte of a position that does not wrap. Default: none; without one no distances \
+                can be turned.",
         },
         Key { name: "position_type", about: "Its type, as for velocity_type." },
         Key { name: "position_revs_per_count", about: "How many revolutions 1 means." },
@@ -119,7 +129,8 @@ pub const FAMILY: Family = Family {
         Key { name: "power_mask", about: "The bits of it that count, 1 to 255. Default: 255, all." },
         Key {
             name: "power_on",
-            about: "List of its values, 0 to 255, that mean that commands are followed. Any value in no list is between on and off.",
+            about: "List of its values, 0 to 255, that mean that commands are followed. Any value in no \
+                list is between on and off.",
         },
         Key {
             name: "power_off",
@@ -135,24 +146,29 @@ pub const FAMILY: Family = Family {
         },
         Key {
             name: "output_byte",
-            about: "First byte of a measured current, torque or duty. Default: none; then power_byte is required.",
+            about: "First byte of a measured current, torque or duty. Default: none; then power_byte is \
+                required.",
         },
         Key { name: "output_type", about: "Its type, as for velocity_type." },
         Key {
             name: "output_threshold",
-            about: "Up to this much of it, either way, counts as none: the noise of the measurement, in the numbers of the field.",
+            about: "Up to this much of it, either way, counts as none: the noise of the measurement, in the \
+                numbers of the field.",
         },
         Key {
             name: "motion",
-            about: "List of further identifiers on which the drive can be moved, three or eight digits. Default: none.",
+            about: "List of further identifiers on which the drive can be moved, three or eight digits. \
+                Default: none.",
         },
         Key {
             name: "shared",
-            about: "List of identifiers that are not this drive's alone: broadcasts, a common reply identifier. Default: none.",
+            about: "List of identifiers that are not this drive's alone: broadcasts, a common reply \
+                identifier. Default: none.",
         },
         Key {
             name: "watchdog_ms",
-            about: "What the enable frames set the drive's own watchdog to, 1 to 60000 ms. Default: absent, it is to be set by hand.",
+            about: "What the enable frames set the drive's own watchdog to, 1 to 60000 ms. Default: absent, \
+                it is to be set by hand.",
         },
     ],
     build,
@@ -193,11 +209,12 @@ fn example() -> Settings {
     settings
 }
 
-/// Default for "stands still", in revolutions per second, unless the drive cannot resolve it: a turn takes 20 s.
-/// What noise the feedback of an unknown drive has nobody can say; whoever knows sets `standstill_rpm`.
+/// Default for "stands still", in revolutions per second, unless the drive cannot resolve it: a turn takes 20
+/// s. What noise the feedback of an unknown drive has nobody can say; whoever knows sets `standstill_rpm`.
 const STANDSTILL: RevolutionsPerSecond = RevolutionsPerSecond(0.05);
 
-/// Three readings in a row: one stray reading proves nothing, and a reversal does not stay slow for three reports.
+/// Three readings in a row: one stray reading proves nothing, and a reversal does not stay slow for three
+/// reports.
 const SAMPLES: u8 = 3;
 
 /// The most frames of an enable programme: eight steps of four.
@@ -479,7 +496,8 @@ fn velocity(settings: &Settings, common: &Common) -> Result<(Frame, Field), Sett
     let reach = f64::from(common.max_speed.0) / field.step.abs();
     if zero - reach < least || zero + reach > most {
         let problem = format!(
-            "cannot say every speed from -{0:.1} to {0:.1} rpm (max_rpm): 1 is {rpm} rpm, {zero} stands still, and the \
+            "cannot say every speed from -{0:.1} to {0:.1} rpm (max_rpm): 1 is {rpm} rpm, {zero} stands \
+             still, and the \
              type ends at {least} and {most}",
             common.max_speed.rpm()
         );
@@ -642,7 +660,8 @@ fn stop(settings: &Settings, common: &Common, model: &Model) -> Result<StopProgr
     if common.after == AfterStop::Hold && !given.iter().any(|(_, kind)| kind.leaves_torque()) {
         return Err(SettingsError::new(
             "after_stop",
-            "cannot hold without frames in controlled or quick: use release, and a brake where a load would fall",
+            "cannot hold without frames in controlled or quick: use release, and a brake where a load would \
+             fall",
         ));
     }
     let mut stages = Vec::new();

@@ -67,7 +67,8 @@ impl Number {
 
     /// The number at `at`; `None` when the payload does not reach so far, or it is not finite.
     pub fn read(self, payload: &[u8], at: usize) -> Option<f64> {
-        // The most significant byte first, whatever the width, so that one shift brings it down with its sign.
+        // The most significant byte first, whatever the width, so that one shift brings it down with its
+        // sign.
         let mut word = [0; 4];
         for (place, byte) in payload.get(at..at + self.bytes)?.iter().enumerate() {
             word[if self.big_endian { place } else { self.bytes - 1 - place }] = *byte;

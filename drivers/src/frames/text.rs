@@ -1,8 +1,8 @@
 //! Frames as people write them: the notation of `cansend`, with a dot for a digit that may be anything.
 //!
-//! `141#8100000000000000` is a classic frame, `00000141#81` one with an extended identifier, `141##1` followed
-//! by bytes a CAN FD frame with bit-rate switch, `141#R` a remote request. `241#9C..............` stands for
-//! every frame with this identifier, this length and this first byte.
+//! `141#8100000000000000` is a classic frame, `00000141#81` one with an extended identifier, `141##1`
+//! followed by bytes a CAN FD frame with bit-rate switch, `141#R` a remote request. `241#9C..............`
+//! stands for every frame with this identifier, this length and this first byte.
 
 use crate::frame::{ArbitrationId, Format, Frame, MAX_PAYLOAD};
 
@@ -65,7 +65,8 @@ impl Pattern {
                 b'.' => continue,
                 _ => {
                     return Err(format!(
-                        "cannot be \"{text}\": bytes are written in hexadecimal digits, or dots where any may be"
+                        "cannot be \"{text}\": bytes are written in hexadecimal digits, or dots where any \
+                         may be"
                     ));
                 }
             };
@@ -121,7 +122,8 @@ impl Pattern {
 pub fn parse_id(text: &str) -> Result<ArbitrationId, String> {
     let wrong = || {
         format!(
-            "has the identifier \"{text}\", which must have three hexadecimal digits up to 7FF, or eight up to \
+            "has the identifier \"{text}\", which must have three hexadecimal digits up to 7FF, or eight up \
+             to \
              1FFFFFFF"
         )
     };

@@ -448,8 +448,8 @@ impl Actor {
         }
     }
 
-    /// The frames that bring the motor nearer to that speed, or keep it there: for a drive that takes currents they
-    /// depend on how fast it turns.
+    /// The frames that bring the motor nearer to that speed, or keep it there: for a drive that takes
+    /// currents they depend on how fast it turns.
     fn setpoint(&mut self, speed: RevolutionsPerSecond) -> Result<FrameList, MotionError> {
         let refused = |error| MotionError::Speed { motor: self.name.clone(), error };
         let Some(regulator) = &mut self.regulator else {

@@ -1,8 +1,8 @@
 //! A bus as the motors on it share it: frames that command several motors carry the newest part of each.
 //!
-//! Such a frame commands all its motors, whoever sends it. A motor's own part is what it was just told; the parts of
-//! the others are what they were told last, as long as their grants hold, and zeros after that: a motor that nobody
-//! may move is told nothing by the commands of its neighbours.
+//! Such a frame commands all its motors, whoever sends it. A motor's own part is what it was just told; the
+//! parts of the others are what they were told last, as long as their grants hold, and zeros after that: a
+//! motor that nobody may move is told nothing by the commands of its neighbours.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -38,8 +38,8 @@ struct Mixer<C> {
 }
 
 impl<C: Claim> Mixer<C> {
-    /// `frame` with its motor's own part, if that has a claim, and those of the others. Without a claim the motor's
-    /// part is forgotten, and goes out as the frame has it: that is a stop.
+    /// `frame` with its motor's own part, if that has a claim, and those of the others. Without a claim the
+    /// motor's part is forgotten, and goes out as the frame has it: that is a stop.
     fn mix(&mut self, slot: Slot, frame: &Frame, claim: Option<&C>) -> Frame {
         self.parts.retain(|part| part.slot != slot);
         let mut mixed = *frame;
@@ -62,7 +62,8 @@ impl<C: Claim> Mixer<C> {
 /// One bus, for all motors on it.
 pub struct Line {
     wire: Arc<dyn Wire>,
-    /// Locked while a frame is handed over, which never waits: an older mixture must not overtake a newer one.
+    /// Locked while a frame is handed over, which never waits: an older mixture must not overtake a newer
+    /// one.
     mixer: Mutex<Mixer<Permit>>,
 }
 
@@ -89,8 +90,8 @@ impl Line {
     }
 }
 
-/// Sends the mixture, and again without the parts whose grants have gone meanwhile: what went out may have come after
-/// the supervisor's stop of those motors.
+/// Sends the mixture, and again without the parts whose grants have gone meanwhile: what went out may have
+/// come after the supervisor's stop of those motors.
 fn send_mixed<C: Claim>(
     mixer: &mut Mixer<C>,
     wire: &dyn Wire,

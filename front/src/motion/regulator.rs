@@ -1,17 +1,18 @@
-//! Keeps the speed of a drive that takes currents: proportional and integral, within a limit, and nothing at all
-//! without a fresh measurement.
+//! Keeps the speed of a drive that takes currents: proportional and integral, within a limit, and nothing at
+//! all without a fresh measurement.
 
 use std::time::Duration;
 
 use drivers::{Amperes, RevolutionsPerSecond, SpeedLoop};
 use tokio::time::Instant;
 
-/// How often a current is computed and sent, unless `refresh` is shorter. The drives report every millisecond; five
-/// of them are well below the time in which gentle gains change the speed, and well above what timers resolve.
+/// How often a current is computed and sent, unless `refresh` is shorter. The drives report every
+/// millisecond; five of them are well below the time in which gentle gains change the speed, and well above
+/// what timers resolve.
 pub const EVERY: Duration = Duration::from_millis(5);
 
-/// A speed older than this is none: fifty reports that did not come. A current that nobody corrects any more would
-/// accelerate the motor for as long as it stays.
+/// A speed older than this is none: fifty reports that did not come. A current that nobody corrects any more
+/// would accelerate the motor for as long as it stays.
 pub const STALE: Duration = Duration::from_millis(50);
 
 /// The longest time a step may integrate over: what was in between nobody knows.
@@ -57,8 +58,8 @@ impl Regulator {
         let integral = (self.integral + self.law.integral * missing * passed).clamp(-limit, limit);
         let asked = self.law.proportional * missing + integral;
         let given = asked.clamp(-limit, limit);
-        // At the limit the integral may only shrink: otherwise it grows for as long as the motor accelerates, and
-        // has to be worked off far beyond the wanted speed.
+        // At the limit the integral may only shrink: otherwise it grows for as long as the motor accelerates,
+        // and has to be worked off far beyond the wanted speed.
         let winds_up = (asked - given) * missing > 0.0;
         if !winds_up {
             self.integral = integral;
@@ -103,12 +104,13 @@ mod tests {
         }
     }
 
-    /// Three seconds at the limit: without the remedy the integral alone would be at 5 A by then, and carry the rotor
-    /// far past the wanted speed.
+    /// A second at the limit: without the remedy the integral is at the limit, too, by then, and carries the
+    /// rotor a sixth past the wanted speed before it is worked off.
     #[test]
     fn what_is_out_of_reach_for_long_does_not_wind_up() {
-        let wanted = 250.0;
-        let speeds = drive(&mut Regulator::new(LAW), wanted, 12.0);
+        let wanted = 100.0;
+        let mut regulator = Regulator::new(SpeedLoop { integral: 0.2, ..LAW });
+        let speeds = drive(&mut regulator, wanted, 12.0);
         let most = speeds.iter().copied().fold(0.0, f32::max);
         assert!(most < wanted * 1.05, "{most} instead of {wanted}");
         assert!((speeds.last().copied().unwrap_or_default() - wanted).abs() < wanted * 0.02);
