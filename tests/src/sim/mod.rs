@@ -4,6 +4,7 @@
 //! protocols, so that a mistake made there is not repeated here and found correct. Each model is pure: frames
 //! and the time go in, frames come out. Only [`bus`] and [`control`] touch sockets.
 
+pub mod agilex;
 pub mod bus;
 pub mod cia402;
 pub mod control;
@@ -11,7 +12,9 @@ pub mod cubemars_mit;
 pub mod cubemars_servo;
 pub mod cycle;
 pub mod damiao;
+pub mod dji;
 pub mod frame;
+pub mod frames;
 pub mod inject;
 pub mod mit;
 pub mod model;

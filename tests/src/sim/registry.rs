@@ -4,7 +4,10 @@ use anyhow::{Context, Result};
 
 use super::model::Model;
 use super::params::Params;
-use super::{cia402, cubemars_mit, cubemars_servo, damiao, moteus, odrive, rmd, robstride, tinymovr, vesc};
+use super::{
+    agilex, cia402, cubemars_mit, cubemars_servo, damiao, dji, frames, moteus, odrive, rmd, robstride,
+    tinymovr, vesc,
+};
 
 /// One kind: its name on the command line and how a drive of it is built.
 #[derive(Clone, Copy, Debug)]
@@ -25,10 +28,13 @@ pub const KINDS: &[Kind] = &[
     cubemars_servo::KIND,
     damiao::KIND,
     robstride::KIND,
+    agilex::KIND,
+    dji::KIND,
+    frames::KIND,
     moteus::KIND,
-    vesc::KIND,
     rmd::KIND,
     tinymovr::KIND,
+    vesc::KIND,
 ];
 
 /// What the keys mean that every kind takes.
