@@ -14,12 +14,17 @@ const LAST_STANDARD: u16 = 0x7EF;
 /// The extended identifier of lowest priority, for the same reason.
 const LAST_EXTENDED: u32 = 0x1FBF_FFFF;
 
+/// Families that hear extended identifiers hear whole ranges of them: the last one of each range of this size
+/// is tried before all of them one by one, which takes minutes.
+const RANGE: u32 = 0x1_0000;
+
 /// The identifier of lowest priority that none of these drives, and no other drive of their families on the
-/// same bus, would hear. Standard if there is one: it is 25 bits shorter. `None`: every identifier is heard
-/// by somebody.
+/// same bus, would hear; nearly the lowest among extended ones. Standard if there is one: it is 25 bits
+/// shorter. `None`: every identifier is heard by somebody.
 #[must_use]
 pub fn unheard<'a>(drives: impl Iterator<Item = &'a Drive> + Clone) -> Option<ArbitrationId> {
     let standard = (0..=LAST_STANDARD).rev().map(ArbitrationId::standard);
-    let extended = (0..=LAST_EXTENDED).rev().map(ArbitrationId::extended);
+    let last_of_each = (0..=LAST_EXTENDED / RANGE).rev().map(|range| range * RANGE + (RANGE - 1));
+    let extended = last_of_each.chain((0..=LAST_EXTENDED).rev()).map(ArbitrationId::extended);
     standard.chain(extended).find(|id| !drives.clone().any(|drive| drive.may_hear(*id)))
 }

@@ -338,6 +338,14 @@ fn nodes_are_apart() {
     assert!(!a.may_hear(ArbitrationId::standard(0x7EF)));
 }
 
+/// An ODrive leaves no standard identifier, and a Tinymovr only the extended ones without a node: half a thousand
+/// million come before.
+#[test]
+fn a_marker_is_found_in_time() {
+    let drives = [tinymovr(1, "2.4"), common::odrive(3, "0.6")];
+    assert_eq!(drivers::marker::unheard(drives.iter()), Some(id(0x1F_FFFF)));
+}
+
 #[test]
 fn wrong_keys_are_named() {
     let with = |key: &'static str, value: Value| {
