@@ -126,6 +126,12 @@ impl MotorStatus {
         self.0["trip"].as_u64()
     }
 
+    /// Stop frames that the kernel took for it since the start.
+    #[must_use]
+    pub fn stops_sent(&self) -> u64 {
+        self.0["stops_sent"].as_u64().unwrap_or_default()
+    }
+
     /// Motion frames of others answered with its stop.
     #[must_use]
     pub fn guarded(&self) -> u64 {

@@ -166,6 +166,8 @@ fn toml(value: &Value) -> String {
         Value::Float(number) => format!("{number:?}"),
         Value::Text(text) => format!("{text:?}"),
         Value::Flag(flag) => flag.to_string(),
+        Value::Integers(numbers) => format!("{numbers:?}"),
+        Value::Texts(texts) => format!("{texts:?}"),
     }
 }
 

@@ -223,11 +223,19 @@ impl Motor {
         self.seen.velocity = seen.velocity.or(self.seen.velocity);
         self.seen.position = seen.position.or(self.seen.position);
         self.seen.fault = seen.fault.or(self.seen.fault);
+        let runs = seen.power == Some(Power::On) || seen.output == Some(Output::Driving) || self.turns(seen);
         if let State::Granted { run, .. } = &mut self.state
-            && (seen.power == Some(Power::On) || seen.output == Some(Output::Driving))
+            && runs
         {
             *run = Run::Seen;
         }
+    }
+
+    /// Whether a drive that has no word on its power stage turns: a light load needs less current than it can
+    /// tell from none.
+    fn turns(&self, seen: &Observation) -> bool {
+        let slow = self.drive.stop.stage(0).proof.max_speed.0;
+        self.seen.power.is_none() && seen.velocity.is_some_and(|velocity| velocity.0.abs() > slow)
     }
 
     /// Whether a motor that was proven to stand still has been set in motion or energised since.

@@ -169,10 +169,8 @@ fn a_running_drive_that_faults_or_falls_silent_trips_its_session() {
     assert_eq!(bench.events(EventKind::Trip)[1].reason, Some(Reason::FeedbackLost));
 }
 
-/// Fails if a drive without a word on its power stage runs on with a fault, or is stopped for one that is over.
-#[test]
-fn a_running_drive_that_tells_nothing_but_faults_trips_its_session() {
-    let robot = r#"
+/// A drive that has no word on its power stage.
+const WORDLESS: &str = r#"
 [[bus]]
 name = "can0"
 [[bus]]
@@ -187,24 +185,57 @@ gear = 9
 after_stop = "release"
 max_rpm = 60
 "#;
-    let mut bench = Bench::of(robot, 8, ResetPolicy::Auto);
-    let says = |bench: &mut Bench, current: u8, error| {
-        let id = ArbitrationId::extended(0x2901);
-        let status = Frame::classic(id, &[0, 0, 0, 0, current, 0, 30, error]);
-        bench.core.received(0, &status, bench.now, &mut bench.wire);
-        bench.events(EventKind::Trip).len()
-    };
+
+/// What it reports, and how many trips there are then.
+fn wordless_says(bench: &mut Bench, speed: u8, current: u8, error: u8) -> usize {
+    let id = ArbitrationId::extended(0x2901);
+    let status = Frame::classic(id, &[0, 0, 0, speed, current, 0, 30, error]);
+    bench.core.received(0, &status, bench.now, &mut bench.wire);
+    bench.events(EventKind::Trip).len()
+}
+
+fn wordless() -> Bench {
+    let mut bench = Bench::of(WORDLESS, 8, ResetPolicy::Auto);
     bench.core.start(bench.now, &mut bench.wire);
     for _ in 0..6 {
-        assert_eq!(says(&mut bench, 0, 0), 0);
+        assert_eq!(wordless_says(&mut bench, 0, 0, 0), 0);
     }
     assert_eq!(state(&bench, A), MotorState::Idle);
     bench.run(40 * TICK);
+    bench
+}
+
+/// Fails if a drive without a word on its power stage runs on with a fault, or is stopped for one that is over.
+#[test]
+fn a_running_drive_that_tells_nothing_but_faults_trips_its_session() {
+    let mut bench = wordless();
     let _writer = bench.drive(0, &[A]);
-    assert_eq!(says(&mut bench, 0, 2), 0, "before it runs, a fault is for the front to deal with");
-    assert_eq!(says(&mut bench, 1, 0), 0, "what is over is no reason");
-    assert_eq!(says(&mut bench, 1, 2), 1);
+    assert_eq!(
+        wordless_says(&mut bench, 0, 0, 2),
+        0,
+        "before it runs, a fault is for the front to deal with"
+    );
+    assert_eq!(wordless_says(&mut bench, 0, 1, 0), 0, "what is over is no reason");
+    assert_eq!(wordless_says(&mut bench, 0, 1, 2), 1);
     assert_eq!(bench.events(EventKind::Trip)[0].reason, Some(Reason::DriveFault));
+}
+
+/// Fails if a drive that turns with less current than it can tell from none is not known to run: its silence would
+/// be no reason to stop.
+#[test]
+fn a_turning_drive_that_falls_silent_trips_its_session_however_little_it_pushes() {
+    let mut bench = wordless();
+    let mut writer = bench.drive(0, &[A]);
+    // 1000 electrical rpm.
+    assert_eq!(wordless_says(&mut bench, 100, 0, 0), 0);
+    for _ in 0..120 {
+        bench.beat(&mut writer);
+        bench.run(TICK);
+    }
+    assert_eq!(
+        bench.events(EventKind::Trip).first().map(|trip| trip.reason),
+        Some(Some(Reason::FeedbackLost))
+    );
 }
 
 #[test]

@@ -8,6 +8,7 @@
 mod bus;
 mod clients;
 mod drives;
+mod families;
 mod front;
 mod hardening;
 mod hostile;

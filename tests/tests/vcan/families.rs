@@ -1,0 +1,331 @@
+//! Every drive family, one after the other through the same life: driven, left alone, disobedient, silent, and
+//! commanded by a stranger.
+//!
+//! What a frame means is not asked here. Whether the motor stands still is known from the simulated shaft, which no
+//! frame can talk out of turning; whether Lanyard knows it, from what it publishes. A stranger's frames are the very ones
+//! that have driven the motor before.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::json;
+use tests::clock::Moment;
+use tests::expect;
+use tests::intruder::Intruder;
+use tests::python::Clients;
+use tests::robot::{MOVE, Robot, START, STILL, Setup};
+use tests::simulation::Report;
+use tests::wire::Seen;
+
+use crate::scene::play;
+
+/// The motor's name.
+const NAME: &str = "joint";
+/// What every table has: 300 rpm are 5 revolutions a second, so a power of 0.4 is 2.
+const COMMON: &str = "max_rpm = 300\n";
+/// Three fifths of the speed that is asked for, rev/s: reached on the ramp by every drive, and by none that was not told.
+const TURNING: f64 = 1.2;
+
+/// One family as a robot would have it.
+#[derive(Clone, Copy, Debug)]
+struct Case {
+    /// Its table in the configuration.
+    table: &'static str,
+    /// Its simulated drive.
+    drive: &'static str,
+    /// The node of that.
+    node: u8,
+    /// Whether its programme has a stage after the first. A drive whose only stop is "no torque" has none.
+    ladder: Ladder,
+    bus: Bus,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ladder {
+    OneStage,
+    Stages,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Bus {
+    Classic,
+    Fd,
+}
+
+fn live(case: &Case) -> Result<()> {
+    let setup = Setup::new()
+        .window("1s")
+        // A ramp down from 2 rev/s takes 0.1 s; coasting to a standstill 0.7 s.
+        .supervisor_key("stage_timeout", "\"1s\"")
+        .with_drive(NAME, &format!("{COMMON}{}", case.table), case.drive);
+    let setup = if case.bus == Bus::Fd { setup.fd() } else { setup };
+    play(setup, |robot, clients| {
+        let driven = is_driven_and_stopped(robot, clients, case)?;
+        strangers_are_answered(robot, case, &driven)?;
+        if case.ladder == Ladder::Stages {
+            disobedience_is_answered_with_the_next_stage(robot, clients, case)?;
+        }
+        silence_proves_nothing(robot, clients, case)
+    })
+}
+
+fn report(robot: &Robot, case: &Case) -> Result<Report> {
+    robot.sim.report(case.node)
+}
+
+/// Drives the motor, lets the client die, and waits for what has to follow. Returns the frames by which it turned.
+fn is_driven_and_stopped(robot: &Robot, clients: &mut Clients, case: &Case) -> Result<Vec<Seen>> {
+    let mut client = robot.client(clients)?;
+    let from = Moment::now();
+    client.ask("set_power", json!({ "name": NAME, "power": 0.4 }))?;
+    robot.sim.wait_for_speed(case.node, TURNING, MOVE)?;
+    let is_right = |speed: f64| (speed - 2.0).abs() < 0.2;
+    expect::within(MOVE, "2 rev/s, as asked for", || {
+        let report = report(robot, case).map_err(|error| format!("{error:#}"))?;
+        if is_right(report.velocity()) { Ok(()) } else { Err(report.0.to_string()) }
+    })?;
+    // Not only on the way up: a drive that stops by itself is no drive that follows.
+    std::thread::sleep(Duration::from_millis(300));
+    let speed = report(robot, case)?.velocity();
+    ensure!(is_right(speed), "turns at {speed} rev/s where 2 were asked for");
+    ensure!(robot.lanyard.motor(NAME)?.state() == "granted", "it turns without a grant");
+    let death = client.kill()?;
+    robot.lanyard.wait_for_trip(death, "session expired", NAME, START)?;
+    robot.sim.wait_for_standstill(case.node, STILL)?;
+    let stopped =
+        robot.lanyard.wait_for_motor(NAME, STILL, "is stopped", |motor| motor.state() == "stopped")?;
+    println!("stopped in stage {:?} after {} frames", stopped.stage(), stopped.stops_sent());
+    let report = report(robot, case)?;
+    ensure!(report.velocity().abs() < 0.01, "proven to stand still, and turns: {report:?}");
+    let frames = robot.listener.since(from)?.into_iter().filter(|frame| frame.at < death);
+    Ok(frames.collect())
+}
+
+/// Everything that was on the bus while it was driven is sent again by somebody else.
+fn strangers_are_answered(robot: &Robot, case: &Case, driven: &[Seen]) -> Result<()> {
+    let before = robot.lanyard.motor(NAME)?.guarded();
+    let stranger = Intruder::open("vcan0")?;
+    let mut sent = BTreeSet::new();
+    for frame in driven {
+        if sent.insert(frame.to_string()) {
+            stranger.send_seen(frame)?;
+        }
+    }
+    robot
+        .lanyard
+        .wait_for_motor(NAME, STILL, "is stopped again", |motor| {
+            motor.guarded() > before && motor.state() == "stopped"
+        })
+        .with_context(|| format!("a stranger's {} frames were not answered", sent.len()))?;
+    robot.sim.wait_for_standstill(case.node, STILL)
+}
+
+/// A drive that does not do what the first stage says gets the next.
+fn disobedience_is_answered_with_the_next_stage(
+    robot: &Robot,
+    clients: &mut Clients,
+    case: &Case,
+) -> Result<()> {
+    let node = case.node;
+    for order in ["ignore controlled on", "ignore-velocity-zero on"] {
+        robot.sim.order(&format!("{node} {order}"))?;
+    }
+    let from = Moment::now();
+    let mut client = robot.client(clients)?;
+    client.ask("set_power", json!({ "name": NAME, "power": 0.4 }))?;
+    robot.sim.wait_for_speed(node, TURNING, MOVE)?;
+    client.kill()?;
+    robot.lanyard.wait_for_event(from, START, "escalated", |event| {
+        event.kind() == "escalated" && event.concerns(NAME)
+    })?;
+    robot.sim.wait_for_standstill(node, STILL)?;
+    let stopped =
+        robot.lanyard.wait_for_motor(NAME, STILL, "is stopped", |motor| motor.state() == "stopped")?;
+    ensure!(stopped.stage() > Some(1), "stopped in stage {:?}", stopped.stage());
+    for order in ["ignore controlled off", "ignore-velocity-zero off"] {
+        robot.sim.order(&format!("{node} {order}"))?;
+    }
+    Ok(())
+}
+
+/// A drive that says nothing is never called still, and its stop is repeated until it speaks.
+fn silence_proves_nothing(robot: &Robot, clients: &mut Clients, case: &Case) -> Result<()> {
+    let node = case.node;
+    let mut client = robot.client(clients)?;
+    client.ask("set_power", json!({ "name": NAME, "power": 0.4 }))?;
+    robot.sim.wait_for_speed(node, TURNING, MOVE)?;
+    let mute = Moment::now();
+    robot.sim.order(&format!("{node} mute on"))?;
+    robot.lanyard.wait_for_trip(mute, "feedback lost", NAME, START)?;
+    let first =
+        robot.lanyard.wait_for_motor(NAME, START, "is unverified", |motor| motor.state() == "unverified")?;
+    // It hears all the same.
+    robot.sim.wait_for_standstill(node, STILL)?;
+    let sent = first.stops_sent();
+    robot.lanyard.wait_for_motor(NAME, START, "is stopped over and over", |motor| {
+        motor.state() == "unverified" && motor.stops_sent() >= sent + 5
+    })?;
+    robot.sim.order(&format!("{node} mute off"))?;
+    robot.lanyard.wait_for_motor(NAME, STILL, "is stopped", |motor| motor.state() == "stopped").map(drop)
+}
+
+/// A test of its own for each family, so that one does not hide another.
+macro_rules! families {
+    ($($name:ident: $case:expr;)*) => {
+        $(
+            #[test]
+            fn $name() -> Result<()> {
+                live(&$case)
+            }
+        )*
+    };
+}
+
+families! {
+    agilex: Case {
+        table: "driver = \"agilex\"\n\
+                wheel_circumference_mm = 510\n\
+                track_width_mm = 583\n\
+                after_stop = \"release\"",
+        drive: "agilex:node=1",
+        node: 1,
+        ladder: Ladder::Stages,
+        bus: Bus::Classic,
+    };
+    cia402: Case {
+        table: "driver = \"cia402\"\n\
+                node = 5\n\
+                counts_per_rev = 4096\n\
+                after_stop = \"release\"",
+        drive: "cia402:node=5",
+        node: 5,
+        ladder: Ladder::Stages,
+        bus: Bus::Classic,
+    };
+    cubemars_mit: Case {
+        table: "driver = \"cubemars-mit\"\n\
+                id = 1\n\
+                model = \"AK80-9\"\n\
+                after_stop = \"release\"",
+        drive: "cubemars-mit:node=1",
+        node: 1,
+        ladder: Ladder::Stages,
+        bus: Bus::Classic,
+    };
+    cubemars_servo: Case {
+        table: "driver = \"cubemars-servo\"\n\
+                id = 1\n\
+                pole_pairs = 21\n\
+                gear = 9\n\
+                after_stop = \"release\"",
+        drive: "cubemars-servo:node=1",
+        node: 1,
+        ladder: Ladder::Stages,
+        bus: Bus::Classic,
+    };
+    damiao: Case {
+        table: "driver = \"damiao\"\n\
+                id = 1\n\
+                feedback_id = 17\n\
+                model = \"4310\"\n\
+                after_stop = \"hold\"",
+        drive: "damiao:node=1,feedback_id=17",
+        node: 1,
+        ladder: Ladder::Stages,
+        bus: Bus::Classic,
+    };
+    dji: Case {
+        table: "driver = \"dji\"\n\
+                model = \"c620\"\n\
+                id = 1\n\
+                after_stop = \"release\"",
+        drive: "dji:node=1",
+        node: 1,
+        ladder: Ladder::OneStage,
+        bus: Bus::Classic,
+    };
+    frames: Case {
+        table: "driver = \"frames\"\n\
+                controlled = [\"302#0100000000000000\"]\n\
+                quick = [\"302#0200000000000000\"]\n\
+                torque_off = [\"302#0000000000000000\"]\n\
+                enable = [\"302#0300000000000000\"]\n\
+                velocity = \"302#0100000000000000\"\n\
+                velocity_byte = 2\n\
+                velocity_type = \"i16le\"\n\
+                velocity_rpm_per_count = 0.1\n\
+                feedback = \"382#..02............\"\n\
+                speed_byte = 2\n\
+                speed_type = \"i16le\"\n\
+                speed_rpm_per_count = 0.1\n\
+                power_byte = 0\n\
+                power_on = [1]\n\
+                power_off = [0]\n\
+                power_fault = [225]\n\
+                after_stop = \"release\"",
+        drive: "frames:node=2",
+        node: 2,
+        ladder: Ladder::Stages,
+        bus: Bus::Classic,
+    };
+    moteus: Case {
+        table: "driver = \"moteus\"\n\
+                id = 1\n\
+                after_stop = \"release\"",
+        drive: "moteus:node=1",
+        node: 1,
+        ladder: Ladder::Stages,
+        bus: Bus::Fd,
+    };
+    odrive: Case {
+        table: "driver = \"odrive\"\n\
+                node = 3\n\
+                firmware = \"0.6\"\n\
+                after_stop = \"hold\"",
+        drive: "odrive:node=3",
+        node: 3,
+        ladder: Ladder::Stages,
+        bus: Bus::Classic,
+    };
+    rmd: Case {
+        table: "driver = \"rmd\"\n\
+                id = 1\n\
+                after_stop = \"hold\"",
+        drive: "rmd:node=1",
+        node: 1,
+        ladder: Ladder::Stages,
+        bus: Bus::Classic,
+    };
+    robstride: Case {
+        table: "driver = \"robstride\"\n\
+                id = 127\n\
+                model = \"rs02\"\n\
+                after_stop = \"release\"",
+        drive: "robstride:node=127",
+        node: 127,
+        ladder: Ladder::Stages,
+        bus: Bus::Classic,
+    };
+    tinymovr: Case {
+        table: "driver = \"tinymovr\"\n\
+                node = 1\n\
+                firmware = \"2.4\"\n\
+                ticks_per_rev = 8192\n\
+                after_stop = \"release\"",
+        drive: "tinymovr:node=1",
+        node: 1,
+        ladder: Ladder::Stages,
+        bus: Bus::Classic,
+    };
+    vesc: Case {
+        table: "driver = \"vesc\"\n\
+                id = 1\n\
+                pole_pairs = 14\n\
+                after_stop = \"release\"",
+        drive: "vesc:node=1,pole_pairs=14",
+        node: 1,
+        ladder: Ladder::Stages,
+        bus: Bus::Classic,
+    };
+}
