@@ -97,7 +97,8 @@ fn is_driven_and_stopped(robot: &Robot, clients: &mut Clients, case: &Case) -> R
         robot.lanyard.wait_for_motor(NAME, STILL, "is stopped", |motor| motor.state() == "stopped")?;
     println!("stopped in stage {:?} after {} frames", stopped.stage(), stopped.stops_sent());
     let report = report(robot, case)?;
-    ensure!(report.velocity().abs() < 0.01, "proven to stand still, and turns: {report:?}");
+    // The proof is allowed up to the family's own threshold; 0.05 rev/s is a turn in 20 s.
+    ensure!(report.velocity().abs() <= 0.05, "proven to stand still, and turns: {report:?}");
     let frames = robot.listener.since(from)?.into_iter().filter(|frame| frame.at < death);
     Ok(frames.collect())
 }
@@ -128,13 +129,13 @@ fn disobedience_is_answered_with_the_next_stage(
     case: &Case,
 ) -> Result<()> {
     let node = case.node;
-    for order in ["ignore controlled on", "ignore-velocity-zero on"] {
-        robot.sim.order(&format!("{node} {order}"))?;
-    }
     let from = Moment::now();
     let mut client = robot.client(clients)?;
     client.ask("set_power", json!({ "name": NAME, "power": 0.4 }))?;
     robot.sim.wait_for_speed(node, TURNING, MOVE)?;
+    for order in ["ignore controlled on", "ignore-velocity-zero on"] {
+        robot.sim.order(&format!("{node} {order}"))?;
+    }
     client.kill()?;
     robot.lanyard.wait_for_event(from, START, "escalated", |event| {
         event.kind() == "escalated" && event.concerns(NAME)
@@ -272,6 +273,7 @@ families! {
     moteus: Case {
         table: "driver = \"moteus\"\n\
                 id = 1\n\
+                watchdog_ms = 10000\n\
                 after_stop = \"release\"",
         drive: "moteus:node=1",
         node: 1,
