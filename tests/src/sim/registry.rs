@@ -5,8 +5,8 @@ use anyhow::{Context, Result};
 use super::model::Model;
 use super::params::Params;
 use super::{
-    agilex, cia402, cubemars_mit, cubemars_servo, damiao, dji, frames, moteus, odrive, rmd, robstride,
-    tinymovr, vesc,
+    agilex, cia402, cubemars_mit, cubemars_servo, cyphal, damiao, dji, dronecan, frames, moteus, odrive,
+    rev_spark, rmd, roboteq, robstride, tinymovr, vesc,
 };
 
 /// One kind: its name on the command line and how a drive of it is built.
@@ -35,6 +35,10 @@ pub const KINDS: &[Kind] = &[
     rmd::KIND,
     tinymovr::KIND,
     vesc::KIND,
+    rev_spark::KIND,
+    roboteq::KIND,
+    dronecan::KIND,
+    cyphal::KIND,
 ];
 
 /// What the keys mean that every kind takes.
