@@ -364,8 +364,9 @@ fn build(settings: &Settings, common: &Common) -> Result<Drive, SettingsError> {
             // release.
             ask: FrameList::EMPTY,
             advice:
-                "in odrivetool: axis0.config.enable_watchdog = True and axis0.config.watchdog_timeout = 0.1 \
-                     (seconds; several times [front] refresh), then save_configuration()"
+                "in odrivetool: axis0.config.enable_watchdog = True and axis0.config.watchdog_timeout = 0.2 \
+                     (seconds; several times [front] refresh), then save_configuration(). It takes the torque away when \
+                     nobody commands the axis, with after_stop = \"hold\" too: what must not fall needs a brake"
                     .to_owned(),
         },
         max_speed: common.max_speed,

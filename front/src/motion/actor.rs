@@ -8,7 +8,9 @@ use std::future::pending;
 use std::sync::Arc;
 use std::time::Duration;
 
-use drivers::{Drive, Frame, FrameList, Power, PowerProof, RevolutionsPerSecond, Setpoint, Standstill};
+use drivers::{
+    Drive, Frame, FrameList, Power, PowerProof, RevolutionsPerSecond, Setpoint, Standstill, WatchdogSet,
+};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, MissedTickBehavior, interval, interval_at, sleep_until, timeout_at};
 
@@ -85,6 +87,8 @@ pub struct Actor {
     /// Frames that may move the motor went out, and no stop since.
     engaged: bool,
     busy_since: Option<Instant>,
+    /// The grant under which it was driven last.
+    held: Option<Permit>,
     /// For a drive that takes currents.
     regulator: Option<Regulator>,
 }
@@ -112,6 +116,7 @@ impl Actor {
             prepared: false,
             engaged: false,
             busy_since: None,
+            held: None,
             regulator,
         }
     }
@@ -121,7 +126,7 @@ impl Actor {
         let station = Arc::clone(&self.station);
         loop {
             match station.desk.take() {
-                None => station.desk.arrived().await,
+                None => self.wait().await,
                 Some(Errand::Stop(number)) => self.stop(number).await,
                 Some(Errand::Move(mut job)) => {
                     let ending = tokio::select! {
@@ -136,6 +141,31 @@ impl Actor {
                 }
             }
         }
+    }
+
+    /// Waits for the next errand. Meanwhile a drive with a watchdog on whoever commands it hears its stop at every
+    /// refresh, for as long as the session that drove it holds it: it would otherwise let go of a motor, or report a
+    /// fault, only because its driver has it stand still.
+    async fn wait(&mut self) {
+        let station = Arc::clone(&self.station);
+        let mut refresh = interval_at(Instant::now() + self.times.refresh, self.times.refresh);
+        refresh.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        while self.is_waited_with() {
+            tokio::select! {
+                biased;
+                () = station.desk.arrived() => return,
+                // What does not get out is made good by the next one.
+                _ = refresh.tick() => { let _ = self.send_stop(); }
+            }
+        }
+        station.desk.arrived().await;
+    }
+
+    /// Whether the drive must hear something while nothing is asked of it.
+    fn is_waited_with(&self) -> bool {
+        let watches_commands = self.drive.heartbeat.is_none()
+            && matches!(self.drive.watchdog.set, WatchdogSet::ByHand | WatchdogSet::ByLanyard(_));
+        watches_commands && self.held.as_ref().is_some_and(Permit::holds)
     }
 
     async fn stop(&mut self, number: u64) {
@@ -190,6 +220,7 @@ impl Actor {
     }
 
     async fn carry_out(&mut self, job: &mut Job) -> Ending {
+        self.held = Some(job.permit.clone());
         let prepared = tokio::select! {
             biased;
             () = job.group.broken() => Err(Ending::Broken),

@@ -437,6 +437,13 @@ async fn a_grant_lost_later_ends_the_motion_of_the_whole_group() {
     assert_eq!(robot.record.last_speed(2).map(f32::abs), Some(0.0), "one wheel alone would turn the base");
     assert_eq!(robot.motion.reading(RIGHT).commanded, None);
     pass(600).await;
+    let (left, right) = (robot.record.told(1).len(), robot.record.told(2).len());
+    pass(60).await;
+    assert_eq!(robot.record.told(1).len(), left, "silence afterwards");
+    assert!(robot.record.told(2).len() > right, "still held: it hears its stop");
+    assert_eq!(robot.record.last_speed(2).map(f32::abs), Some(0.0));
+    robot.verdicts.grant(RIGHT, None);
+    pass(60).await;
     let count = robot.record.sent().len();
     pass(60).await;
     assert_eq!(robot.record.sent().len(), count, "silence afterwards");
@@ -530,6 +537,32 @@ async fn a_stop_ends_a_motion() {
     assert_eq!(robot.record.last_speed(1), Some(0.0));
     assert_eq!(robot.motion.reading(LEFT).commanded, None);
     assert_eq!(robot.record.last_speed(2), Some(-1.0), "once running, each motor has its own commands");
+}
+
+/// Fails if a drive with a watchdog hears nothing while its session holds it and lets it stand still, or goes on
+/// hearing from a front whose grant is gone.
+#[tokio::test]
+async fn a_motor_that_waits_hears_its_stop_as_long_as_it_is_held() {
+    let (robot, granting) = Robot::willing();
+    let hold = robot.session(0, SessionState::Live);
+    robot.turn(&hold, &[(LEFT, 1.0)]).await.expect("no panic").expect("it turns");
+    robot.motion.stop(&[LEFT]).await.expect("it goes out");
+    for _ in 0..4 {
+        robot.place(LEFT, 0.0);
+        pass(5).await;
+    }
+    let at_rest = robot.record.told(1).len();
+    pass(300).await;
+    let heard = robot.record.told(1).len() - at_rest;
+    assert!(heard >= 6, "{heard} frames in 300 ms");
+    assert_eq!(robot.record.last_speed(1), Some(0.0));
+    granting.abort();
+    let _ = granting.await;
+    robot.verdicts.grant(LEFT, None);
+    pass(60).await;
+    let at_end = robot.record.told(1).len();
+    pass(200).await;
+    assert_eq!(robot.record.told(1).len(), at_end, "the supervisor's to stop");
 }
 
 #[tokio::test]
