@@ -283,7 +283,7 @@ impl Actor {
                         return Err(self.trouble(what).into());
                     }
                 }
-                match place.judge(&station.feedback.since(since)) {
+                match place.judge(&station.feedback.since_asking(since, place.request())) {
                     Err(what) => return Err(self.trouble(what).into()),
                     Ok(met) if met && sent == Sent::All => break,
                     Ok(_) => {}

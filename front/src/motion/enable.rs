@@ -38,6 +38,14 @@ impl Place {
         }
     }
 
+    /// The request whose answer ends the step, if one does.
+    pub const fn request(&self) -> Option<u32> {
+        match self.until {
+            Some(Until::Answer(request)) => Some(request),
+            _ => None,
+        }
+    }
+
     /// What to say when the step did not end in time.
     pub fn timed_out(&self, within: Duration, feedback: &Feedback) -> String {
         let wanted = match self.until {

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use drivers::frame::MAX_FRAMES;
 use drivers::{Fault, Observation, Output, Power, Refusal, Revolutions, RevolutionsPerSecond};
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -40,8 +41,27 @@ struct Seen {
     velocity: Option<Stamped<RevolutionsPerSecond>>,
     position: Option<Stamped<Revolutions>>,
     fault: Option<Stamped<Option<Fault>>>,
-    answer: Option<Stamped<u32>>,
+    /// The newest answers, in a ring: they may come faster than who waits for one of them wakes up.
+    answers: [Option<Stamped<u32>>; ANSWERS],
+    next_answer: usize,
     refused: Option<Stamped<Refusal>>,
+}
+
+/// How many answers are kept: twice the most frames of a step, each of which may be answered.
+const ANSWERS: usize = 2 * MAX_FRAMES;
+
+impl Seen {
+    fn note_answer(&mut self, value: u32, at: Instant, turn: u64) {
+        self.answers[self.next_answer] = Some(Stamped { value, at, turn });
+        self.next_answer = (self.next_answer + 1) % ANSWERS;
+    }
+
+    /// The answer that is waited for if it is among those after that turn, else the newest of them.
+    fn answer(&self, turn: u64, wanted: Option<u32>) -> Option<u32> {
+        let later = || self.answers.iter().flatten().filter(|answer| answer.turn > turn);
+        let newest = || later().max_by_key(|answer| answer.turn).map(|answer| answer.value);
+        wanted.filter(|wanted| later().any(|answer| answer.value == *wanted)).or_else(newest)
+    }
 }
 
 /// Newest feedback of one drive. Its lock is held for some copies and never across a wait.
@@ -76,7 +96,9 @@ impl Feedback {
             put(&mut seen.velocity, velocity, at, turn);
             put(&mut seen.position, position, at, turn);
             put(&mut seen.fault, fault, at, turn);
-            put(&mut seen.answer, answer, at, turn);
+            if let Some(answer) = answer {
+                seen.note_answer(answer, at, turn);
+            }
             put(&mut seen.refused, refused, at, turn);
             turn
         };
@@ -95,6 +117,11 @@ impl Feedback {
 
     /// The newest values of all observations after that one.
     pub fn since(&self, turn: u64) -> Observation {
+        self.since_asking(turn, None)
+    }
+
+    /// The same; of several answers, the one to this request.
+    pub fn since_asking(&self, turn: u64, request: Option<u32>) -> Observation {
         let seen = *self.seen();
         Observation {
             power: newer(seen.power, turn),
@@ -103,7 +130,7 @@ impl Feedback {
             velocity: newer(seen.velocity, turn),
             position: newer(seen.position, turn),
             fault: newer(seen.fault, turn),
-            answer: newer(seen.answer, turn),
+            answer: seen.answer(turn, request),
             refused: newer(seen.refused, turn),
         }
     }
@@ -188,6 +215,22 @@ mod tests {
         assert_eq!(seen.position, Some(Revolutions(2.0)));
         assert_eq!(feedback.power().map(|power| power.value), Some(Power::On));
         assert!(feedback.fresh());
+    }
+
+    /// Fails if an answer is lost because another one came right behind it.
+    #[test]
+    fn an_answer_is_not_hidden_by_the_next() {
+        let feedback = Feedback::new();
+        let answer = |request| Observation { answer: Some(request), ..Observation::default() };
+        feedback.take_in(&answer(0xA2));
+        let turn = feedback.turn();
+        for request in [0xA2, 0x92, 0x9C] {
+            feedback.take_in(&answer(request));
+        }
+        assert_eq!(feedback.since_asking(turn, Some(0xA2)).answer, Some(0xA2));
+        assert_eq!(feedback.since_asking(turn + 1, Some(0xA2)).answer, Some(0x9C), "that one came before");
+        assert_eq!(feedback.since(turn).answer, Some(0x9C));
+        assert_eq!(feedback.since(turn + 3).answer, None);
     }
 
     #[test]
