@@ -54,7 +54,7 @@ pub fn main(workspace: &Workspace, args: &BenchArgs) -> Result<u8> {
     ])?;
     let mut command = Command::new(release.join("lanyard-bench"));
     command.arg("--cyclictest").arg(ensure_tool(CYCLICTEST)?);
-    command.arg("--python").arg(python::ensure_venv(workspace)?);
+    command.arg("--python").arg(python::ensure_venv(workspace, &python::CLIENTS)?);
     command.arg("--supervisor").arg(release.join("lanyard-supervisor"));
     command.arg("--rig").arg(env::current_exe().context("cannot find this program")?);
     if let Some(file) = &args.json {

@@ -34,7 +34,7 @@ pub fn main(workspace: &Workspace, args: &DemoArgs) -> Result<u8> {
     if !workspace.binaries_of("tests").iter().any(|name| name == "lanyard-demo") {
         bail!("the crate `tests` has no program lanyard-demo (tests/src/bin/lanyard-demo.rs)");
     }
-    let python = python::ensure_venv(workspace)?;
+    let python = python::ensure_venv(workspace, &python::CLIENTS)?;
     workspace.run_cargo(&[
         "build",
         "--bins",

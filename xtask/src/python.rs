@@ -1,7 +1,8 @@
-//! The Python clients that the demo and the tests drive Lanyard with.
+//! Other people's Python packages: the clients that the demo and the tests drive Lanyard with, and the packages for
+//! the same drives that its frames are compared with.
 //!
-//! What lives here: the pinned list of packages and the virtual environment they are installed in.
-//! They are other people's unchanged clients; that is the point of testing with them.
+//! What lives here: the pinned lists of packages and the virtual environments they are installed in.
+//! They are unchanged; that is the point of testing with them.
 
 use std::fs;
 use std::path::PathBuf;
@@ -13,20 +14,43 @@ use crate::install::{PYTHON, ensure_packages, ensure_tool, run_quietly};
 use crate::packages::{lock_cache, remove_folder};
 use crate::workspace::{Workspace, say};
 
-/// What is installed, at the versions the tests were written against.
-const REQUIREMENTS: &[&str] =
-    &["viam-sdk==0.85.1", "python-can==4.6.1", "canopen==2.4.1", "cantools==45.1.0"];
+/// A virtual environment and what is installed in it, at the versions the tests were written against.
+pub struct Environment {
+    /// Its folder in the cache.
+    folder: &'static str,
+    requirements: &'static [&'static str],
+}
 
-/// The interpreter of a virtual environment that has all clients, made when there is none.
+/// The clients of the demo and of the tests on a rig.
+pub const CLIENTS: Environment = Environment {
+    folder: "venv",
+    requirements: &["viam-sdk==0.85.1", "python-can==4.6.1", "canopen==2.4.1", "cantools==45.1.0"],
+};
+
+/// What `tests/peers` compares with. Apart from the clients, because it is ten times as large and no rig needs it.
+pub const PEERS: Environment = Environment {
+    folder: "venv-peers",
+    requirements: &[
+        "canopen==2.4.1",
+        "cantools==45.1.0",
+        "damiao-motor==1.0.6",
+        "dronecan==1.0.27",
+        "moteus==1.1.1",
+        "odrive-can==2.1.0",
+        "tinymovr==3.2.0",
+    ],
+};
+
+/// The interpreter of a virtual environment that has all of its packages, made when there is none.
 ///
 /// # Errors
 /// Without Python or its venv module (and without root to install them), or when PyPI cannot be
 /// reached.
-pub fn ensure_venv(workspace: &Workspace) -> Result<PathBuf> {
-    let folder = workspace.cache().join("venv");
+pub fn ensure_venv(workspace: &Workspace, environment: &Environment) -> Result<PathBuf> {
+    let folder = workspace.cache().join(environment.folder);
     let python = folder.join("bin/python");
     let stamp = folder.join("lanyard-requirements");
-    let wanted = REQUIREMENTS.join("\n");
+    let wanted = environment.requirements.join("\n");
     let complete = || fs::read_to_string(&stamp).is_ok_and(|have| have == wanted) && python.exists();
     if complete() {
         return Ok(python);
@@ -48,14 +72,14 @@ pub fn ensure_venv(workspace: &Workspace) -> Result<PathBuf> {
             .with_context(|| format!("{error:#}"))?;
         create()?;
     }
-    say(format!("installing {} (PyPI)", REQUIREMENTS.join(", ")));
+    say(format!("installing {} (PyPI)", environment.requirements.join(", ")));
     run_quietly(
         Command::new(&python)
             .args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check"])
             .args(["--retries", "5", "--timeout", "30"])
-            .args(REQUIREMENTS),
+            .args(environment.requirements),
     )
-    .context("cannot install the Python clients; is PyPI reachable from here?")?;
+    .context("cannot install the Python packages; is PyPI reachable from here?")?;
     fs::write(&stamp, wanted).with_context(|| format!("cannot write {}", stamp.display()))?;
     Ok(python)
 }

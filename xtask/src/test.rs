@@ -170,6 +170,11 @@ fn unit_tests(workspace: &Workspace, args: &TestArgs, report: &mut Report) -> Re
     }
     let mut command = workspace.cargo();
     command.args(["test", "--workspace", "--exclude", "tests", "--no-fail-fast"]);
+    // Without them only the comparisons with them fail, each saying so.
+    match python::ensure_venv(workspace, &python::PEERS) {
+        Ok(python) => drop(command.env("LANYARD_PEERS_PYTHON", python)),
+        Err(error) => report.problem(format!("{error:#}")),
+    }
     if let Some(filter) = &args.filter {
         command.args(["--", filter]);
     }
@@ -225,7 +230,7 @@ fn count_tests(mut command: Command, what: &str, report: &mut Report) -> Result<
 fn rig_tests(workspace: &Workspace, args: &TestArgs, part: RigPart, report: &mut Report) -> Result<()> {
     let name = part.name();
     let Some(selection) = part.selection(args.filter.as_deref()) else { return Ok(()) };
-    let python = python::ensure_venv(workspace)?;
+    let python = python::ensure_venv(workspace, &python::CLIENTS)?;
     workspace.run_cargo(&["build", "--workspace", "--bins"])?;
     let mut programs = test_programs(workspace)?;
     programs.retain(|program| part.has(program));
