@@ -32,3 +32,8 @@ fn agrees(script: &str) {
 fn odrive_can() {
     agrees("check_odrive.py");
 }
+
+#[test]
+fn canopen() {
+    agrees("check_canopen.py");
+}
