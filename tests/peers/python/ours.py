@@ -150,6 +150,11 @@ def single(value):
     return struct.unpack("<f", struct.pack("<f", value))[0]
 
 
+def as_secs_f32(ms):
+    """In f32 throughout, as Rust's `Duration::as_secs_f32`: the last bit depends on it."""
+    return single(ms // 1000 + single(single(ms % 1000 * 1_000_000) / 1e9))
+
+
 def speed(rng, most=50.0):
     """Any speed: often a special one, else evenly in size from tiny to fast."""
     size = rng.choice([0.0, most, 10.0 ** rng.uniform(-4.0, math.log10(most)), rng.uniform(0.0, most)])

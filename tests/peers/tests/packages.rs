@@ -37,3 +37,8 @@ fn odrive_can() {
 fn canopen() {
     agrees("check_canopen.py");
 }
+
+#[test]
+fn moteus() {
+    agrees("check_moteus.py");
+}
