@@ -42,3 +42,8 @@ fn canopen() {
 fn moteus() {
     agrees("check_moteus.py");
 }
+
+#[test]
+fn damiao_motor() {
+    agrees("check_damiao.py");
+}
