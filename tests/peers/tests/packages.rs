@@ -47,3 +47,8 @@ fn moteus() {
 fn damiao_motor() {
     agrees("check_damiao.py");
 }
+
+#[test]
+fn dronecan() {
+    agrees("check_dronecan.py");
+}
