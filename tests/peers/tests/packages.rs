@@ -52,3 +52,8 @@ fn damiao_motor() {
 fn dronecan() {
     agrees("check_dronecan.py");
 }
+
+#[test]
+fn tinymovr() {
+    agrees("check_tinymovr.py");
+}
