@@ -37,6 +37,7 @@ pub fn config(path: &Path, text: &str) -> Result<Config, ConfigError> {
     let bases = bases(&mut root, &mut problems, &names);
     if problems.0.is_empty() {
         ids::joint_frames_are_whole(&mut problems, &motors, &spans, &bases);
+        ids::commands_are_apart(&mut problems, &motors, &spans);
     }
     root.finish(&mut problems, &["supervisor", "front", "bus", "motor", "base"]);
 

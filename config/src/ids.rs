@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use drivers::{ArbitrationId, Drive, Frame};
+use drivers::{Amperes, ArbitrationId, Drive, Frame, FrameList, RevolutionsPerSecond, Setpoint};
 
 use crate::reader::{Problems, Span};
 use crate::{Base, Bus, Motor};
@@ -112,6 +112,35 @@ pub fn joint_frames_are_whole(problems: &mut Problems, motors: &[Motor], spans: 
             ),
         }
     }
+}
+
+/// Whether a command for one motor would move another: the same place in a joint frame, two groups under one
+/// command, a frame of the `frames` profile that another drive understands. Whoever drives one would drive both.
+pub fn commands_are_apart(problems: &mut Problems, motors: &[Motor], spans: &[Span]) {
+    for (index, (motor, span)) in motors.iter().zip(spans).enumerate() {
+        let neighbours = motors.iter().take(index).filter(|other| other.buses().any(|bus| motor.is_on(bus)));
+        for other in neighbours.filter(|other| moves(motor, other) || moves(other, motor)) {
+            let text = format!(
+                "motor \"{}\": a command for it and one for motor \"{}\" on the same bus move the other, too; give \
+                 them different ids or places, or put one on another bus",
+                motor.name, other.name
+            );
+            problems.note(span.clone(), text);
+        }
+    }
+}
+
+/// Whether the fastest commands of one motor would move the other.
+fn moves(one: &Motor, other: &Motor) -> bool {
+    let fastest = one.drive.max_speed.0;
+    let frames = [fastest, -fastest].map(|speed| match one.drive.setpoint {
+        Setpoint::Velocity => one.drive.protocol.velocity(RevolutionsPerSecond(speed)),
+        Setpoint::Current(law) => one.drive.protocol.current(Amperes(law.limit.0.copysign(speed))),
+    });
+    // Besides the joint frame, motors of one joint frame may be told things in common.
+    let joint = one.drive.slot.zip(other.drive.slot).filter(|(a, b)| a.id == b.id).map(|(slot, _)| slot.id);
+    let is_meant = |frame: &&Frame| joint.is_none_or(|id| frame.id() == id);
+    frames.iter().flat_map(FrameList::as_slice).filter(is_meant).any(|frame| other.drive.is_motion(frame))
 }
 
 /// Drives that are not to be stopped all at once on a bus where others of their family belong to somebody else.

@@ -372,3 +372,73 @@ fn lists_of_frames_and_of_values() {
         assert_messages(&text, &[(line, words)]);
     }
 }
+
+/// A robot of these motors, each `name = ...` with its lines, on a classic bus.
+fn robot(motors: &[(&str, &str)], rest: &str) -> String {
+    let motor = |(name, lines): &(&str, &str)| {
+        format!(
+            "[[motor]]\nname = \"{name}\"\nbus = \"can0\"\nafter_stop = \"release\"\nmax_rpm = 100\n{lines}"
+        )
+    };
+    "[[bus]]\nname = \"can0\"\n".to_owned() + &motors.iter().map(motor).collect::<String>() + rest
+}
+
+const C620: &str = "driver = \"dji\"\nmodel = \"c620\"\n";
+
+/// Fails if motors that only one frame can command may be driven by two clients.
+#[test]
+fn joint_frames() {
+    let (one, two) = (format!("{C620}id = 1\n"), format!("{C620}id = 2\n"));
+    let apart = robot(&[("a", &one), ("b", &two)], "");
+    let words: &[&str] = &["motor \"b\"", "motor \"a\"", "one frame, 0x200", "one session", "one [[base]]"];
+    assert_messages(&apart, &[(11, words)]);
+    let base = "[[base]]\nname = \"base\"\nleft = [\"a\"]\nright = [\"b\"]\nwheel_circumference_mm = 100\nwidth_mm = 100\n";
+    let whole = robot(&[("a", &one), ("b", &two)], base);
+    assert!(Config::parse(Path::new("x"), &whole).is_ok());
+    // Of another frame, nobody cares.
+    let five = format!("{C620}id = 5\n");
+    assert!(Config::parse(Path::new("x"), &robot(&[("a", &one), ("b", &five)], "")).is_ok());
+    // Reached by different buses.
+    let second = "[[bus]]\nname = \"can1\"\n".to_owned()
+        + &whole.replacen("name = \"b\"\n", "name = \"b\"\nsecond_bus = \"can1\"\n", 1);
+    assert_messages(&second, &[(13, &["motor \"b\"", "\"bus\" and \"second_bus\" must be the same"])]);
+    // Two motors with one id.
+    let words: &[&str] = &["motor \"b\"", "id 0x201", "belongs to motor \"a\"", "another node id"];
+    assert_messages(&robot(&[("a", &one), ("b", &one)], ""), &[(11, words)]);
+}
+
+/// Fails if a command for one motor may move another.
+#[test]
+fn commands_for_two() {
+    let esc = |node: u8, index: u8, source: u8| {
+        format!(
+            "driver = \"dronecan\"\nesc_node = {node}\nindex = {index}\ncommand = \"rpm\"\nsource_node = {source}\n"
+        )
+    };
+    let base = "[[base]]\nname = \"base\"\nleft = [\"a\"]\nright = [\"b\"]\nwheel_circumference_mm = 100\nwidth_mm = 100\n";
+    let words: &[&str] = &["motor \"b\"", "motor \"a\"", "move the other, too", "different ids or places"];
+    assert_messages(&robot(&[("a", &esc(20, 0, 125)), ("b", &esc(21, 0, 125))], base), &[(13, words)]);
+    assert_messages(&robot(&[("a", &esc(20, 0, 125)), ("b", &esc(21, 0, 124))], base), &[(13, words)]);
+    let good = robot(&[("a", &esc(20, 0, 125)), ("b", &esc(21, 1, 125))], base);
+    assert!(Config::parse(Path::new("x"), &good).is_ok());
+}
+
+#[test]
+fn what_a_family_cannot_do() {
+    let moteus = robot(&[("a", "driver = \"moteus\"\nid = 1\n")], "");
+    assert_messages(&moteus, &[(3, &["motor \"a\"", "needs CAN FD", "fd = true on bus \"can0\""])]);
+    let vesc = robot(&[("a", "driver = \"vesc\"\nid = 255\npole_pairs = 7\n")], "");
+    assert_messages(&vesc, &[(9, &["motor \"a\" (vesc)", "\"id\" must be 0 to 254, not 255"])]);
+    let held = robot(&[("a", &format!("{C620}id = 1\n"))], "").replace("\"release\"", "\"hold\"");
+    assert_messages(&held, &[(6, &["motor \"a\" (dji)", "\"after_stop\"", "cannot hold", "brake"])]);
+    // Identifiers that a family has in common on a bus are no other family's.
+    let foreign = robot(
+        &[
+            ("a", &format!("{C620}id = 1\n")),
+            ("b", "driver = \"cia402\"\nnode = 127\nmaster_node = 1\ncounts_per_rev = 100\n"),
+        ],
+        "",
+    );
+    let words: &[&str] = &["motor \"b\"", "0x1FF", "dji drives (motor \"a\") have in common", "another bus"];
+    assert_messages(&foreign, &[(11, words)]);
+}

@@ -23,10 +23,10 @@
 //! fully armed" (DSDL), others ignore it; the command of 0 is what stops those.
 //!
 //! **The feedback is read from one frame.** Status takes three frames, and each is looked at by itself. The
-//! second holds the current and the lower 16 of the 18 bits of the speed: up to 32767 rpm that is the speed. Above,
-//! and when the third frame names another index (one node that reports for several ESCs), the third frame takes
-//! the proof back, and the index is told as a fault. The checksum of the transfer is not verified; each frame has
-//! CAN's own.
+//! second holds the current and the lower 16 of the 18 bits of the speed: up to 32767 rpm that is the speed, and a
+//! faster `max_rpm` is refused. A speed beyond is read as another one of the other sign; from 65536 rpm on, and when
+//! the third frame names another index (one node that reports for several ESCs), the third frame takes the proof
+//! back, and the index is told as a fault. The checksum of the transfer is not verified; each frame has CAN's own.
 //!
 //! **What the feedback cannot tell.** There is no word on the power stage; the proof is no current beside the speed.
 //! An ESC that does not measure its current says NaN and is never proven to be without torque.
