@@ -4,10 +4,6 @@ use anyhow::{Context, Result};
 
 use super::model::Model;
 use super::params::Params;
-use super::{
-    agilex, cia402, cubemars_mit, cubemars_servo, cyphal, damiao, dji, dronecan, frames, moteus, odrive,
-    rev_spark, rmd, roboteq, robstride, tinymovr, vesc,
-};
 
 /// One kind: its name on the command line and how a drive of it is built.
 #[derive(Clone, Copy, Debug)]
@@ -22,23 +18,23 @@ pub struct Kind {
 
 /// Every kind there is.
 pub const KINDS: &[Kind] = &[
-    odrive::KIND,
-    cia402::KIND,
-    cubemars_mit::KIND,
-    cubemars_servo::KIND,
-    damiao::KIND,
-    robstride::KIND,
-    agilex::KIND,
-    dji::KIND,
-    frames::KIND,
-    moteus::KIND,
-    rmd::KIND,
-    tinymovr::KIND,
-    vesc::KIND,
-    rev_spark::KIND,
-    roboteq::KIND,
-    dronecan::KIND,
-    cyphal::KIND,
+    super::agilex::KIND,
+    super::cia402::KIND,
+    super::cubemars_mit::KIND,
+    super::cubemars_servo::KIND,
+    super::cyphal::KIND,
+    super::damiao::KIND,
+    super::dji::KIND,
+    super::dronecan::KIND,
+    super::frames::KIND,
+    super::moteus::KIND,
+    super::odrive::KIND,
+    super::rev_spark::KIND,
+    super::rmd::KIND,
+    super::roboteq::KIND,
+    super::robstride::KIND,
+    super::tinymovr::KIND,
+    super::vesc::KIND,
 ];
 
 /// What the keys mean that every kind takes.

@@ -13,7 +13,7 @@ use serde_json::json;
 use tests::clock::Moment;
 use tests::expect;
 use tests::intruder::Intruder;
-use tests::python::Clients;
+use tests::python::{Client, Clients};
 use tests::robot::{MOVE, Robot, START, STILL, Setup};
 use tests::simulation::Report;
 use tests::wire::Seen;
@@ -330,4 +330,138 @@ families! {
         ladder: Ladder::Stages,
         bus: Bus::Classic,
     };
+    cyphal: Case {
+        table: "driver = \"cyphal\"\n\
+                esc_node = 20\n\
+                index = 0\n\
+                setpoint_subject = 100\n\
+                readiness_subject = 101\n\
+                feedback_subject = 102\n\
+                dynamics_subject = 103\n\
+                mode = \"speed\"\n\
+                after_stop = \"release\"",
+        drive: "cyphal:node=20",
+        node: 20,
+        ladder: Ladder::Stages,
+        bus: Bus::Classic,
+    };
+    dronecan_raw: Case {
+        table: "driver = \"dronecan\"\n\
+                esc_node = 20\n\
+                index = 3\n\
+                command = \"raw\"\n\
+                full_rpm = 3000\n\
+                after_stop = \"release\"",
+        drive: "dronecan:node=20,index=3",
+        node: 20,
+        ladder: Ladder::Stages,
+        bus: Bus::Classic,
+    };
+    dronecan_rpm: Case {
+        table: "driver = \"dronecan\"\n\
+                esc_node = 20\n\
+                index = 0\n\
+                command = \"rpm\"\n\
+                after_stop = \"release\"",
+        drive: "dronecan:node=20",
+        node: 20,
+        ladder: Ladder::Stages,
+        bus: Bus::Classic,
+    };
+    rev_spark: Case {
+        table: "driver = \"rev-spark\"\n\
+                device = 1\n\
+                after_stop = \"release\"",
+        drive: "rev-spark:node=1",
+        node: 1,
+        ladder: Ladder::Stages,
+        bus: Bus::Classic,
+    };
+    roboteq: Case {
+        table: "driver = \"roboteq\"\n\
+                node = 1\n\
+                loop = \"speed\"\n\
+                speed = \"encoder\"\n\
+                counts_per_rev = 4096\n\
+                after_stop = \"hold\"",
+        drive: "roboteq:node=1,counts_per_rev=4096",
+        node: 1,
+        ladder: Ladder::Stages,
+        bus: Bus::Classic,
+    };
+}
+
+/// All RMDs of a bus listen to it (manual 3.1).
+const RMD_BROADCAST: u32 = 0x280;
+
+/// Fails if the one frame that stops all drives of a family is not the first when all are to be stopped, or if it
+/// touches the motor of another session.
+#[test]
+fn a_broadcast_stops_all_at_once_and_nobody_elses_motor() -> Result<()> {
+    let table = |id: u8| format!("{COMMON}driver = \"rmd\"\nid = {id}\nafter_stop = \"hold\"");
+    let setup = Setup::new().window("1s").with_drive("one", &table(1), "rmd:node=1").with_drive(
+        "two",
+        &table(2),
+        "rmd:node=2",
+    );
+    let is_broadcast = |frame: &Seen| frame.id == RMD_BROADCAST && !frame.extended;
+    let is_own = |frame: &Seen| matches!(frame.id, 0x141 | 0x142) && frame.data.first() == Some(&0x81);
+    play(setup, |robot, clients| {
+        let turn = |client: &mut Client, motor: &str, node: u8| -> Result<()> {
+            client.ask("set_power", json!({ "name": motor, "power": 0.4 }))?;
+            robot.sim.wait_for_speed(node, TURNING, MOVE)
+        };
+        let mut both = robot.client(clients)?;
+        turn(&mut both, "one", 1)?;
+        turn(&mut both, "two", 2)?;
+        let death = both.kill()?;
+        let first =
+            robot.listener.wait(death, START, "stop", |frame| is_broadcast(frame) || is_own(frame))?;
+        ensure!(is_broadcast(&first), "the first stop was {first}");
+        for node in [1, 2] {
+            robot.sim.wait_for_standstill(node, STILL)?;
+        }
+        for motor in ["one", "two"] {
+            robot.lanyard.wait_for_motor(motor, STILL, "is stopped", |motor| motor.state() == "stopped")?;
+        }
+        let from = Moment::now();
+        let (mut mortal, mut other) = (robot.client(clients)?, robot.client(clients)?);
+        turn(&mut mortal, "one", 1)?;
+        turn(&mut other, "two", 2)?;
+        let death = mortal.kill()?;
+        robot.lanyard.wait_for_trip(death, "session expired", "one", START)?;
+        robot.sim.wait_for_standstill(1, STILL)?;
+        ensure!(
+            robot.listener.first(from, is_broadcast)?.is_none(),
+            "another session's motor was stopped, too"
+        );
+        let speed = robot.sim.report(2)?.velocity();
+        ensure!((speed - 2.0).abs() < 0.2, "the other session's motor turns at {speed} rev/s");
+        Ok(())
+    })
+}
+
+/// Fails if a drive with a watchdog of its own lets go, or has its session tripped, because its driver has it stand
+/// still for longer than that.
+#[test]
+fn a_motor_that_waits_keeps_its_session_and_its_watchdog() -> Result<()> {
+    let table = format!("{COMMON}driver = \"odrive\"\nnode = 3\nfirmware = \"0.6\"\nafter_stop = \"hold\"");
+    // Half a second: on the rig the front itself may be late by some hundred milliseconds.
+    let setup =
+        Setup::new().window("2s").with_drive(NAME, &table, "odrive:node=3,watchdog_ms=500,watchdog_idle=off");
+    play(setup, |robot, clients| {
+        let mut client = robot.client(clients)?;
+        client.ask("set_power", json!({ "name": NAME, "power": 0.4 }))?;
+        robot.sim.wait_for_speed(3, TURNING, MOVE)?;
+        let stopped = Moment::now();
+        client.ask("set_power", json!({ "name": NAME, "power": 0.0 }))?;
+        std::thread::sleep(Duration::from_secs(2));
+        let trip =
+            robot.lanyard.events()?.into_iter().find(|event| event.at() > stopped && event.kind() == "trip");
+        ensure!(trip.is_none(), "tripped while it waited: {trip:?}");
+        ensure!(robot.lanyard.motor(NAME)?.state() == "granted", "no longer granted");
+        ensure!(robot.sim.report(3)?.enabled(), "its own watchdog took the torque away");
+        client.ask("set_power", json!({ "name": NAME, "power": 0.4 }))?;
+        robot.sim.wait_for_speed(3, TURNING, MOVE)
+    })
 }
