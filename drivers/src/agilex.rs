@@ -23,13 +23,16 @@
 //! **Own watchdog.** The base stops 500 ms after the last motion command (manual, of protocol v1; unverified
 //! for v2). It cannot be set. Motion commands feed it, with zeros, too; nothing is polled.
 
+use alloc::borrow::ToOwned as _;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
 use core::fmt;
-use std::sync::Arc;
 
 use crate::drive::{Drive, PollWhen, Protocol, Setpoint};
 use crate::enable::{EnableProgramme, EnableStep, Until};
 use crate::feedback::{Fault, Observation, Power, name_bits};
 use crate::frame::{ArbitrationId, Format, Frame, FrameList};
+use crate::math::round;
 use crate::registry::{Common, Family, Key, Sheet};
 use crate::settings::{Settings, SettingsError, Value};
 use crate::stop::{PowerProof, Proof, Stage, StageKind, StopProgramme};
@@ -207,7 +210,7 @@ impl Protocol for Model {
     fn velocity(&self, velocity: RevolutionsPerSecond) -> FrameList {
         // `as` keeps to the bounds of its type, and makes 0 of what is not a number.
         #[expect(clippy::cast_possible_truncation, reason = "the bounds of the frame are those of the type")]
-        let mm_per_sec = (f64::from(velocity.0) * self.circumference).round() as i16;
+        let mm_per_sec = round(f64::from(velocity.0) * self.circumference) as i16;
         FrameList::new(&[forwards(mm_per_sec)])
     }
 

@@ -25,14 +25,18 @@
 //!
 //! **State numbers** are the error byte, 0 without error.
 
+use alloc::format;
+use alloc::sync::Arc;
+use alloc::vec;
+use alloc::vec::Vec;
 use core::fmt;
-use std::sync::Arc;
 
 use crate::cubemars_mit::fault_words;
 use crate::drive::{Drive, PollWhen, Protocol, Setpoint};
 use crate::enable::{EnableProgramme, EnableStep, Until};
 use crate::feedback::{Fault, Observation, Output};
 use crate::frame::{ArbitrationId, Format, Frame, FrameList};
+use crate::math::round;
 use crate::registry::{Common, Family, Key, Sheet};
 use crate::settings::{Settings, SettingsError, Value};
 use crate::stop::{AfterStop, PowerProof, Proof, Stage, StageKind, StopProgramme};
@@ -161,7 +165,7 @@ impl Protocol for Model {
     /// The speed in electrical turns a minute, rounded; beyond i32 the largest one.
     fn velocity(&self, velocity: RevolutionsPerSecond) -> FrameList {
         #[expect(clippy::cast_possible_truncation, reason = "the cast saturates, and is meant to")]
-        let erpm = (f64::from(velocity.0) * self.erpm_per_rps).round() as i32;
+        let erpm = round(f64::from(velocity.0) * self.erpm_per_rps) as i32;
         FrameList::new(&[self.frame(command::SPEED, erpm)])
     }
 
@@ -267,8 +271,8 @@ fn read(settings: &Settings) -> Result<Model, SettingsError> {
     Ok(Model {
         id: settings.small("id", 0..=254, None)?,
         erpm_per_rps: 60.0 * f64::from(pole_pairs) * gear,
-        brake: (brake * 1000.0).round() as i32,
-        zero_current: (zero_current / CURRENT_STEP).round() as u16,
+        brake: round(brake * 1000.0) as i32,
+        zero_current: round(zero_current / CURRENT_STEP) as u16,
     })
 }
 

@@ -36,8 +36,12 @@
 //! **A gap.** Receivers ignore the two reserved bits of an identifier; frames of a node that does not set them, as it
 //! must, are not seen by the bus guard.
 
-use std::f64::consts::TAU;
-use std::sync::Arc;
+use alloc::borrow::ToOwned as _;
+use alloc::format;
+use alloc::sync::Arc;
+use alloc::vec;
+use alloc::vec::Vec;
+use core::f64::consts::TAU;
 
 use core::fmt;
 
@@ -46,6 +50,7 @@ use crate::enable::{EnableProgramme, EnableStep, Until};
 use crate::feedback::{Fault, Observation, Power};
 use crate::frame::{ArbitrationId, Format, Frame, FrameList};
 use crate::half::to_half;
+use crate::math::power_of_two;
 use crate::registry::{Common, Family, Key, Sheet};
 use crate::settings::{Settings, SettingsError, Value};
 use crate::stop::{AfterStop, PowerProof, Proof, Stage, StageKind, StopProgramme};
@@ -271,7 +276,7 @@ fn bound(highest: u8) -> Option<RevolutionsPerSecond> {
         return None;
     }
     // The exponent is at most 2 * exponent + 1, and the fraction below 2.
-    let size = if exponent == 0 { 0.0 } else { 2f64.powi(2 * exponent + 2 - EXPONENT_BIAS) / TAU };
+    let size = if exponent == 0 { 0.0 } else { power_of_two(2 * exponent + 2 - EXPONENT_BIAS) / TAU };
     #[expect(clippy::cast_possible_truncation, reason = "at most 2^127")]
     let size = size as f32;
     Some(RevolutionsPerSecond(if highest & 0x80 == 0 { size } else { -size }))

@@ -25,9 +25,13 @@
 //!
 //! **What would enable it**: `FC`, and `FB` (clear error) after `LOST_COMM` (damiao-motor). Neither is polled.
 
+use alloc::borrow::ToOwned as _;
+use alloc::format;
+use alloc::sync::Arc;
+use alloc::vec;
+use alloc::vec::Vec;
 use core::fmt;
 use core::time::Duration;
-use std::sync::Arc;
 
 use crate::drive::{Drive, PollWhen, Protocol, Setpoint};
 use crate::enable::{EnableProgramme, EnableStep, Until};

@@ -26,12 +26,15 @@
 //! are the *rotor's* (an M3508 turns 19 times for one turn of its shaft, an M2006 36 times; from memory): so
 //! are `max_rpm` and every speed here.
 
-use std::sync::Arc;
+use alloc::borrow::ToOwned as _;
+use alloc::sync::Arc;
+use alloc::vec;
 
 use crate::drive::{Drive, PollWhen, Protocol, Setpoint, Slot, SpeedLoop};
 use crate::enable::EnableProgramme;
 use crate::feedback::{Observation, Output};
 use crate::frame::{ArbitrationId, Format, Frame, FrameList};
+use crate::math::round;
 use crate::registry::{Common, Family, Key, Sheet};
 use crate::settings::{Settings, SettingsError, Value};
 use crate::stop::{AfterStop, PowerProof, Proof, Stage, StageKind, StopProgramme};
@@ -213,7 +216,7 @@ impl Protocol for Model {
         let counts = (current.0 * self.counts_per_unit).clamp(-self.most_counts, self.most_counts);
         // What is not a number becomes 0.
         #[expect(clippy::cast_possible_truncation, reason = "at most 30 000, and `as` keeps to the bounds")]
-        let counts = counts.round() as i16;
+        let counts = round(f64::from(counts)) as i16;
         FrameList::new(&[self.command(counts)])
     }
 

@@ -1,8 +1,10 @@
 //! One motor's drive with everything prebuilt: what the supervisor and the front hold per motor.
 
+use alloc::string::String;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
 use core::fmt;
 use core::time::Duration;
-use std::sync::Arc;
 
 use crate::enable::EnableProgramme;
 use crate::feedback::{Fault, Observation};
@@ -215,7 +217,7 @@ impl fmt::Display for VelocityError {
     }
 }
 
-impl std::error::Error for VelocityError {}
+impl core::error::Error for VelocityError {}
 
 impl Drive {
     /// The frames that make an enabled drive turn at `velocity`.

@@ -33,7 +33,11 @@
 //!
 //! **It cannot hold**: 0 means no rotation, by coasting or braking as the ESC is set up.
 
-use std::sync::Arc;
+use alloc::borrow::ToOwned as _;
+use alloc::format;
+use alloc::sync::Arc;
+use alloc::vec;
+use alloc::vec::Vec;
 
 use core::fmt;
 
@@ -42,6 +46,7 @@ use crate::enable::{EnableProgramme, EnableStep};
 use crate::feedback::{Fault, Observation, Output, name_bits};
 use crate::frame::{ArbitrationId, Format, Frame, FrameList};
 use crate::half::from_half;
+use crate::math::round;
 use crate::registry::{Common, Family, Key, Sheet};
 use crate::settings::{Settings, SettingsError, Value};
 use crate::stop::{AfterStop, PowerProof, Proof, Stage, StageKind, StopProgramme};
@@ -265,7 +270,7 @@ impl Model {
             Command::Rpm => (velocity.rpm(), FULL_RPM),
         };
         #[expect(clippy::cast_possible_truncation, reason = "within the range; NaN becomes 0")]
-        let element = value.clamp(-most, most).round() as i32;
+        let element = round(value.clamp(-most, most)) as i32;
         element
     }
 

@@ -1,6 +1,8 @@
 //! Half-precision floating point (IEEE 754 binary16), as DroneCAN and Cyphal put it on the bus. A number too large
 //! for it becomes the largest there is, never infinity: an infinite setpoint may be taken for 0 or for anything.
 
+use crate::math::power_of_two;
+
 /// Exponent bias, and bits of the fraction.
 const BIAS: i32 = 15;
 const FRACTION: u32 = 10;
@@ -8,14 +10,15 @@ const FRACTION: u32 = 10;
 const MOST: u16 = 0x7BFF;
 
 /// The number those 16 bits stand for.
+#[expect(clippy::cast_possible_truncation, reason = "an f32 holds every one of them")]
 pub(crate) fn from_half(bits: u16) -> f32 {
     let exponent = i32::from(bits >> FRACTION & 0x1F);
     let fraction = f32::from(bits & 0x3FF) / 1024.0;
     let size = match exponent {
-        0 => fraction * 2f32.powi(1 - BIAS),
+        0 => fraction * power_of_two(1 - BIAS) as f32,
         31 if fraction == 0.0 => f32::INFINITY,
         31 => f32::NAN,
-        _ => (1.0 + fraction) * 2f32.powi(exponent - BIAS),
+        _ => (1.0 + fraction) * power_of_two(exponent - BIAS) as f32,
     };
     if bits & 0x8000 == 0 { size } else { -size }
 }

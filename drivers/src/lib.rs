@@ -5,11 +5,17 @@
 //! is built once at start-up ([`registry::build`]); encoding and decoding afterwards neither allocate
 //! nor fail by panicking.
 //!
-//! What must never live here: I/O, time, threads, `unsafe`, or anything that waits.
+//! What must never live here: I/O, time, threads, `unsafe`, the standard library beyond `alloc` (which only building
+//! uses), or anything that waits.
 //!
 //! To add a family: one file beside [`odrive`] with one `pub const FAMILY`, one line in
 //! [`registry::FAMILIES`], one table of vectors in `tests/`.
 #![forbid(unsafe_code)]
+#![no_std]
+
+extern crate alloc;
+#[cfg(test)]
+extern crate std;
 
 pub mod agilex;
 mod canopen;
@@ -27,6 +33,7 @@ pub mod frame;
 pub mod frames;
 mod half;
 pub mod marker;
+mod math;
 mod mit;
 pub mod moteus;
 pub mod odrive;

@@ -31,9 +31,13 @@
 //! **Unverified:** that every firmware release takes the broadcast address 0x7F (fw: the release read does);
 //! noise of the velocity at rest.
 
+use alloc::borrow::ToOwned as _;
+use alloc::format;
+use alloc::sync::Arc;
+use alloc::vec;
+use alloc::vec::Vec;
 use core::fmt;
 use core::time::Duration;
-use std::sync::Arc;
 
 use crate::drive::{Drive, PollWhen, Protocol, Setpoint};
 use crate::enable::{EnableProgramme, EnableStep, Until};

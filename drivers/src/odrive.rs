@@ -19,8 +19,11 @@
 //! (can_simple, `value_or(0.0f)`). Such an axis does not enter closed loop, but a shaft turned from
 //! outside would look still; its heartbeat carries the encoder flag, reported here as a fault.
 
+use alloc::borrow::ToOwned as _;
+use alloc::sync::Arc;
+use alloc::vec;
+use alloc::vec::Vec;
 use core::fmt;
-use std::sync::Arc;
 
 use crate::drive::{Drive, PollWhen, Protocol, Setpoint};
 use crate::enable::{EnableProgramme, EnableStep, Until};

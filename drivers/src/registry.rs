@@ -4,6 +4,8 @@ use crate::drive::Drive;
 use crate::settings::{Settings, SettingsError};
 use crate::stop::AfterStop;
 use crate::units::RevolutionsPerSecond;
+use alloc::format;
+use alloc::vec::Vec;
 
 /// What every family is built from besides its own keys.
 #[derive(Clone, Copy, Debug)]

@@ -33,9 +33,12 @@
 //!
 //! **State numbers**: 2 when STATUS_2 arrived.
 
+use alloc::borrow::ToOwned as _;
+use alloc::sync::Arc;
+use alloc::vec;
+use alloc::vec::Vec;
 use core::fmt;
 use core::time::Duration;
-use std::sync::Arc;
 
 use crate::drive::{Drive, Heartbeat, PollWhen, Protocol, Setpoint};
 use crate::enable::{EnableProgramme, EnableStep, Until};

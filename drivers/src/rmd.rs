@@ -25,14 +25,18 @@
 //! **Everybody** listens to 0x280, unless the identifier filter is on (function 2 of command 20: manual 2.34);
 //! every drive answers it, all at once.
 
+use alloc::format;
+use alloc::sync::Arc;
+use alloc::vec;
+use alloc::vec::Vec;
 use core::fmt;
 use core::time::Duration;
-use std::sync::Arc;
 
 use crate::drive::{Drive, PollWhen, Protocol, Setpoint};
 use crate::enable::{EnableProgramme, EnableStep, Until};
 use crate::feedback::{Fault, Observation, Output, name_bits};
 use crate::frame::{ArbitrationId, Format, Frame, FrameList};
+use crate::math::round;
 use crate::registry::{Common, Family, Key, Sheet};
 use crate::settings::{Settings, SettingsError, Value};
 use crate::stop::{AfterStop, PowerProof, Proof, Stage, StageKind, StopProgramme};
@@ -181,7 +185,7 @@ impl Protocol for Model {
     /// nobody else asks while the drive is driven.
     fn velocity(&self, velocity: RevolutionsPerSecond) -> FrameList {
         #[expect(clippy::cast_possible_truncation, reason = "the cast saturates, and is meant to")]
-        let speed = (f64::from(velocity.0) * 36_000.0).round() as i32;
+        let speed = round(f64::from(velocity.0) * 36_000.0) as i32;
         let [s0, s1, s2, s3] = speed.to_le_bytes();
         let speed = Frame::classic(self.own(COMMAND), &[command::SPEED, 0, 0, 0, s0, s1, s2, s3]);
         FrameList::new(&[speed, self.command(command::READ_ANGLE)])
@@ -269,7 +273,7 @@ fn build(settings: &Settings, common: &Common) -> Result<Drive, SettingsError> {
         clippy::cast_sign_loss,
         reason = "5 to 500, by the range of the key"
     )]
-    let model = Model { id, zero_current: (zero_current * 100.0).round() as u16 };
+    let model = Model { id, zero_current: round(zero_current * 100.0) as u16 };
     let still = common.standstill_or(STANDSTILL, RESOLUTION)?;
     Ok(Drive {
         family: FAMILY.name,

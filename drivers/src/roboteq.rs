@@ -26,14 +26,19 @@
 //!
 //! **State numbers**: none. **Answers** are object index << 8 | subindex.
 
+use alloc::borrow::ToOwned as _;
+use alloc::format;
+use alloc::sync::Arc;
+use alloc::vec;
+use alloc::vec::Vec;
 use core::fmt;
-use std::sync::Arc;
 
 use crate::canopen::{Object, sdo};
 use crate::drive::{Drive, PollWhen, Protocol, Setpoint};
 use crate::enable::{EnableProgramme, EnableStep, Until};
 use crate::feedback::{Fault, Observation, Power, Refusal, name_bits};
 use crate::frame::{ArbitrationId, Format, Frame, FrameList};
+use crate::math::round;
 use crate::registry::{Common, Family, Key, Sheet};
 use crate::settings::{Settings, SettingsError, Value};
 use crate::stop::{AfterStop, PowerProof, Proof, Stage, StageKind, StopProgramme};
@@ -201,11 +206,11 @@ impl Model {
         match self.mode {
             Loop::Speed => {
                 #[expect(clippy::cast_possible_truncation, reason = "saturates")]
-                let rpm = velocity.rpm().round() as i16;
+                let rpm = round(velocity.rpm()) as i16;
                 sdo::write_i16(self.node, self.of_channel(object::SPEED), rpm)
             }
             Loop::Open => {
-                let command = (velocity.rpm() / self.full.rpm() * FULL).clamp(-FULL, FULL).round();
+                let command = round((velocity.rpm() / self.full.rpm() * FULL).clamp(-FULL, FULL));
                 #[expect(clippy::cast_possible_truncation, reason = "within the full range; NaN becomes 0")]
                 sdo::write_i32(self.node, self.of_channel(object::COMMAND), command as i32)
             }

@@ -32,10 +32,14 @@
 //!
 //! **State numbers** are the two bits; **answers** are numbers of parameters.
 
+use alloc::borrow::ToOwned as _;
+use alloc::format;
+use alloc::sync::Arc;
+use alloc::vec;
+use alloc::vec::Vec;
 use core::f64::consts::PI;
 use core::fmt;
 use core::time::Duration;
-use std::sync::Arc;
 
 use crate::drive::{Drive, PollWhen, Protocol, Setpoint};
 use crate::enable::{EnableProgramme, EnableStep, Until};

@@ -1,5 +1,9 @@
 //! The family's own keys of a `[[motor]]` table, as plain values without any file format.
 
+use alloc::borrow::ToOwned as _;
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
 use core::fmt;
 
 /// A value as it stands in the configuration.
@@ -40,7 +44,7 @@ impl fmt::Display for SettingsError {
     }
 }
 
-impl std::error::Error for SettingsError {}
+impl core::error::Error for SettingsError {}
 
 impl SettingsError {
     /// An error about `key`.

@@ -35,9 +35,12 @@
 //! **Unverified:** noise of the velocity at rest; whether standard identifiers reach the drive (its acceptance
 //! filter compares the first eight bits: fw).
 
+use alloc::borrow::ToOwned as _;
+use alloc::format;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
 use core::fmt;
 use core::time::Duration;
-use std::sync::Arc;
 
 use crate::drive::{Drive, PollWhen, Protocol, Setpoint};
 use crate::enable::{EnableProgramme, EnableStep, Until};

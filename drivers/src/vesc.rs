@@ -25,12 +25,15 @@
 //! the most it can show. A shaft that is turned from outside can show a duty (what the phases are measured to
 //! have: unverified) and then counts as driven. A fault is not in these reports.
 
-use std::sync::Arc;
+use alloc::borrow::ToOwned as _;
+use alloc::sync::Arc;
+use alloc::vec;
 
 use crate::drive::{Drive, PollWhen, Protocol, Setpoint};
 use crate::enable::EnableProgramme;
 use crate::feedback::{Observation, Output};
 use crate::frame::{ArbitrationId, Format, Frame, FrameList};
+use crate::math::round;
 use crate::registry::{Common, Family, Key, Sheet};
 use crate::settings::{Settings, SettingsError, Value};
 use crate::stop::{AfterStop, PowerProof, Proof, Stage, StageKind, StopProgramme};
@@ -180,7 +183,7 @@ impl Protocol for Model {
     /// Rounded to the nearest ERPM; beyond i32 the largest one.
     fn velocity(&self, velocity: RevolutionsPerSecond) -> FrameList {
         #[expect(clippy::cast_possible_truncation, reason = "the cast saturates, and is meant to")]
-        let erpm = (f64::from(velocity.0) * self.erpm_per_rps()).round() as i32;
+        let erpm = round(f64::from(velocity.0) * self.erpm_per_rps()) as i32;
         FrameList::new(&[frame(command::SET_RPM, self.id, erpm)])
     }
 
@@ -244,7 +247,7 @@ fn build(settings: &Settings, common: &Common) -> Result<Drive, SettingsError> {
         clippy::cast_sign_loss,
         reason = "1 to 100, by the range of the key"
     )]
-    let model = Model { id, pole_pairs, zero_current: (zero_current * 10.0).round() as u16 };
+    let model = Model { id, pole_pairs, zero_current: round(zero_current * 10.0) as u16 };
     let erpm = f64::from(common.max_speed.0) * model.erpm_per_rps();
     if erpm > f64::from(i32::MAX) {
         return Err(SettingsError::new("max_rpm", "is more ERPM than the drive's 32 bits can say"));
@@ -253,7 +256,7 @@ fn build(settings: &Settings, common: &Common) -> Result<Drive, SettingsError> {
     let resolution = model.speed(1);
     let still = common.standstill_or(RevolutionsPerSecond(STANDSTILL.max(resolution.0)), resolution)?;
     #[expect(clippy::cast_possible_truncation, reason = "at most 500 000, by the range of the key")]
-    let brake_milliamperes = (brake_current * 1000.0).round() as i32;
+    let brake_milliamperes = round(brake_current * 1000.0) as i32;
     let commands = |id| {
         (0..command::COUNT)
             .filter(|command| !command::HARMLESS.contains(command))

@@ -1,6 +1,7 @@
 //! A drive's own watchdog on whoever commands it: the last layer, which stops the motor when this whole
 //! computer is gone.
 
+use alloc::string::String;
 use core::time::Duration;
 
 use crate::frame::FrameList;

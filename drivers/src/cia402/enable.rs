@@ -8,6 +8,8 @@ use crate::canopen::{Object, sdo};
 use crate::enable::{EnableProgramme, EnableStep, Until};
 use crate::feedback::Power;
 use crate::frame::{ArbitrationId, Frame, FrameList};
+use alloc::vec;
+use alloc::vec::Vec;
 
 /// NMT command specifiers (CANopenNode `CO_NMT_Heartbeat.h`).
 const NMT_START: u8 = 0x01;

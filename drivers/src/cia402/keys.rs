@@ -4,6 +4,10 @@ use super::{Model, Transport};
 use crate::registry::{Common, Key};
 use crate::settings::{Settings, SettingsError, Value};
 use crate::stop::AfterStop;
+use alloc::format;
+use alloc::string::String;
+use alloc::string::ToString as _;
+use alloc::vec::Vec;
 
 /// What they mean.
 pub(super) const ALL: &[Key] = &[

@@ -31,9 +31,12 @@ mod keys;
 mod objects;
 mod statusword;
 
+use alloc::format;
+use alloc::sync::Arc;
+use alloc::vec;
+use alloc::vec::Vec;
 use core::fmt;
 use core::time::Duration;
-use std::sync::Arc;
 
 use statusword::controlword;
 pub use statusword::state;
@@ -42,6 +45,7 @@ use crate::canopen::sdo;
 use crate::drive::{Drive, Heartbeat, PollWhen, Protocol, Setpoint};
 use crate::feedback::{Fault, Observation, Refusal};
 use crate::frame::{ArbitrationId, Format, Frame, FrameList};
+use crate::math::round;
 use crate::registry::{Common, Family, Sheet};
 use crate::settings::{Settings, SettingsError, Value};
 use crate::stop::{AfterStop, PowerProof, Proof, Stage, StageKind, StopProgramme};
@@ -106,7 +110,7 @@ impl Model {
     /// Rounded to the nearest unit; beyond i32 the largest one.
     fn units(&self, velocity: RevolutionsPerSecond) -> i32 {
         #[expect(clippy::cast_possible_truncation, reason = "the cast saturates, and is meant to")]
-        let units = (f64::from(velocity.0) * self.units_per_rps).round() as i32;
+        let units = round(f64::from(velocity.0) * self.units_per_rps) as i32;
         units
     }
 

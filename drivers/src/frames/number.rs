@@ -1,6 +1,7 @@
 //! Numbers in a payload: their width, their order of bytes, and how they become physical values.
 
 use crate::frame::{Format, Frame, MAX_PAYLOAD};
+use crate::math::round;
 
 /// The names of all types, as the configuration has them.
 pub const NAMES: &[&str] =
@@ -90,7 +91,7 @@ impl Number {
         #[expect(clippy::cast_possible_truncation, reason = "within the bounds of the type")]
         let word: [u8; 8] = match self.coding {
             Coding::Float => i64::from((number as f32).to_bits()).to_be_bytes(),
-            Coding::Signed | Coding::Unsigned => (number.round() as i64).to_be_bytes(),
+            Coding::Signed | Coding::Unsigned => (round(number) as i64).to_be_bytes(),
         };
         bytes.copy_from_slice(&word[8 - self.bytes..]);
         if !self.big_endian {

@@ -5,6 +5,8 @@
 //! stands for every frame with this identifier, this length and this first byte.
 
 use crate::frame::{ArbitrationId, Format, Frame, MAX_PAYLOAD};
+use alloc::format;
+use alloc::string::String;
 
 /// Frames that are alike: one identifier, one format, one length, and the digits that are given.
 #[derive(Clone, Copy, Debug)]
