@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use config::Config;
+use drivers::Fault;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{
     AddressFamily, Backlog, SockFlag, SockType, UnixAddr, accept4, bind, connect, getsockopt, listen, socket,
@@ -19,7 +20,7 @@ use rtrb::{Consumer, Producer};
 use shm_proto::beats::BeatView;
 use shm_proto::handover::{Message, receive, send};
 use shm_proto::layout::{BeatLayout, Capacity, layout_hash};
-use shm_proto::verdicts::{BusHealth, Event, EventKind};
+use shm_proto::verdicts::{BusHealth, Event, EventKind, Reason};
 use shm_proto::{Generation, TripId, VerdictView};
 
 use crate::bus::Rebind;
@@ -489,7 +490,7 @@ impl Service {
         let view = &self.verdicts;
         for (number, event) in view.events() {
             if number > self.logged {
-                log::line(&describe(view, &event));
+                log::line(&(describe(view, &event) + &faults(view, &event, &self.config)));
                 if event.kind == EventKind::Armed {
                     self.notifier.say("READY=1");
                 }
@@ -511,6 +512,19 @@ fn refuse(connection: &Connection, why: &str) -> Keep {
     log::line(&format!("refused process {}: {why}", connection.pid));
     let _ = send(connection.socket.as_fd(), &Message::Refused(why.to_owned()), &[]);
     Keep::No
+}
+
+/// For a trip because of a drive: what its motors' drives say of themselves, in their own words.
+fn faults(view: &VerdictView, event: &Event, config: &Config) -> String {
+    if event.kind != EventKind::Trip || event.reason != Some(Reason::DriveFault) {
+        return String::new();
+    }
+    let words = event.motors.iter().filter_map(|motor| {
+        let fault = u32::try_from(view.motor(motor)?.fault).ok().filter(|fault| *fault != 0)?;
+        let known = config.motors.get(usize::from(motor.0))?;
+        Some(format!("; {}: {}", known.name, known.drive.explain(Fault(fault))))
+    });
+    words.collect()
 }
 
 /// One line about an event.

@@ -10,7 +10,9 @@ use std::path::PathBuf;
 use anyhow::{Context, Result};
 use clap::Args;
 use drivers::registry::{self, Common, Family};
-use drivers::{AfterStop, Drive, Format, RevolutionsPerSecond, Setpoint, Settings, Value, WatchdogSet};
+use drivers::{
+    AfterStop, Drive, Format, PollWhen, RevolutionsPerSecond, Setpoint, Settings, Value, WatchdogSet,
+};
 
 use crate::workspace::Workspace;
 
@@ -138,6 +140,14 @@ fn section(text: &mut String, family: &Family, drive: &Drive) -> Result<()> {
         Format::Classic | Format::Remote => "classic CAN",
     };
     writeln!(text, "\nCommanded by {commanded}. Needs {bus}. Stages: {}.", stages(drive))?;
+    let asked = match (drive.poll.as_slice().is_empty(), drive.poll_when) {
+        (true, _) => "Never asked: it reports by itself, or asking would do harm",
+        (false, PollWhen::Always) => "Asked at any time: that does not feed its watchdog",
+        (false, PollWhen::WhenSilent) => {
+            "Asked only while it is stopped or silent: that feeds its watchdog, or may, or is itself a gentle stop"
+        }
+    };
+    writeln!(text, "{asked}.")?;
     let still = drive.stop.stage(0).proof;
     writeln!(
         text,

@@ -279,7 +279,7 @@ impl Actor {
                     }
                     Ok(()) = news.changed() => {}
                     () = sleep_until(deadline) => {
-                        let what = place.timed_out(self.times.enable, &station.feedback);
+                        let what = place.timed_out(self.times.enable, &station.feedback, &self.drive);
                         return Err(self.trouble(what).into());
                     }
                 }
@@ -498,7 +498,7 @@ impl Actor {
             None | Some(Power::On) => Ok(()),
             Some(_) => {
                 self.prepared = false;
-                let seen = self.station.feedback.describe();
+                let seen = self.station.feedback.describe(&self.drive);
                 Err(self.trouble(format!("the drive has stopped following commands by itself ({seen})")))
             }
         }
@@ -513,7 +513,7 @@ impl Actor {
             "has reported no position for {} ms, and without one a distance cannot be turned; make the drive \
              report it ({})",
             FRESH.as_millis(),
-            self.station.feedback.describe()
+            self.station.feedback.describe(&self.drive)
         ))
     }
 

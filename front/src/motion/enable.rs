@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use drivers::{Observation, Until};
+use drivers::{Drive, Observation, Until};
 
 use super::feedback::{Feedback, power_name};
 
@@ -47,7 +47,7 @@ impl Place {
     }
 
     /// What to say when the step did not end in time.
-    pub fn timed_out(&self, within: Duration, feedback: &Feedback) -> String {
+    pub fn timed_out(&self, within: Duration, feedback: &Feedback, drive: &Drive) -> String {
         let wanted = match self.until {
             None => "its frames to get onto the bus".to_owned(),
             Some(Until::Power(power)) => format!("power {}", power_name(power)),
@@ -61,7 +61,7 @@ impl Place {
             within.as_millis(),
             self.step,
             self.of,
-            feedback.describe()
+            feedback.describe(drive)
         )
     }
 }

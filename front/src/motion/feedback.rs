@@ -5,7 +5,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use drivers::frame::MAX_FRAMES;
-use drivers::{Fault, Observation, Output, Power, Refusal, Revolutions, RevolutionsPerSecond};
+use drivers::{Drive, Fault, Observation, Output, Power, Refusal, Revolutions, RevolutionsPerSecond};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -155,8 +155,8 @@ impl Feedback {
         self.seen().heard.is_some_and(|at| at.elapsed() <= FRESH)
     }
 
-    /// What was heard last, for messages.
-    pub fn describe(&self) -> String {
+    /// What was heard last from that drive, for messages.
+    pub fn describe(&self, drive: &Drive) -> String {
         let seen = *self.seen();
         let Some(heard) = seen.heard else {
             return "nothing was ever heard from this drive: check its supply, its cabling, its node \
@@ -172,7 +172,7 @@ impl Feedback {
             let _ = write!(text, ", state {:#06x}", state.value);
         }
         if let Some(Stamped { value: Some(fault), .. }) = seen.fault {
-            let _ = write!(text, ", fault {:#x}", fault.0);
+            let _ = write!(text, ", fault {:#x} ({})", fault.0, drive.explain(fault));
         }
         text
     }
@@ -236,14 +236,16 @@ mod tests {
     #[test]
     fn silence_is_explained() {
         let feedback = Feedback::new();
-        assert!(feedback.describe().contains("nothing was ever heard"));
+        let drive = &crate::motion::tests::configuration().motors[0].drive;
+        assert!(feedback.describe(drive).contains("nothing was ever heard"));
         feedback.take_in(&Observation {
             power: Some(Power::Fault),
             state: Some(8),
-            fault: Some(Some(drivers::Fault(0x40))),
+            fault: Some(Some(drivers::Fault(0x0100_0000))),
             ..Observation::default()
         });
-        let text = feedback.describe();
-        assert!(text.contains("power off with a fault, state 0x0008, fault 0x40"), "{text}");
+        let text = feedback.describe(drive);
+        let expected = "power off with a fault, state 0x0008, fault 0x1000000 (watchdog expired)";
+        assert!(text.contains(expected), "{text}");
     }
 }

@@ -152,6 +152,8 @@ fn faulty_drive_stops_its_whole_session() -> Result<()> {
         let fault = Moment::now();
         robot.sim.order("3 fault 0x1000")?;
         robot.lanyard.wait_for_trip(fault, "drive fault", "left", START)?;
+        // In the journal, in the family's words; this bit has none.
+        robot.supervisor()?.wait_for_line("left: 0x1000", START)?;
         let stop = robot.listener.wait_for_stop(&RIGHT, fault, START)?;
         // The fault is told by the heartbeat, every 100 ms.
         robot.is_prompt(fault, Duration::from_millis(250), &stop)?;
