@@ -4,7 +4,8 @@ use std::io::{self, Write};
 use std::path::Path;
 use std::time::Duration;
 
-use config::Config;
+use config::{Config, Motor};
+use drivers::WatchdogSet;
 use shm_proto::verdicts::ResetPolicy;
 
 /// Below this a window is shorter than what an ordinary network and a busy client need between two beats.
@@ -65,7 +66,22 @@ fn warnings(config: &Config) -> Vec<String> {
             front.heartbeat_window.as_millis()
         ));
     }
+    warnings.extend(config.motors.iter().filter_map(|motor| impatient(motor, front.refresh)));
     warnings
+}
+
+/// A drive whose own watchdog does not wait for three commands: two may be late or lost.
+fn impatient(motor: &Motor, refresh: Duration) -> Option<String> {
+    let WatchdogSet::ByLanyard(window) = motor.drive.watchdog.set else { return None };
+    (motor.drive.heartbeat.is_none() && window < refresh * 3).then(|| {
+        format!(
+            "motor \"{}\": its drive waits {} ms for the next command, and [front] refresh sends one every {} ms: it \
+             may stop by itself while it is driven; at least three of them should fit",
+            motor.name,
+            window.as_millis(),
+            refresh.as_millis()
+        )
+    })
 }
 
 #[cfg(test)]
@@ -94,6 +110,20 @@ mod tests {
         assert_eq!(warnings.len(), expected.len(), "{warnings:#?}");
         for (warning, expected) in warnings.iter().zip(expected) {
             assert!(warning.contains(expected), "{warning:?} lacks {expected:?}");
+        }
+    }
+
+    #[test]
+    fn a_watchdog_shorter_than_three_commands_is_told() {
+        let moteus = "[[bus]]\nname = \"can0\"\nfd = true\n[[motor]]\nname = \"m\"\nbus = \"can0\"\ndriver = \"moteus\"\n\
+            id = 1\nafter_stop = \"release\"\nmax_rpm = 100\nwatchdog_ms = 100\n";
+        for (refresh, expected) in [("20ms", 0), ("34ms", 1)] {
+            let text = format!("[supervisor]\ncpu = 3\n[front]\nrefresh = \"{refresh}\"\n{moteus}");
+            let config =
+                Config::parse(Path::new("robot.toml"), &text).unwrap_or_else(|error| panic!("{error}"));
+            let warnings = warnings(&config);
+            assert_eq!(warnings.len(), expected, "{warnings:#?}");
+            assert!(warnings.iter().all(|warning| warning.contains("\"m\"") && warning.contains("100 ms")));
         }
     }
 
