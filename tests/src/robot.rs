@@ -246,7 +246,10 @@ impl Setup {
         lines.extend(self.supervisor.iter().map(|(key, value)| format!("{key} = {value}")));
         lines.extend(["[front]".to_owned(), format!("listen = \"127.0.0.1:{port}\"")]);
         lines.extend(self.front.iter().map(|(key, value)| format!("{key} = {value}")));
-        lines.extend(["[[bus]]".to_owned(), format!("name = \"{}\"\nfd = {}", self.bus, self.fd)]);
+        lines.extend(["[[bus]]".to_owned(), format!("name = \"{}\"", self.bus)]);
+        if self.fd {
+            lines.push("fd = true".to_owned());
+        }
         lines.extend(self.second.iter().map(|bus| format!("[[bus]]\nname = \"{bus}\"")));
         let second = self.second.iter().map(|bus| format!("second_bus = \"{bus}\"\n")).collect::<String>();
         for Part { name, table, .. } in &self.parts {
