@@ -3,6 +3,8 @@
 //! Only the front runs it, and only under a grant: to the bus guard some of its frames are motion. A
 //! programme that does not come to its end in time is run again from its first step.
 
+use alloc::sync::Arc;
+
 use crate::feedback::{Observation, Power, Refusal};
 use crate::frame::FrameList;
 
@@ -53,10 +55,12 @@ impl Until {
 pub const MAX_STEPS: usize = 32;
 
 /// All steps in order.
-#[derive(Clone, Copy, Debug)]
+///
+/// On the heap and shared by all copies: the supervisor, whose memory is locked, keeps the drives of up to 256
+/// motors and runs none of their programmes.
+#[derive(Clone, Debug)]
 pub struct EnableProgramme {
-    len: u8,
-    steps: [EnableStep; MAX_STEPS],
+    steps: Arc<[EnableStep]>,
 }
 
 impl EnableProgramme {
@@ -68,15 +72,12 @@ impl EnableProgramme {
     #[must_use]
     pub fn new(steps: &[EnableStep]) -> Self {
         assert!(steps.len() <= MAX_STEPS, "an enable programme has too many steps");
-        let mut all = [EnableStep { frames: FrameList::EMPTY, until: None }; MAX_STEPS];
-        all[..steps.len()].copy_from_slice(steps);
-        #[expect(clippy::cast_possible_truncation, reason = "at most MAX_STEPS")]
-        Self { len: steps.len() as u8, steps: all }
+        Self { steps: steps.into() }
     }
 
     /// The steps in order.
     #[must_use]
     pub fn steps(&self) -> &[EnableStep] {
-        &self.steps[..usize::from(self.len)]
+        &self.steps
     }
 }

@@ -258,7 +258,7 @@ impl Actor {
     }
 
     async fn enable(&mut self, permit: &Permit) -> Result<(), Ending> {
-        let programme = self.drive.enable;
+        let programme = self.drive.enable.clone();
         let steps = programme.steps();
         let station = Arc::clone(&self.station);
         let deadline = Instant::now() + self.times.enable;
