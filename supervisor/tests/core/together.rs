@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use drivers::{ArbitrationId, Drive, Frame, FrameList, Heartbeat, PollWhen, Slot};
 use shm_proto::MotorIndex;
-use shm_proto::verdicts::{EventKind, MotorState, Reason, ResetPolicy};
+use shm_proto::verdicts::{Counter, EventKind, MotorState, Reason, ResetPolicy};
 use supervisor::core::SendError;
 
 use crate::support::{A, B, Bench, C, MS, TICK};
@@ -33,8 +33,12 @@ fn a_trip_that_covers_a_family_on_a_bus_is_broadcast_first() {
     let mut bench = with_broadcast();
     let mut writer = bench.drive(0, &[A, B]);
     bench.wire.sent.clear();
+    bench.run(TICK);
+    let before = bench.view.counter(Counter::StopFrames);
     writer.close();
     bench.run_until_trip();
+    bench.run(TICK);
+    assert_eq!(bench.view.counter(Counter::StopFrames), before + 5, "the broadcast is one of them");
     let sent = sent(&bench);
     assert_eq!(sent[0], "0:7C0#81", "{sent:?}");
     assert_eq!(sent_common(&bench).len(), 1, "once, and not on the other bus: {sent:?}");

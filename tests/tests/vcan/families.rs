@@ -9,6 +9,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use nix::sys::signal::Signal;
 use serde_json::json;
 use tests::clock::Moment;
 use tests::expect;
@@ -463,5 +464,27 @@ fn a_motor_that_waits_keeps_its_session_and_its_watchdog() -> Result<()> {
         ensure!(robot.sim.report(3)?.enabled(), "its own watchdog took the torque away");
         client.ask("set_power", json!({ "name": NAME, "power": 0.4 }))?;
         robot.sim.wait_for_speed(3, TURNING, MOVE)
+    })
+}
+
+/// Fails if what the kernel sends for a supervisor that was killed is not what a CAN FD drive understands.
+#[test]
+fn the_kernel_stops_a_drive_that_speaks_can_fd() -> Result<()> {
+    let table = format!("{COMMON}driver = \"moteus\"\nid = 1\nafter_stop = \"release\"");
+    // Without a front nobody is left to send anything.
+    let setup = Setup::new().fd().with_drive(NAME, &table, "moteus:node=1").without_front();
+    play(setup, |robot, _| {
+        robot.lanyard.wait_for_motor(NAME, STILL, "is at rest", |motor| motor.state() == "idle")?;
+        let before = robot.sim.report(1)?.stops("controlled");
+        let grief = Moment::now();
+        robot.supervisor()?.signal(Signal::SIGKILL)?;
+        // Mode 12, zero velocity.
+        let is_stop = |frame: &Seen| frame.fd.is_some() && frame.data.starts_with(&[0x01, 0x00, 0x0C]);
+        let stop = robot.listener.wait(grief, START, "stop by the kernel", is_stop)?;
+        println!("{stop} after {:.1} ms", stop.at.millis_since(grief));
+        expect::within(START, "the drive understands it", || {
+            let seen = robot.sim.report(1).map_err(|error| format!("{error:#}"))?.stops("controlled");
+            if seen > before { Ok(()) } else { Err(format!("{seen} stops")) }
+        })
     })
 }
