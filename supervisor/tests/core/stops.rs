@@ -220,6 +220,57 @@ fn a_running_drive_that_tells_nothing_but_faults_trips_its_session() {
     assert_eq!(bench.events(EventKind::Trip)[0].reason, Some(Reason::DriveFault));
 }
 
+/// Fails if a drive without a word on its power stage may be set in motion again after its stop, or if one that is
+/// pushed by hand, without current, is taken for one that is.
+#[test]
+fn a_drive_that_only_measures_current_is_stopped_again_when_it_pushes() {
+    let mut bench = wordless();
+    let mut writer = bench.drive(0, &[A]);
+    writer.close();
+    bench.run(2 * TICK);
+    for _ in 0..6 {
+        wordless_says(&mut bench, 0, 0, 0);
+    }
+    assert_eq!(state(&bench, A), MotorState::Stopped);
+    // 10 000 electrical rpm, without and with 10 A.
+    let status = |bench: &mut Bench, current: [u8; 2]| {
+        let [high, low] = current;
+        let frame = Frame::classic(ArbitrationId::extended(0x2901), &[0, 0, 3, 0xE8, high, low, 30, 0]);
+        bench.core.received(0, &frame, bench.now, &mut bench.wire);
+    };
+    status(&mut bench, [0, 0]);
+    assert_eq!(state(&bench, A), MotorState::Stopped, "pushed by hand: no frame can hold it");
+    status(&mut bench, [3, 0xE8]);
+    assert_eq!(state(&bench, A), MotorState::Stopping);
+    assert_eq!(bench.view.motor(A).expect("it exists").reason, Some(Reason::Violation));
+}
+
+/// Fails if a drive at the very speed that counts as standing still is known to run.
+#[test]
+fn a_drive_that_stands_still_by_its_own_threshold_does_not_run() {
+    let robot = WORDLESS.replace(
+        "driver = \"cubemars-servo\"\nid = 1\npole_pairs = 21\ngear = 9",
+        "driver = \"rmd\"\nid = 1",
+    );
+    for (speed, trips) in [(3, 0), (4, 1)] {
+        let mut bench = Bench::of(&robot, 8, ResetPolicy::Auto);
+        bench.core.start(bench.now, &mut bench.wire);
+        let says = |bench: &mut Bench, speed: u8| {
+            let frame = Frame::classic(ArbitrationId::standard(0x241), &[0x9C, 30, 0, 0, speed, 0, 0, 0]);
+            bench.core.received(0, &frame, bench.now, &mut bench.wire);
+        };
+        (0..9).for_each(|_| says(&mut bench, 0));
+        bench.run(40 * TICK);
+        let mut writer = bench.drive(0, &[A]);
+        says(&mut bench, speed);
+        for _ in 0..120 {
+            bench.beat(&mut writer);
+            bench.run(TICK);
+        }
+        assert_eq!(bench.events(EventKind::Trip).len(), trips, "at {speed} degrees a second");
+    }
+}
+
 /// Fails if a drive that turns with less current than it can tell from none is not known to run: its silence would
 /// be no reason to stop.
 #[test]

@@ -83,6 +83,43 @@ fn an_operators_stop_is_broadcast_on_every_bus_that_gains_by_it() {
     assert_eq!(sent_common(&bench), ["0:7C0#81"]);
 }
 
+/// Fails if drives of another family on the bus keep the broadcast from going out: it does not reach them.
+#[test]
+fn other_families_on_the_bus_do_not_matter() {
+    let robot = r#"
+[[bus]]
+name = "can0"
+[[bus]]
+name = "can1"
+[[motor]]
+name = "a"
+bus = "can0"
+driver = "rmd"
+id = 1
+after_stop = "hold"
+max_rpm = 100
+[[motor]]
+name = "b"
+bus = "can0"
+driver = "rmd"
+id = 2
+after_stop = "hold"
+max_rpm = 100
+[[motor]]
+name = "c"
+bus = "can0"
+driver = "odrive"
+node = 30
+firmware = "0.6"
+after_stop = "hold"
+max_rpm = 100
+"#;
+    let mut bench = Bench::of(robot, 8, ResetPolicy::Auto);
+    bench.core.start(bench.now, &mut bench.wire);
+    let broadcasts = sent(&bench).into_iter().filter(|frame| frame.starts_with("0:280#81"));
+    assert_eq!(broadcasts.count(), 1, "{:?}", sent(&bench));
+}
+
 /// Fails if a front that looks at its grant after sending may still find it once the broadcast is out.
 #[test]
 fn grants_go_before_the_broadcast() {
