@@ -94,8 +94,8 @@ pub struct Core {
     readers: Vec<SlotReader>,
     sessions: Sessions,
     motors: Vec<Motor>,
-    /// For each motor, the first one it shares a command frame with.
-    units: Vec<usize>,
+    /// For each motor, the unit of those it shares a command frame with.
+    units: Vec<Option<usize>>,
     broadcasts: Vec<Broadcast>,
     buses: Vec<Bus>,
     heartbeats: Vec<Periodic>,

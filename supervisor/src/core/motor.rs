@@ -360,6 +360,9 @@ impl Core {
         wire: &mut impl Wire,
     ) {
         self.begin_own_stop(index, trip, reason, now, wire);
+        if !self.has_mates(index) {
+            return;
+        }
         for mate in 0..self.motors.len() {
             if self.are_mates(index, mate) && self.motors[mate].owner().is_some() {
                 self.begin_own_stop(mate, trip, reason, now, wire);

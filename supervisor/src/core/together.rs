@@ -43,10 +43,16 @@ pub(super) fn broadcasts(motors: &[Motor], buses: usize) -> Vec<Broadcast> {
     all
 }
 
-/// For each motor, the first of those it shares a command frame with; itself if there is none before it.
-pub(super) fn units(motors: &[Motor]) -> Vec<usize> {
-    let unit = |index: usize| (0..index).find(|other| motors[*other].shares_frame_with(&motors[index]));
-    (0..motors.len()).map(|index| unit(index).unwrap_or(index)).collect()
+/// For each motor, the first of those it shares a command frame with, which names the unit; none for a motor that
+/// is commanded alone, so that its stop looks for no others.
+pub(super) fn units(motors: &[Motor]) -> Vec<Option<usize>> {
+    let is_mate =
+        |index: usize, other: usize| index != other && motors[other].shares_frame_with(&motors[index]);
+    let unit = |index: usize| {
+        let mate = (0..motors.len()).find(|other| is_mate(index, *other))?;
+        Some(mate.min(index))
+    };
+    (0..motors.len()).map(unit).collect()
 }
 
 impl Core {
@@ -70,6 +76,11 @@ impl Core {
 
     /// Whether another motor shares a command frame with this one.
     pub(super) fn are_mates(&self, one: usize, other: usize) -> bool {
-        one != other && self.units[one] == self.units[other]
+        one != other && self.units[one].is_some() && self.units[one] == self.units[other]
+    }
+
+    /// Whether any other motor does.
+    pub(super) fn has_mates(&self, motor: usize) -> bool {
+        self.units[motor].is_some()
     }
 }
