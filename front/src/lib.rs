@@ -9,17 +9,18 @@
 //! | [`sessions`] | who is alive, the same for every protocol |
 //! | [`motion`] | frames to motors, never without a grant |
 //! | [`viam`] | the Viam protocol on top of these |
-//! | [`server`] | the gRPC port and what one connection may do |
-//! | [`lobby`] | which connections get that far |
+//! | [`transport`] | the port, its limits, and HTTP on it |
+//! | [`access`], [`gate`] | who calls, and what they may do |
 //! | [`log`] | a log that never makes anybody wait |
 #![forbid(unsafe_code)]
 
+mod access;
+mod gate;
 mod link;
-mod lobby;
 mod log;
 mod motion;
-mod server;
 mod sessions;
+mod transport;
 mod viam;
 
 use std::sync::Arc;
@@ -28,15 +29,20 @@ use std::time::Duration;
 use anyhow::Context as _;
 use config::Config;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
 use tracing::info;
 
+use gate::Gate;
 use log::Log;
 use motion::Motion;
 pub use motion::{SendError, Wire};
 use sessions::Sessions;
+use transport::Limits;
 
 /// How long the goodbye of every session may take to reach the supervisor: several of its loops.
 const GOODBYE: Duration = Duration::from_millis(100);
+/// A quiet client is pinged that often.
+const PING_EVERY: Duration = Duration::from_secs(30);
 
 /// Where motion frames go.
 pub enum Outlet {
@@ -73,7 +79,7 @@ async fn serve(config: Arc<Config>, outlet: Outlet) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate()).context("cannot watch for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot watch for SIGINT")?;
     let started = async {
-        let listener = server::listen(config.front.listen).await?;
+        let listener = transport::listen(config.front.listen).await?;
         // What can fail comes first: a front that attaches and then ends is a dead front to the supervisor.
         let motion = match outlet {
             Outlet::Interfaces => Motion::start(Arc::clone(&config))?,
@@ -93,22 +99,24 @@ async fn serve(config: Arc<Config>, outlet: Outlet) -> anyhow::Result<()> {
     eprintln!("lanyard-front: listening on {address}");
     // Outlives the choice below: a connection that closes before the goodbyes are read is a dead front.
     let mut keeping = std::pin::pin!(keeper.keep());
+    let (ending, end) = watch::channel(false);
+    let limits = Limits { connections: config.front.max_connections, ping_every: PING_EVERY };
+    let mut serving = std::pin::pin!(transport::serve(listener, Gate::new(robot.routes()), limits, end));
     tokio::select! {
-        served = server::serve(listener, robot.routes(), config.front.max_connections) => {
-            served.context("the gRPC server ended")
-        }
+        () = &mut serving => Ok(()),
         error = &mut keeping => Err(error.into()),
         () = sessions.reap() => Ok(()),
-        _ = terminate.recv() => say_goodbye(&sessions).await,
-        _ = interrupt.recv() => say_goodbye(&sessions).await,
+        _ = terminate.recv() => say_goodbye(&sessions, &ending).await,
+        _ = interrupt.recv() => say_goodbye(&sessions, &ending).await,
     }
 }
 
 /// The end in order: every session is closed, so that its motors are stopped for that reason and not
 /// because the front is found dead.
-async fn say_goodbye(sessions: &Sessions) -> anyhow::Result<()> {
+async fn say_goodbye(sessions: &Sessions, ending: &watch::Sender<bool>) -> anyhow::Result<()> {
     info!("told to end; closing every session");
     sessions.close_all();
+    ending.send_replace(true);
     tokio::time::sleep(GOODBYE).await;
     Ok(())
 }

@@ -1,5 +1,6 @@
 //! Viam's robot service: sessions, the list of parts, status, and the stop of everything.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use shm_proto::verdicts::MotorState;
@@ -19,20 +20,22 @@ use super::proto::robot::{
     get_machine_status_response, resource_status,
 };
 use super::{Robot, association, metadata, resources};
-use crate::sessions::{Entity, Hold, Listed, Opened, Peer, SessionError};
+use crate::access::Caller;
+use crate::sessions::{Hold, Listed, Opened, Peer, SessionError};
+use crate::transport::Connection;
 
 /// Version of Viam's interface whose names and numbers are served.
 const API_VERSION: &str = "v0.1.601";
 
 impl Robot {
-    /// Who calls. Without configured keys everybody is the same nobody.
-    fn entity<T>(_request: &Request<T>) -> Entity {
-        Entity::anonymous()
+    /// Who calls.
+    fn caller<T>(request: &Request<T>) -> Result<&Caller, Status> {
+        Caller::of(request.extensions())
     }
 
     /// The session of a call that moves something; to be asked first.
     pub(super) fn monitored<T>(&self, request: &Request<T>) -> Result<Hold, Status> {
-        association::monitored(&self.sessions, &Self::entity(request), request.metadata())
+        association::monitored(&self.sessions, &Self::caller(request)?.entity, request.metadata())
     }
 
     /// Notes that a call which takes its time has begun.
@@ -112,25 +115,30 @@ impl RobotService for Robot {
         &self,
         request: Request<StartSessionRequest>,
     ) -> Result<Response<StartSessionResponse>, Status> {
-        let entity = Self::entity(&request);
-        let peer = Peer { remote: request.remote_addr(), local: request.local_addr() };
+        let caller = Self::caller(&request)?.clone();
+        let connection = request.extensions().get::<Arc<Connection>>();
+        let peer = connection.map_or_else(Peer::default, |connection| Peer {
+            remote: Some(connection.remote),
+            local: Some(connection.local),
+        });
         let resume = request.into_inner().resume;
         if !resume.is_empty() {
             let id: SessionId = metadata::parse(&resume)?;
-            if let Some(resumed) = self.sessions.resume(&entity, id)? {
+            if let Some(resumed) = self.sessions.resume(&caller.entity, id)? {
                 return Ok(started(resumed));
             }
         }
-        let window = self.config.front.heartbeat_window.as_nanos();
+        let window = self.config.front.heartbeat_window;
+        let window = caller.window.map_or(window, |own| own.min(window)).as_nanos();
         let window = Window(u64::try_from(window).unwrap_or(u64::MAX));
-        Ok(started(self.sessions.open(&entity, peer, window)?))
+        Ok(started(self.sessions.open(&caller.entity, peer, window)?))
     }
 
     async fn send_session_heartbeat(
         &self,
         request: Request<SendSessionHeartbeatRequest>,
     ) -> Result<Response<SendSessionHeartbeatResponse>, Status> {
-        let entity = Self::entity(&request);
+        let entity = Self::caller(&request)?.entity.clone();
         let id = metadata::parse(&request.into_inner().id)?;
         self.sessions.beat(&entity, id)?;
         Ok(Response::new(SendSessionHeartbeatResponse {}))

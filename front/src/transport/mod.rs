@@ -1,0 +1,108 @@
+//! The port: connections, their limits, and HTTP on them. Every client protocol shares it.
+//!
+//! What must never live here: anything of a particular protocol, sessions, or who may do what.
+//!
+//! | file | its one idea |
+//! |---|---|
+//! | [`lobby`] | who says nothing waits apart |
+//! | [`places`] | how many may be in, and who makes room |
+//! | [`connection`] | what is known of one connection |
+//! | [`http`] | what one client may have under way |
+
+mod connection;
+mod http;
+mod lobby;
+mod places;
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tonic::body::Body;
+use tower::Service;
+use tracing::{debug, warn};
+
+pub use connection::Connection;
+use http::Http;
+use lobby::MOST_WAITING;
+use places::Places;
+
+/// Descriptors for everything that is not a client: buses, the runtime, the supervisor.
+const OTHER_DESCRIPTORS: u64 = 128;
+
+/// What clients may do to the port.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Connections at once.
+    pub connections: usize,
+    /// A quiet HTTP/2 client is pinged that often.
+    pub ping_every: Duration,
+}
+
+/// Opens the port.
+///
+/// # Errors
+///
+/// When the address is taken or not this machine's.
+pub async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address).await.map_err(|error| {
+        anyhow::anyhow!(
+            "cannot listen on {address}: {error}. Check \"listen\" in [front], and that no other program \
+             (another lanyard-front, a viam-server) has the port"
+        )
+    })
+}
+
+/// Serves clients for as long as the program runs. When `ending` becomes true, connections end in order: what is
+/// under way is finished, and nothing new is taken.
+pub async fn serve<S>(listener: TcpListener, service: S, limits: Limits, ending: watch::Receiver<bool>)
+where
+    S: Service<::http::Request<Body>, Response = ::http::Response<Body>, Error = Infallible>
+        + Clone
+        + Send
+        + Sync
+        + 'static,
+    S::Future: Send,
+{
+    make_room(limits.connections);
+    let places = Places::new(limits.connections);
+    let http = Http::new(limits.ping_every);
+    lobby::receive(listener, move |stream, _| {
+        let (Ok(remote), Ok(local)) = (stream.peer_addr(), stream.local_addr()) else { return };
+        let connection = Connection::new(remote, local);
+        let Some(place) = places.take(&connection) else { return };
+        hurry(&stream);
+        let serving = http.clone().serve(stream, connection, service.clone(), ending.clone());
+        tokio::spawn(async move {
+            serving.await;
+            drop(place);
+        });
+    })
+    .await;
+}
+
+/// A heartbeat must not wait for more to fill a segment. Without the option it is only slower.
+fn hurry(stream: &TcpStream) {
+    if let Err(error) = stream.set_nodelay(true) {
+        debug!("cannot set TCP_NODELAY: {error}");
+    }
+}
+
+/// Raises the limit of open files to what that many connections need.
+fn make_room(most: usize) {
+    let needed = u64::try_from(most + MOST_WAITING).unwrap_or(u64::MAX).saturating_add(OTHER_DESCRIPTORS);
+    let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else { return };
+    let raised = needed.min(hard).max(soft);
+    if let Err(error) = setrlimit(Resource::RLIMIT_NOFILE, raised, hard) {
+        warn!("cannot raise the limit of open files: {error}");
+    }
+    if hard < needed {
+        warn!(
+            "{hard} files may be open, but {most} connections (max_connections in [front]) need {needed}; \
+             raise LimitNOFILE in the unit, or lower max_connections"
+        );
+    }
+}
