@@ -12,6 +12,7 @@ use toml::de::DeTable;
 
 use crate::ids::{self, Ids};
 use crate::reader::{Problems, Reader, Span};
+use crate::sessions::{self, RESOURCE_KEYS};
 use crate::{
     Base, Broadcasts, Bus, BusFormat, Config, ConfigError, Direction, Front, LONGEST_WINDOW, Motor,
     SHORTEST_WINDOW, Supervisor,
@@ -31,7 +32,7 @@ pub fn config(path: &Path, text: &str) -> Result<Config, ConfigError> {
     let mut root = Reader::new(table.get_ref(), 0..0, "the file");
 
     let supervisor = supervisor(&mut root, &mut problems);
-    let front = front(&mut root, &mut problems);
+    let front = front(&mut root, &mut problems, supervisor.capacity);
     let buses = buses(&mut root, &mut problems);
     let Motors { motors, spans, names } = motors(&mut root, &mut problems, &buses, &supervisor);
     let bases = bases(&mut root, &mut problems, &names);
@@ -136,7 +137,7 @@ fn supervisor(root: &mut Reader<'_>, problems: &mut Problems) -> Supervisor {
     }
 }
 
-fn front(root: &mut Reader<'_>, problems: &mut Problems) -> Front {
+fn front(root: &mut Reader<'_>, problems: &mut Problems, capacity: Capacity) -> Front {
     let title = "[front]";
     let mut table = root.table(problems, "front", title).unwrap_or_else(|| empty(title));
     let listen_default = ([127, 0, 0, 1], 8080).into();
@@ -155,10 +156,9 @@ fn front(root: &mut Reader<'_>, problems: &mut Problems) -> Front {
     let enable_timeout =
         table.duration(problems, "enable_timeout", millis(50)..=millis(30_000), millis(3_000));
     let max_connections = table.integer(problems, "max_connections", 1..=65_535).unwrap_or(1_024);
-    table.finish(
-        problems,
-        &["listen", "heartbeat_window", "refresh", "grant_timeout", "enable_timeout", "max_connections"],
-    );
+    let sessions = sessions::rules_of(&mut table, problems, capacity.sessions());
+    let own = ["listen", "heartbeat_window", "refresh", "grant_timeout", "enable_timeout", "max_connections"];
+    table.finish(problems, &[&own[..], &sessions::FRONT_KEYS].concat());
     Front {
         listen,
         heartbeat_window,
@@ -166,6 +166,7 @@ fn front(root: &mut Reader<'_>, problems: &mut Problems) -> Front {
         grant_timeout,
         enable_timeout,
         max_connections: usize::try_from(max_connections).unwrap_or(1_024),
+        sessions,
     }
 }
 
@@ -229,7 +230,7 @@ fn buses(root: &mut Reader<'_>, problems: &mut Problems) -> Vec<Bus> {
 }
 
 /// The keys of every `[[motor]]`; the others are its family's.
-pub const MOTOR_KEYS: [&str; 11] = [
+pub const MOTOR_KEYS: [&str; 13] = [
     "name",
     "bus",
     "second_bus",
@@ -241,6 +242,8 @@ pub const MOTOR_KEYS: [&str; 11] = [
     "standstill_rpm",
     "reversed",
     "stage_timeout",
+    "window",
+    "require_progress",
 ];
 
 /// What the `[[motor]]` tables hold.
@@ -307,6 +310,7 @@ fn motor(
     };
     let stage_timeout =
         table.duration(problems, "stage_timeout", millis(20)..=millis(10_000), supervisor.stage_timeout);
+    let rules = sessions::rules_of_resource(table, problems);
     let span = table.span();
     let family = family?;
     let keys = family.key_names();
@@ -346,7 +350,8 @@ fn motor(
     }
     drive.broadcast = ids::without_broadcast(drive.broadcast, reached(), buses);
     let driver = family.name;
-    Some(Motor { name, bus: bus?, second_bus, driver, drive, direction, max_rpm, stage_timeout })
+    let bus = bus?;
+    Some(Motor { name, bus, second_bus, driver, drive, direction, max_rpm, stage_timeout, rules })
 }
 
 fn family_of(table: &mut Reader<'_>, problems: &mut Problems) -> Option<&'static Family> {
@@ -449,8 +454,10 @@ fn bases(root: &mut Reader<'_>, problems: &mut Problems, motors: &[String]) -> V
         let wheel_circumference_mm =
             table.required_number(problems, "wheel_circumference_mm", 1.0..=10_000.0);
         let width_mm = table.required_number(problems, "width_mm", 1.0..=10_000.0);
-        table.finish(problems, &["name", "left", "right", "wheel_circumference_mm", "width_mm"]);
-        bases.push(Base { name, left, right, wheel_circumference_mm, width_mm });
+        let rules = sessions::rules_of_resource(&mut table, problems);
+        let own = ["name", "left", "right", "wheel_circumference_mm", "width_mm"];
+        table.finish(problems, &[&own[..], &RESOURCE_KEYS].concat());
+        bases.push(Base { name, left, right, wheel_circumference_mm, width_mm, rules });
     }
     bases
 }

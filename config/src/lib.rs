@@ -12,6 +12,7 @@ mod check;
 pub mod error;
 mod ids;
 mod reader;
+mod sessions;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -23,6 +24,7 @@ use shm_proto::verdicts::ResetPolicy;
 
 pub use check::MOTOR_KEYS;
 pub use error::ConfigError;
+pub use sessions::{ResourceRules, SessionRules, Sessionless, Takeover};
 
 /// Where the file lies unless the command line says otherwise.
 pub const DEFAULT_PATH: &str = "/etc/lanyard/lanyard.toml";
@@ -96,6 +98,8 @@ pub struct Front {
     pub enable_timeout: Duration,
     /// `max_connections`: connections served at once; more are closed at once.
     pub max_connections: usize,
+    /// What sessions must keep to.
+    pub sessions: SessionRules,
 }
 
 /// One `[[bus]]`.
@@ -148,6 +152,8 @@ pub struct Motor {
     pub max_rpm: f64,
     /// `stage_timeout`: this motor's own, else the supervisor's.
     pub stage_timeout: Duration,
+    /// What whoever drives it must keep to.
+    pub rules: ResourceRules,
 }
 
 impl Motor {
@@ -196,6 +202,8 @@ pub struct Base {
     pub wheel_circumference_mm: f64,
     /// `width_mm`: distance between the wheels.
     pub width_mm: f64,
+    /// What whoever drives it must keep to.
+    pub rules: ResourceRules,
 }
 
 impl Config {

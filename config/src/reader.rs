@@ -161,18 +161,28 @@ impl<'a> Reader<'a> {
         range: RangeInclusive<Duration>,
         default: Duration,
     ) -> Duration {
-        let Some((span, text)) = self.text(problems, key) else { return default };
+        self.duration_if_given(problems, key, range).unwrap_or(default)
+    }
+
+    /// A duration in a range, if the key is there.
+    pub fn duration_if_given(
+        &mut self,
+        problems: &mut Problems,
+        key: &str,
+        range: RangeInclusive<Duration>,
+    ) -> Option<Duration> {
+        let (span, text) = self.text(problems, key)?;
         match parse_duration(&text) {
-            Some(duration) if range.contains(&duration) => duration,
+            Some(duration) if range.contains(&duration) => Some(duration),
             Some(_) => {
                 let bounds = format!("[{}, {}]", show(*range.start()), show(*range.end()));
                 self.wrong(problems, span, key, &format!("must be between {bounds}, not \"{text}\""));
-                default
+                None
             }
             None => {
                 let what = format!("must be a duration like \"250ms\", \"2s\" or \"1m\", not \"{text}\"");
                 self.wrong(problems, span, key, &what);
-                default
+                None
             }
         }
     }

@@ -36,12 +36,18 @@ fn the_example_is_valid() {
 
 #[test]
 fn what_is_commented_out_is_the_default() {
-    // Three settings have no default; and the example has no bus that one of them could name.
+    // Some settings have no default; and the example has no bus that one of them could name.
     let without = |text: String, line: &str| {
         assert!(text.contains(line));
         text.replace(line, "")
     };
-    let text = without(without(uncommented(), "second_bus = \"can1\"\n"), "halt_option = 1\n");
+    let none = [
+        "second_bus = \"can1\"\n",
+        "halt_option = 1\n",
+        "window = \"800ms\"\n",
+        "require_progress = \"300ms\"\n",
+    ];
+    let text = none.into_iter().fold(uncommented(), without);
     let mut shown = parse(&text);
     let mut plain = parse(EXAMPLE);
     assert_eq!((plain.supervisor.cpu, shown.supervisor.cpu), (None, Some(3)));

@@ -67,6 +67,18 @@ fn unknown_keys() {
 }
 
 #[test]
+fn rules_for_sessions() {
+    assert_each(&[
+        (5, "sessionless = \"maybe\"", (5, &["[front]", "lease or refuse or viam, not \"maybe\""])),
+        (5, "takeover = \"first\"", (5, &["[front]", "last_used or exclusive, not \"first\""])),
+        (5, "lease_window = \"1ms\"", (5, &["\"lease_window\" must be between [30ms, 1m]"])),
+        (5, "max_sessions_per_key = 65", (5, &["\"max_sessions_per_key\" must be 1 to 64, not 65"])),
+        (18, "window = \"2m\"", (18, &["motor \"lift\"", "\"window\" must be between [30ms, 1m]"])),
+        (51, "width_mm = 410\nrequire_progress = \"1us\"", (52, &["base \"base\"", "\"require_progress\""])),
+    ]);
+}
+
+#[test]
 fn names_that_are_used_twice() {
     assert_each(&[
         (9, "[[bus]]\nname = \"can0\"\ninterface = \"can1\"", (10, &["bus \"can0\"", "used twice"])),
