@@ -27,7 +27,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use config::Config;
+use config::{Config, Sessionless};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tracing::info;
@@ -36,13 +36,15 @@ use gate::Gate;
 use log::Log;
 use motion::Motion;
 pub use motion::{SendError, Wire};
-use sessions::Sessions;
+use sessions::{Rules, Sessions};
 use transport::Limits;
 
 /// How long the goodbye of every session may take to reach the supervisor: several of its loops.
 const GOODBYE: Duration = Duration::from_millis(100);
-/// A quiet client is pinged that often.
+/// A quiet client is pinged that often when nothing depends on it.
 const PING_EVERY: Duration = Duration::from_secs(30);
+/// Within the window of a lease a client's answer to a ping may be lost twice.
+const PINGS_PER_LEASE: u32 = 4;
 
 /// Where motion frames go.
 pub enum Outlet {
@@ -93,21 +95,30 @@ async fn serve(config: Arc<Config>, outlet: Outlet) -> anyhow::Result<()> {
         _ = terminate.recv() => return Ok(()),
         _ = interrupt.recv() => return Ok(()),
     };
-    let sessions = Arc::new(Sessions::new(Arc::clone(&link), config.supervisor.front_window));
+    let sessions = Arc::new(Sessions::new(Arc::clone(&link), Rules::of(&config)));
     let robot = viam::Robot::new(Arc::clone(&config), link, Arc::clone(&sessions), motion);
     let address = listener.local_addr().unwrap_or(config.front.listen);
     eprintln!("lanyard-front: listening on {address}");
     // Outlives the choice below: a connection that closes before the goodbyes are read is a dead front.
     let mut keeping = std::pin::pin!(keeper.keep());
     let (ending, end) = watch::channel(false);
-    let limits = Limits { connections: config.front.max_connections, ping_every: PING_EVERY };
+    let limits = Limits { connections: config.front.max_connections, ping_every: ping_every(&config) };
     let mut serving = std::pin::pin!(transport::serve(listener, Gate::new(robot.routes()), limits, end));
     tokio::select! {
         () = &mut serving => Ok(()),
         error = &mut keeping => Err(error.into()),
         () = sessions.reap() => Ok(()),
+        () = sessions.keep_leases() => Ok(()),
         _ = terminate.recv() => say_goodbye(&sessions, &ending).await,
         _ = interrupt.recv() => say_goodbye(&sessions, &ending).await,
+    }
+}
+
+/// Who may get a lease must be heard often enough to keep it.
+fn ping_every(config: &Config) -> Duration {
+    match config.front.sessions.sessionless {
+        Sessionless::Lease => PING_EVERY.min(config.front.sessions.lease_window / PINGS_PER_LEASE),
+        Sessionless::Refuse | Sessionless::Viam => PING_EVERY,
     }
 }
 

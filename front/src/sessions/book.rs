@@ -6,10 +6,12 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
+use config::Takeover;
 use shm_proto::{Nanos, Owner, SessionId, SlotIndex, Window};
 
 use super::identity::{Entity, Peer};
 use super::slot::{Cause, Departed, Slot};
+use super::uses::{Command, LastUse, Uses};
 use crate::link::Attachment;
 
 /// The sessions and their slots.
@@ -20,7 +22,8 @@ pub struct Book {
     slots: Box<[Mutex<Slot>]>,
     index: RwLock<HashMap<SessionId, SlotIndex>>,
     free: Mutex<VecDeque<SlotIndex>>,
-    used: Mutex<HashMap<Box<str>, Owner>>,
+    /// Taken before that of a slot when both are needed, never after it.
+    uses: Mutex<Uses>,
 }
 
 /// A session that lives.
@@ -47,7 +50,7 @@ impl Book {
             .map(|writer| Mutex::new(Slot::new(writer)))
             .collect();
         let free = beats.capacity().slots().collect();
-        Self { slots, index: RwLock::default(), free: Mutex::new(free), used: Mutex::default(), attachment }
+        Self { slots, index: RwLock::default(), free: Mutex::new(free), uses: Mutex::default(), attachment }
     }
 
     fn slot(&self, slot: SlotIndex) -> Option<MutexGuard<'_, Slot>> {
@@ -112,19 +115,58 @@ impl Book {
     }
 
     /// Removes what is noted of a session that has departed, and tells which resources it used last.
-    pub fn strike(&self, departed: &Departed) -> Vec<Box<str>> {
+    pub fn strike(&self, departed: &Departed) -> Vec<LastUse> {
         self.index.write().unwrap_or_else(PoisonError::into_inner).remove(&departed.id);
-        locked(&self.used).extract_if(|_, owner| *owner == departed.owner).map(|(name, _)| name).collect()
+        self.uses().strike(departed.owner)
     }
 
-    /// Notes who used a resource last.
-    pub fn note_use(&self, resource: &str, owner: Owner) {
-        let mut used = locked(&self.used);
-        if let Some(last) = used.get_mut(resource) {
-            *last = owner;
-        } else {
-            used.insert(resource.into(), owner);
+    /// Who uses what.
+    pub fn uses(&self) -> MutexGuard<'_, Uses> {
+        locked(&self.uses)
+    }
+
+    /// Notes that a command begins, and holds its session to `allowed` from now on.
+    ///
+    /// # Errors
+    ///
+    /// Where who has the resource keeps it: with where that session was opened from.
+    pub fn begin(
+        &self,
+        command: Command<'_>,
+        takeover: Takeover,
+        allowed: Option<Window>,
+    ) -> Result<(), Peer> {
+        let began = self.uses().begin(command, takeover, |owner| self.lives(owner));
+        began.map_err(|holder| {
+            let slot = self.slot(holder.slot);
+            slot.and_then(|slot| slot.tenant().map(|tenant| tenant.peer)).unwrap_or_default()
+        })?;
+        if let Some(allowed) = allowed
+            && let Some(mut slot) = self.slot(command.owner.slot).filter(|slot| slot.owner() == command.owner)
+        {
+            slot.tighten(allowed);
         }
+        Ok(())
+    }
+
+    /// Whether the session that the motors know by that name lives.
+    pub fn lives(&self, owner: Owner) -> bool {
+        let slot = self.slot(owner.slot).filter(|slot| slot.owner() == owner && slot.tenant().is_some());
+        slot.is_some_and(|slot| slot.over(&self.attachment.verdicts, Nanos::now()).is_none())
+    }
+
+    /// Takes out the sessions that the motors know by these names.
+    pub fn expel(&self, owners: &[Owner], cause: Cause) -> Vec<Departed> {
+        let slots =
+            owners.iter().filter_map(|owner| self.slot(owner.slot).filter(|slot| slot.owner() == *owner));
+        slots.filter_map(|mut slot| slot.leave(cause)).collect()
+    }
+
+    /// How many sessions of that entity there are.
+    pub fn count(&self, entity: &Entity) -> usize {
+        let theirs =
+            |slot: &&Mutex<Slot>| locked(slot).tenant().is_some_and(|tenant| tenant.entity.is(entity));
+        self.slots.iter().filter(theirs).count()
     }
 
     /// Every session that lives.

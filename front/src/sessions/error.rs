@@ -9,6 +9,26 @@ pub enum SessionError {
     /// Every slot is taken.
     #[error("too many concurrent sessions")]
     TooMany,
+    /// One entity has as many as it may.
+    #[error("too many concurrent sessions of this key; the configuration allows {0} (max_sessions_per_key)")]
+    TooManyOfYours(usize),
+    /// Another session has it and keeps it.
+    #[error(
+        "{resource} is held by another session{from}; it can be taken when that session has ended \
+         (takeover = \"exclusive\" in [front])"
+    )]
+    Held {
+        /// The resource.
+        resource: String,
+        /// Where the other session comes from, in words.
+        from: String,
+    },
+    /// A lease ran out while its client kept something moving.
+    #[error(
+        "this client was not heard for longer than its lease ({0}), and what it drove was stopped; \
+         give the command again to go on"
+    )]
+    LeaseRanOut(String),
     /// There is nobody who would stop the motors.
     #[error("{0}")]
     Unavailable(&'static str),

@@ -20,6 +20,12 @@ impl Entity {
         Self::new("")
     }
 
+    /// The name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.0
+    }
+
     /// Whether both are the same, in a time that does not tell how much of the name was right.
     #[must_use]
     pub fn is(&self, other: &Self) -> bool {

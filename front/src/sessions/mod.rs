@@ -7,32 +7,44 @@
 //! What must never live here: anything of a particular protocol, CAN, or a lock held across an `.await`.
 
 mod book;
+mod endings;
 mod error;
 mod fledglings;
 mod identity;
+mod leases;
+mod rules;
 mod slot;
 #[cfg(test)]
 pub mod testing;
 #[cfg(test)]
 mod tests;
+mod uses;
 
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
-use shm_proto::{Nanos, Owner, SessionId, Window};
+use shm_proto::{MotorIndex, Nanos, Owner, SessionId, Window};
+use tokio::sync::{mpsc, watch};
 use tracing::{debug, info};
 
 use book::Book;
 pub use book::Listed;
+use endings::Endings;
 pub use error::SessionError;
 use fledglings::Fledglings;
 pub use identity::{Entity, Peer};
-use slot::{Cause, Departed, Slot};
+use leases::Leases;
+pub use rules::{Rules, window};
+pub use slot::Cause;
+use slot::{Departed, Slot};
+use uses::Command;
+pub use uses::LastUse;
 
 use crate::link::{Attachment, Link};
 
-/// How often sessions that are over are cleared away. Nothing but the reuse of slots waits for it.
-const SWEEP: Duration = Duration::from_millis(50);
+/// How often sessions that are over are looked for. The supervisor does not wait for it; windows of single resources,
+/// calls under way and the reuse of slots do. Viam's own server looks as often.
+const SWEEP: Duration = Duration::from_millis(10);
 
 /// Proof that a call passed the session check. Whoever holds it may ask the supervisor for motors; what
 /// it is worth by then the grant tells.
@@ -44,12 +56,40 @@ pub struct Hold {
     pub owner: Owner,
 }
 
+/// A command for a resource that is being carried out; it has ended when this is dropped.
+#[derive(Debug)]
+pub struct Use {
+    book: Arc<Book>,
+    resource: Box<str>,
+    owner: Owner,
+}
+
+impl Drop for Use {
+    fn drop(&mut self) {
+        self.book.uses().end(&self.resource, self.owner);
+    }
+}
+
+/// A session that has ended, and what it left behind.
+#[cfg_attr(not(test), expect(dead_code, reason = "for servers behind the front, which come next"))]
+#[derive(Clone, Debug)]
+pub struct Departure {
+    /// Which one.
+    pub id: SessionId,
+    /// How the motors know it, and whose verdicts tell when the supervisor has seen its end.
+    pub hold: Hold,
+    /// Why it ended.
+    pub cause: Cause,
+    /// What it was the last to use.
+    pub used: Vec<LastUse>,
+}
+
 /// A session as its client gets it.
 #[derive(Clone, Copy, Debug)]
 pub struct Opened {
     /// Its id.
     pub id: SessionId,
-    /// How long it may be silent.
+    /// How long it may be silent, as its client is told: never longer than what holds for anything it may use.
     pub window: Window,
 }
 
@@ -57,27 +97,49 @@ pub struct Opened {
 #[derive(Debug)]
 pub struct Sessions {
     link: Arc<Link>,
-    patience: u64,
+    rules: Rules,
     book: RwLock<Option<Arc<Book>>>,
     fledglings: Mutex<Fledglings>,
+    endings: Mutex<Endings>,
+    leases: Leases,
+    /// Counts the sessions that have ended.
+    ended: watch::Sender<u64>,
+    mourners: Mutex<Vec<mpsc::UnboundedSender<Departure>>>,
 }
 
 impl Sessions {
-    /// No session yet. A supervisor that has been silent for longer than `patience` is given no new work.
+    /// No session yet.
     #[must_use]
-    pub fn new(link: Arc<Link>, patience: Duration) -> Self {
-        let patience = u64::try_from(patience.as_nanos()).unwrap_or(u64::MAX);
-        Self { link, patience, book: RwLock::default(), fledglings: Mutex::default() }
+    pub fn new(link: Arc<Link>, rules: Rules) -> Self {
+        Self {
+            link,
+            rules,
+            book: RwLock::default(),
+            fledglings: Mutex::default(),
+            endings: Mutex::default(),
+            leases: Leases::default(),
+            ended: watch::Sender::new(0),
+            mourners: Mutex::default(),
+        }
+    }
+
+    /// The rules they must keep to.
+    pub const fn rules(&self) -> &Rules {
+        &self.rules
     }
 
     /// Opens a session: when this returns, its first beat is written.
     ///
     /// # Errors
     ///
-    /// When every slot is taken, or nobody watches.
+    /// When every slot is taken, this entity has as many as it may, or nobody watches.
     pub fn open(&self, entity: &Entity, peer: Peer, window: Window) -> Result<Opened, SessionError> {
         let book = self.book()?;
         self.is_watched(&book)?;
+        let most = self.rules.most_per_entity;
+        if most < usize::from(book.attachment.beats.capacity().sessions()) && book.count(entity) >= most {
+            return Err(SessionError::TooManyOfYours(most));
+        }
         let id = SessionId(uuid::Uuid::new_v4().as_u128());
         let open = || book.open(id, entity.clone(), peer, window);
         let opened = open().or_else(|| {
@@ -89,6 +151,7 @@ impl Sessions {
             self.note(&book, book.empty(Cause::Forgotten));
             return Err(SessionError::NO_SUPERVISOR);
         }
+        let window = self.rules.told(window);
         opened.map(|_| Opened { id, window }).ok_or(SessionError::TooMany)
     }
 
@@ -104,7 +167,7 @@ impl Sessions {
             slot.unfledge();
             slot.tenant().map(|tenant| tenant.window)
         });
-        Ok(resumed.ok().flatten().map(|window| Opened { id, window }))
+        Ok(resumed.ok().flatten().map(|window| Opened { id, window: self.rules.told(window) }))
     }
 
     /// "I am alive", from memory: no await, no system call but the clock read.
@@ -138,13 +201,92 @@ impl Sessions {
         Ok(Hold { attachment: Arc::clone(&book.attachment), owner })
     }
 
-    /// Notes that the session was the last to use a resource of the robot. Only for resources that exist:
-    /// the notes must not grow with what clients make up.
-    pub fn use_resource(&self, hold: &Hold, resource: &str) {
-        if let Ok(book) = self.book()
-            && Arc::ptr_eq(&book.attachment, &hold.attachment)
-        {
-            book.note_use(resource, hold.owner);
+    /// A beat that its client gave at `at`, not by a call of its own; `None`: there is no news, and only whether it
+    /// still lives is looked at.
+    fn beat_of(&self, entity: &Entity, id: SessionId, at: Option<Nanos>) -> Result<(), SessionError> {
+        let book = self.book()?;
+        self.living(&book, entity, id, |slot, _| at.map_or((), |at| slot.beat(at)))
+    }
+
+    /// Notes that a command of the session for a resource of the robot begins: from now on it was the last to use it, and
+    /// the motors behind it. The command is under way until the [`Use`] is dropped.
+    ///
+    /// Only for resources that exist: the notes must not grow with what clients make up.
+    ///
+    /// # Errors
+    ///
+    /// [`SessionError::Held`] where another session has it and keeps it; [`SessionError::Expired`] when the session has
+    /// gone with its supervisor.
+    pub fn use_resource(
+        &self,
+        hold: &Hold,
+        resource: &str,
+        motors: &[MotorIndex],
+    ) -> Result<Use, SessionError> {
+        let book = self.book()?;
+        if !Arc::ptr_eq(&book.attachment, &hold.attachment) {
+            return Err(SessionError::Expired);
+        }
+        let rules = self.rules.resource(resource);
+        let progress = rules.progress.map(|progress| window(progress).0);
+        let command = Command { resource, motors, owner: hold.owner, progress };
+        book.begin(command, self.rules.takeover, rules.window.map(window)).map_err(|holder| {
+            let from = holder.remote.map_or_else(String::new, |remote| format!(" (from {remote})"));
+            SessionError::Held { resource: resource.to_owned(), from }
+        })?;
+        Ok(Use { book, resource: resource.into(), owner: hold.owner })
+    }
+
+    /// Notes that a resource was brought to rest: nothing more is expected of who used it last.
+    pub fn rest(&self, resource: &str) {
+        if let Ok(book) = self.book() {
+            book.uses().rest(resource);
+        }
+    }
+
+    /// Notes that everything was brought to rest.
+    pub fn rest_all(&self) {
+        if let Ok(book) = self.book() {
+            book.uses().rest_all();
+        }
+    }
+
+    /// Returns when the session behind a hold is over.
+    #[cfg_attr(not(test), expect(dead_code, reason = "for servers behind the front, which come next"))]
+    pub async fn ended(&self, hold: &Hold) -> SessionError {
+        let mut ended = self.ended.subscribe();
+        loop {
+            let lives = self
+                .book()
+                .is_ok_and(|book| Arc::ptr_eq(&book.attachment, &hold.attachment) && book.lives(hold.owner));
+            // The sender lives in `self`, so the wait cannot end for want of one.
+            if !lives || ended.changed().await.is_err() {
+                return SessionError::Expired;
+            }
+        }
+    }
+
+    /// Every session that ends from now on.
+    #[cfg_attr(not(test), expect(dead_code, reason = "for servers behind the front, which come next"))]
+    pub fn departures(&self) -> mpsc::UnboundedReceiver<Departure> {
+        // As many as there are slots at most can end at once.
+        let (sender, receiver) = mpsc::unbounded_channel();
+        self.mourners.lock().unwrap_or_else(PoisonError::into_inner).push(sender);
+        receiver
+    }
+
+    /// Why a session of that entity has ended, in words, for as long as that is remembered.
+    pub fn why(&self, entity: &Entity, id: SessionId) -> Option<String> {
+        let endings = self.endings.lock().unwrap_or_else(PoisonError::into_inner);
+        endings.why(id, entity).map(str::to_owned)
+    }
+
+    /// Ends every session that was the last to use a resource of that kind: the supervisor stops what they drive.
+    #[cfg_attr(not(test), expect(dead_code, reason = "for servers behind the front, which come next"))]
+    pub fn close_users_of(&self, wanted: impl Fn(&str) -> bool, cause: Cause) {
+        if let Ok(book) = self.book() {
+            let owners = book.uses().owners(wanted);
+            self.note(&book, book.expel(&owners, cause));
         }
     }
 
@@ -153,7 +295,7 @@ impl Sessions {
     /// # Errors
     ///
     /// As for [`Self::hold`].
-    #[cfg_attr(not(test), expect(dead_code, reason = "Viam has no call for it; other protocols do"))]
+    #[cfg_attr(not(test), expect(dead_code, reason = "for servers behind the front, which come next"))]
     pub fn close(&self, entity: &Entity, id: SessionId) -> Result<(), SessionError> {
         let book = self.book()?;
         let departed = self.living(&book, entity, id, |slot, _| slot.leave(Cause::Goodbye))?;
@@ -234,29 +376,51 @@ impl Sessions {
 
     fn clear(&self, book: &Book) {
         self.note(book, book.sweep());
+        let overdue = book.uses().overdue(Nanos::now());
+        if !overdue.is_empty() {
+            self.note(book, book.expel(&overdue, Cause::NoProgress));
+        }
     }
 
     fn note(&self, book: &Book, departed: impl IntoIterator<Item = Departed>) {
+        let mut count = 0;
         for session in departed {
+            count += 1;
             let used = book.strike(&session);
             let from = session.peer.remote.map_or_else(|| "unknown".to_owned(), |peer| peer.to_string());
-            let Departed { id, cause, .. } = &session;
+            let Departed { id, cause, entity, owner, unfledged, .. } = session;
             // Anybody may open sessions; only one that moved something is worth a line to everybody.
             if used.is_empty() {
                 debug!("session {id} from {from} ended: {cause}");
             } else {
-                info!("session {id} from {from} ended: {cause}; it was the last to use {}", used.join(", "));
+                let names: Vec<&str> = used.iter().map(|last| &*last.resource).collect();
+                info!("session {id} from {from} ended: {cause}; it was the last to use {}", names.join(", "));
             }
-            if session.unfledged && session.cause != Cause::Goodbye {
+            if unfledged && cause != Cause::Goodbye {
                 let mut fledglings = self.fledglings.lock().unwrap_or_else(PoisonError::into_inner);
-                fledglings.note(session.id, session.entity, Nanos::now());
+                fledglings.note(id, entity.clone(), Nanos::now());
             }
+            if used.iter().any(|last| last.moving) {
+                self.leases.note_end(id, &cause.to_string());
+            }
+            self.endings.lock().unwrap_or_else(PoisonError::into_inner).note(id, entity, cause.to_string());
+            let hold = Hold { attachment: Arc::clone(&book.attachment), owner };
+            let departure = Departure { id, hold, cause, used };
+            let mut mourners = self.mourners.lock().unwrap_or_else(PoisonError::into_inner);
+            mourners.retain(|mourner| mourner.send(departure.clone()).is_ok());
+        }
+        if count > 0 {
+            self.ended.send_modify(|ended| *ended += count);
         }
     }
 
     /// Whether the supervisor still looks at the beats. A process that hangs keeps its connection.
     fn is_watched(&self, book: &Book) -> Result<(), SessionError> {
         let (_, last) = book.attachment.verdicts.beat();
-        if Nanos::now().since(last) <= self.patience { Ok(()) } else { Err(SessionError::SUPERVISOR_SILENT) }
+        if Nanos::now().since(last) <= self.rules.patience {
+            Ok(())
+        } else {
+            Err(SessionError::SUPERVISOR_SILENT)
+        }
     }
 }

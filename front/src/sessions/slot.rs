@@ -18,8 +18,10 @@ pub struct Tenant {
     pub peer: Peer,
     /// How long it may be silent.
     pub window: Window,
-    /// When it is over unless it beats again, by the front's own clock.
-    deadline: Nanos,
+    /// What of its window is left to it: less if something it uses allows less.
+    allowed: Window,
+    /// Its last beat.
+    last: Nanos,
     /// Whether its client has beaten or used it since it was opened or resumed.
     fledged: bool,
 }
@@ -37,6 +39,13 @@ enum Place {
 pub enum Cause {
     /// It was silent for longer than its window.
     Silent,
+    /// It was silent for longer than something it uses allows.
+    Overdue,
+    /// It beat, but sent no command for longer than something it keeps moving allows.
+    NoProgress,
+    /// The server behind what it uses is lost.
+    #[cfg_attr(not(test), expect(dead_code, reason = "for servers behind the front, which come next"))]
+    UpstreamLost,
     /// The supervisor ended it.
     Verdict,
     /// Its client said goodbye.
@@ -49,6 +58,12 @@ impl fmt::Display for Cause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Silent => "it was silent for longer than its window",
+            Self::Overdue => "it was silent for longer than the window of something it drove",
+            Self::NoProgress => {
+                "its heartbeats went on, but it sent no command for longer than require_progress of something \
+                 it kept moving"
+            }
+            Self::UpstreamLost => "the server behind what it drove does not answer any more",
             Self::Verdict => "the supervisor ended it",
             Self::Goodbye => "its client closed it",
             Self::Forgotten => "the supervisor is gone",
@@ -92,8 +107,8 @@ impl Slot {
         // The stamp of the beat, so that both sides have the same deadline.
         let now = Nanos::now();
         let owner = self.writer.open_at(id, window, now);
-        let deadline = now.after(window.0);
-        self.place = Place::Taken(Tenant { id, entity, peer, window, deadline, fledged: false });
+        let tenant = Tenant { id, entity, peer, window, allowed: window, last: now, fledged: false };
+        self.place = Place::Taken(tenant);
         owner
     }
 
@@ -115,20 +130,34 @@ impl Slot {
         let tenant = self.tenant()?;
         if ended(verdicts, self.owner(), tenant.id) {
             Some(Cause::Verdict)
-        } else if now >= tenant.deadline {
+        } else if now >= tenant.last.after(tenant.window.0) {
             Some(Cause::Silent)
+        } else if now >= tenant.last.after(tenant.allowed.0) {
+            Some(Cause::Overdue)
         } else {
             None
         }
     }
 
-    /// A beat of the session in the slot, at `now`. Look at [`Self::over`] first: a silent session
-    /// must not revive.
-    pub fn beat(&mut self, now: Nanos) {
-        if let Place::Taken(tenant) = &mut self.place {
-            self.writer.beat_at(now);
-            tenant.deadline = now.after(tenant.window.0);
+    /// A beat of the session in the slot, at `at`, not later than now; one that is older than the last says
+    /// nothing. Look at [`Self::over`] first: a silent session must not revive.
+    pub fn beat(&mut self, at: Nanos) {
+        if let Place::Taken(tenant) = &mut self.place
+            && at > tenant.last
+        {
+            self.writer.beat_at(at);
+            tenant.last = at;
             tenant.fledged = true;
+        }
+    }
+
+    /// From now on the session in the slot may be silent for no longer than this. The supervisor goes on watching over
+    /// the whole window, for a front that does not do its part is stopped within its own.
+    pub fn tighten(&mut self, allowed: Window) {
+        if let Place::Taken(tenant) = &mut self.place
+            && allowed.0 < tenant.allowed.0
+        {
+            tenant.allowed = allowed;
         }
     }
 
@@ -142,8 +171,10 @@ impl Slot {
     /// Takes the session out. For good: the slot stays closed until the supervisor has seen the end too.
     pub fn leave(&mut self, cause: Cause) -> Option<Departed> {
         let Tenant { id, entity, peer, fledged, .. } = self.tenant()?.clone();
-        if cause == Cause::Goodbye {
-            self.writer.close();
+        match cause {
+            // The supervisor does not know of these by itself.
+            Cause::Goodbye | Cause::Overdue | Cause::NoProgress | Cause::UpstreamLost => self.writer.close(),
+            Cause::Silent | Cause::Verdict | Cause::Forgotten => {}
         }
         let owner = self.owner();
         self.place = Place::Leaving(id);

@@ -8,13 +8,12 @@ use shm_proto::verdicts::SessionState::{Closed, Live, Tripped};
 use shm_proto::{Nanos, SessionId, Window};
 
 use super::testing::Watcher;
-use super::{Entity, Opened, Peer, SessionError, Sessions};
+use super::{Entity, Opened, Peer, Rules, SessionError, Sessions};
 use crate::link::Link;
 
 const LONG: Window = Window::from_millis(60_000);
 const SHORT: Window = Window::from_millis(30);
 const AFTER_SHORT: Duration = Duration::from_millis(40);
-const PATIENCE: Duration = Duration::from_secs(60);
 
 struct Setting {
     watcher: Watcher,
@@ -26,7 +25,7 @@ struct Setting {
 fn setting(room: u16) -> Setting {
     let watcher = Watcher::with_room(room);
     let link = Link::to(watcher.attachment.clone());
-    let sessions = Sessions::new(link.clone(), PATIENCE);
+    let sessions = Sessions::new(link.clone(), Rules::relaxed());
     Setting { watcher, link, sessions, me: Entity::anonymous() }
 }
 
@@ -197,7 +196,10 @@ fn with_the_supervisor_all_sessions_go_and_the_rings_of_the_next_one_begin_anew(
 #[test]
 fn a_supervisor_that_hangs_gets_no_new_work_but_beats_go_on() {
     let watcher = Watcher::with_room(2);
-    let sessions = Sessions::new(Link::to(watcher.attachment.clone()), Duration::from_millis(300));
+    let sessions = Sessions::new(
+        Link::to(watcher.attachment.clone()),
+        Rules { patience: 300_000_000, ..Rules::relaxed() },
+    );
     let me = Entity::anonymous();
     watcher.verdicts.beat(2, Nanos::now());
     let opened = sessions.open(&me, Peer::default(), LONG).unwrap();
@@ -215,11 +217,119 @@ fn the_end_of_a_session_tells_what_it_used_last() {
         let owner = book.open(id, Entity::anonymous(), Peer::default(), LONG).unwrap();
         (id, owner)
     });
-    book.note_use("left", a.1);
-    book.note_use("right", a.1);
-    book.note_use("left", b.1);
+    for (resource, owner) in [("left", a.1), ("right", a.1), ("left", b.1)] {
+        let command = super::Command { resource, motors: &[], owner, progress: None };
+        book.begin(command, config::Takeover::LastUsed, None).unwrap();
+    }
     let departed = book.empty(super::Cause::Goodbye);
     assert_eq!(departed.iter().map(|session| session.id).collect::<Vec<_>>(), [a.0, b.0]);
-    assert_eq!(book.strike(&departed[0]), ["right".into()]);
-    assert_eq!(book.strike(&departed[1]), ["left".into()]);
+    let names = |used: Vec<super::LastUse>| used.into_iter().map(|last| last.resource).collect::<Vec<_>>();
+    assert_eq!(names(book.strike(&departed[0])), ["right".into()]);
+    assert_eq!(names(book.strike(&departed[1])), ["left".into()]);
+}
+
+fn with_rules(room: u16, rules: Rules) -> Setting {
+    let watcher = Watcher::with_room(room);
+    let link = Link::to(watcher.attachment.clone());
+    let sessions = Sessions::new(link.clone(), rules);
+    Setting { watcher, link, sessions, me: Entity::anonymous() }
+}
+
+fn with_resource_rules(rules: config::ResourceRules) -> Setting {
+    let text = include_str!("../../../lanyard.example.toml");
+    let mut config = config::Config::parse(std::path::Path::new("lanyard.example.toml"), text).unwrap();
+    config.motors[0].rules = rules;
+    with_rules(4, Rules { patience: 60_000_000_000, ..Rules::of(&config) })
+}
+
+#[test]
+fn the_window_of_a_resource_holds_for_who_has_used_it() {
+    let window = Some(Duration::from_millis(100));
+    let setting = with_resource_rules(config::ResourceRules { window, progress: None });
+    let mut departures = setting.sessions.departures();
+    let user = setting.open(LONG).unwrap();
+    assert_eq!(user.window, Window::from_millis(100), "what the client is told");
+    let other = setting.open(LONG).unwrap();
+    let hold = setting.sessions.hold(&setting.me, user.id).unwrap();
+    drop(setting.sessions.use_resource(&hold, "motor/left", &[]).unwrap());
+    sleep(Duration::from_millis(120));
+    assert_eq!(setting.beat(user.id), Err(SessionError::Expired));
+    assert_eq!(setting.beat(other.id), Ok(()), "it used nothing");
+    let departure = departures.try_recv().unwrap();
+    assert_eq!((departure.id, departure.cause), (user.id, super::Cause::Overdue));
+    assert_eq!(departure.used[0].resource, "motor/left".into());
+    assert!(departure.used[0].moving && departure.hold.owner == hold.owner);
+    let why = setting.sessions.why(&setting.me, user.id).unwrap();
+    assert!(why.contains("window of something it drove"), "{why}");
+    assert_eq!(setting.sessions.why(&Entity::new("x"), user.id), None);
+}
+
+#[test]
+fn who_beats_but_commands_nothing_is_gone_where_progress_is_required() {
+    let progress = Some(Duration::from_millis(100));
+    let setting = with_resource_rules(config::ResourceRules { window: None, progress });
+    let use_left = |id| {
+        let hold = setting.sessions.hold(&setting.me, id).unwrap();
+        setting.sessions.use_resource(&hold, "motor/left", &[]).unwrap()
+    };
+    let book = setting.sessions.book().unwrap();
+    let user = setting.open(LONG).unwrap();
+    let under_way = use_left(user.id);
+    sleep(Duration::from_millis(120));
+    setting.sessions.clear(&book);
+    assert_eq!(setting.beat(user.id), Ok(()), "its command is under way");
+    drop(under_way);
+    setting.sessions.rest("motor/left");
+    sleep(Duration::from_millis(120));
+    setting.sessions.clear(&book);
+    assert_eq!(setting.beat(user.id), Ok(()), "nothing moves");
+    drop(use_left(user.id));
+    sleep(Duration::from_millis(120));
+    setting.beat(user.id).unwrap();
+    setting.sessions.clear(&book);
+    assert_eq!(setting.beat(user.id), Err(SessionError::Expired));
+}
+
+#[test]
+fn what_is_held_exclusively_is_kept_until_its_session_ends() {
+    let rules = Rules { takeover: config::Takeover::Exclusive, ..Rules::relaxed() };
+    let setting = with_rules(4, rules);
+    let [first, second] = [(), ()].map(|()| setting.open(LONG).unwrap().id);
+    let take = |id, resource| {
+        let hold = setting.sessions.hold(&setting.me, id).unwrap();
+        setting.sessions.use_resource(&hold, resource, &[shm_proto::MotorIndex(0)]).map(drop)
+    };
+    take(first, "motor/left").unwrap();
+    let refused = take(second, "base/base1").unwrap_err();
+    assert!(refused.to_string().starts_with("base/base1 is held by another session"), "{refused}");
+    assert_eq!(take(first, "base/base1"), Ok(()), "its own motor");
+    setting.sessions.close(&setting.me, first).unwrap();
+    assert_eq!(take(second, "base/base1"), Ok(()));
+}
+
+#[test]
+fn one_entity_gets_only_so_many_sessions() {
+    let setting = with_rules(4, Rules { most_per_entity: 2, ..Rules::relaxed() });
+    let [_, last] = [(), ()].map(|()| setting.open(LONG).unwrap().id);
+    assert_eq!(setting.open(LONG).err(), Some(SessionError::TooManyOfYours(2)));
+    assert!(setting.sessions.open(&Entity::new("other"), Peer::default(), LONG).is_ok());
+    setting.sessions.close(&setting.me, last).unwrap();
+    assert!(setting.open(LONG).is_ok());
+}
+
+#[tokio::test]
+async fn who_waits_for_the_end_of_a_session_is_told() {
+    let setting = setting(2);
+    let id = setting.open(LONG).unwrap().id;
+    let hold = setting.sessions.hold(&setting.me, id).unwrap();
+    drop(setting.sessions.use_resource(&hold, "arm/arm1", &[]).unwrap());
+    let mut ended = std::pin::pin!(setting.sessions.ended(&hold));
+    let early = tokio::time::timeout(Duration::from_millis(20), ended.as_mut()).await;
+    assert!(early.is_err(), "it lives");
+    setting.sessions.close_users_of(|key| key == "arm/other", super::Cause::UpstreamLost);
+    assert_eq!(setting.beat(id), Ok(()));
+    setting.sessions.close_users_of(|key| key == "arm/arm1", super::Cause::UpstreamLost);
+    assert_eq!(ended.await, SessionError::Expired);
+    setting.link.set(None);
+    assert_eq!(setting.sessions.ended(&hold).await, SessionError::Expired, "with the supervisor");
 }

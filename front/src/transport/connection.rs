@@ -1,10 +1,26 @@
 //! One client's connection, as everything behind the transport knows it.
 
+use std::io;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::task::{Context, Poll};
 
+use http::Version;
+use shm_proto::Nanos;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
 use tokio::sync::Notify;
+
+/// What shows that the program at the other end runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Liveness {
+    /// It answers our pings (HTTP/2).
+    Pings,
+    /// Only what it sends by itself (HTTP/1).
+    OwnBytes,
+}
 
 /// A connection; part of the extensions of every request that came over it.
 #[derive(Debug)]
@@ -15,7 +31,9 @@ pub struct Connection {
     pub remote: SocketAddr,
     /// This machine's address.
     pub local: SocketAddr,
+    heard: AtomicU64,
     called: AtomicBool,
+    pings: AtomicBool,
     dismissal: Notify,
 }
 
@@ -28,14 +46,34 @@ impl Connection {
             id: NEXT.fetch_add(1, Ordering::Relaxed),
             remote,
             local,
+            heard: AtomicU64::new(Nanos::now().0),
             called: AtomicBool::new(false),
+            pings: AtomicBool::new(false),
             dismissal: Notify::new(),
         })
     }
 
-    /// A request has come over it.
-    pub fn note_call(&self) {
+    /// When bytes came from the client last.
+    #[must_use]
+    pub fn heard(&self) -> Nanos {
+        Nanos(self.heard.load(Ordering::Relaxed))
+    }
+
+    /// Bytes have come from the client.
+    pub fn note_heard(&self) {
+        self.heard.store(Nanos::now().0, Ordering::Relaxed);
+    }
+
+    /// What shows that its client runs; known from its first request on.
+    #[must_use]
+    pub fn liveness(&self) -> Liveness {
+        if self.pings.load(Ordering::Relaxed) { Liveness::Pings } else { Liveness::OwnBytes }
+    }
+
+    /// A request has come over it, in that version of HTTP.
+    pub fn note_call(&self, version: Version) {
         self.called.store(true, Ordering::Relaxed);
+        self.pings.store(version == Version::HTTP_2, Ordering::Relaxed);
     }
 
     /// Whether it has ever carried a request.
@@ -52,5 +90,61 @@ impl Connection {
     /// Returns when it is to be closed.
     pub async fn dismissed(&self) {
         self.dismissal.notified().await;
+    }
+}
+
+/// A client's byte stream that notes when something came.
+#[derive(Debug)]
+pub struct Heard {
+    stream: TcpStream,
+    connection: Arc<Connection>,
+}
+
+impl Heard {
+    /// The stream of that connection.
+    #[must_use]
+    pub const fn new(stream: TcpStream, connection: Arc<Connection>) -> Self {
+        Self { stream, connection }
+    }
+}
+
+impl AsyncRead for Heard {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        let read = Pin::new(&mut self.stream).poll_read(cx, buf);
+        if buf.filled().len() > before {
+            self.connection.note_heard();
+        }
+        read
+    }
+}
+
+impl AsyncWrite for Heard {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
     }
 }

@@ -73,7 +73,7 @@ impl Http {
     {
         let caller = Arc::clone(&connection);
         let service = service_fn(move |mut request: http::Request<Incoming>| {
-            caller.note_call();
+            caller.note_call(request.version());
             request.extensions_mut().insert(Arc::clone(&caller));
             service.clone().oneshot(request.map(Body::new))
         });

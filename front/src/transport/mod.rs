@@ -25,7 +25,8 @@ use tonic::body::Body;
 use tower::Service;
 use tracing::{debug, warn};
 
-pub use connection::Connection;
+use connection::Heard;
+pub use connection::{Connection, Liveness};
 use http::Http;
 use lobby::MOST_WAITING;
 use places::Places;
@@ -75,6 +76,7 @@ where
         let connection = Connection::new(remote, local);
         let Some(place) = places.take(&connection) else { return };
         hurry(&stream);
+        let stream = Heard::new(stream, std::sync::Arc::clone(&connection));
         let serving = http.clone().serve(stream, connection, service.clone(), ending.clone());
         tokio::spawn(async move {
             serving.await;

@@ -91,10 +91,10 @@ mod tests {
         let (idle, busy, late) = (connection(), connection(), connection());
         let _idle = places.take(&idle).unwrap();
         let kept = places.take(&busy).unwrap();
-        busy.note_call();
+        busy.note_call(http::Version::HTTP_2);
         let _late = places.take(&late).unwrap();
         idle.dismissed().await;
-        late.note_call();
+        late.note_call(http::Version::HTTP_2);
         assert!(places.take(&connection()).is_none(), "both have called");
         drop(kept);
         assert!(places.take(&connection()).is_some());

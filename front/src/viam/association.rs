@@ -5,40 +5,63 @@
 //! everywhere else it is tolerated unread. The check comes before everything else of the call, and what
 //! becomes of the call afterwards does not undo it.
 
+use std::sync::Arc;
+
+use config::Sessionless;
+use http::Extensions;
 use tonic::Status;
 use tonic::metadata::MetadataMap;
 
 use super::metadata;
-use crate::sessions::{Entity, Hold, Sessions};
+use super::refusal::because;
+use crate::access::Caller;
+use crate::sessions::{Hold, Sessions};
+use crate::transport::Connection;
 
 const NO_SESSION: &str = "this robot moves only under a session, so that it stops when its client falls silent, \
      and this call carries none (no viam-sid). Use a client that opens sessions: in the Viam Python and Go \
      SDKs they are on unless the dial options disable them; other clients call RobotService/StartSession, \
      keep it alive with SendSessionHeartbeat, and send its id as viam-sid with every command";
 
-/// The session of a monitored call, checked and kept alive by it.
+/// The session of a monitored call, checked and kept alive by it; for a call without one the lease of its client, where
+/// there are leases.
 ///
 /// # Errors
 ///
 /// FAILED_PRECONDITION without a session, UNKNOWN for metadata that names none clearly,
 /// INVALID_ARGUMENT "SESSION_EXPIRED" for one that is over, UNAVAILABLE when nobody watches.
-pub fn monitored(sessions: &Sessions, entity: &Entity, metadata: &MetadataMap) -> Result<Hold, Status> {
-    let id = metadata::session_id(metadata)?.ok_or_else(|| Status::failed_precondition(NO_SESSION))?;
-    Ok(sessions.hold(entity, id)?)
+pub fn monitored(
+    sessions: &Sessions,
+    extensions: &Extensions,
+    metadata: &MetadataMap,
+) -> Result<Hold, Status> {
+    let caller = Caller::of(extensions)?;
+    if let Some(id) = metadata::session_id(metadata)? {
+        let held = sessions.hold(&caller.entity, id);
+        return held.map_err(|error| because(error.into(), sessions.why(&caller.entity, id)));
+    }
+    match (sessions.rules().sessionless, extensions.get::<Arc<Connection>>()) {
+        (Sessionless::Refuse, _) | (_, None) => Err(Status::failed_precondition(NO_SESSION)),
+        (Sessionless::Lease | Sessionless::Viam, Some(connection)) => {
+            Ok(sessions.lease(&caller.entity, connection)?)
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use std::sync::Arc;
 
+    use config::Sessionless;
+    use http::Extensions;
     use shm_proto::Window;
     use tonic::Code;
     use tonic::metadata::MetadataMap;
 
-    use super::{Entity, Sessions, monitored};
+    use super::{Caller, Connection, Sessions, monitored};
     use crate::link::Link;
-    use crate::sessions::Peer;
     use crate::sessions::testing::Watcher;
+    use crate::sessions::{Peer, Rules};
 
     fn with(ids: &[String]) -> MetadataMap {
         let mut metadata = MetadataMap::new();
@@ -48,13 +71,27 @@ mod tests {
         metadata
     }
 
+    fn over(connection: &Arc<Connection>) -> Extensions {
+        let mut extensions = Extensions::new();
+        extensions.insert(Caller::anonymous());
+        extensions.insert(Arc::clone(connection));
+        extensions
+    }
+
+    fn connection() -> Arc<Connection> {
+        let address = ([127, 0, 0, 1], 1).into();
+        Connection::new(address, address)
+    }
+
     #[test]
     fn a_monitored_call_needs_exactly_one_living_session() {
         let watcher = Watcher::with_room(1);
         let link = Link::to(watcher.attachment.clone());
-        let sessions = Sessions::new(link.clone(), Duration::from_secs(60));
-        let me = Entity::anonymous();
-        let check = |ids: &[String]| monitored(&sessions, &me, &with(ids)).map_err(|status| status.code());
+        let rules = Rules { sessionless: Sessionless::Refuse, ..Rules::relaxed() };
+        let sessions = Sessions::new(link.clone(), rules);
+        let (me, extensions) = (Caller::anonymous().entity, over(&connection()));
+        let check =
+            |ids: &[String]| monitored(&sessions, &extensions, &with(ids)).map_err(|status| status.code());
         let opened = sessions.open(&me, Peer::default(), Window::from_millis(60_000)).unwrap();
         let id = opened.id.to_string();
 
@@ -63,9 +100,35 @@ mod tests {
         assert_eq!(check(&[id.clone(), id.clone()]).err(), Some(Code::Unknown));
         assert_eq!(check(&[uuid::Uuid::new_v4().to_string()]).err(), Some(Code::InvalidArgument));
         assert!(check(std::slice::from_ref(&id)).is_ok());
+        let nobody = monitored(&sessions, &Extensions::new(), &with(std::slice::from_ref(&id)));
+        assert_eq!(nobody.err().map(|status| status.code()), Some(Code::Unauthenticated));
 
         link.set(None);
         assert_eq!(check(&[id]).err(), Some(Code::Unavailable));
         assert_eq!(check(&[]).err(), Some(Code::FailedPrecondition));
+    }
+
+    #[test]
+    fn a_call_without_session_gets_a_lease_of_its_own() {
+        let watcher = Watcher::with_room(2);
+        let sessions = Sessions::new(Link::to(watcher.attachment.clone()), Rules::relaxed());
+        let (first, second) = (connection(), connection());
+        first.note_call(http::Version::HTTP_2);
+        second.note_call(http::Version::HTTP_2);
+        let lease = |connection| monitored(&sessions, &over(connection), &with(&[])).unwrap().owner;
+        assert_eq!(lease(&first), lease(&first));
+        assert_ne!(lease(&first), lease(&second));
+    }
+
+    #[test]
+    fn an_ended_session_is_told_why() {
+        let watcher = Watcher::with_room(2);
+        let sessions = Sessions::new(Link::to(watcher.attachment.clone()), Rules::relaxed());
+        let me = Caller::anonymous().entity;
+        let id = sessions.open(&me, Peer::default(), Window::from_millis(60_000)).unwrap().id;
+        sessions.close(&me, id).unwrap();
+        let refused = monitored(&sessions, &over(&connection()), &with(&[id.to_string()])).unwrap_err();
+        assert_eq!(refused.message(), "SESSION_EXPIRED");
+        assert_eq!(refused.metadata().get("lanyard-reason").unwrap(), "its client closed it");
     }
 }

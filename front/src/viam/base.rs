@@ -18,7 +18,7 @@ use super::proto::common::Vector3;
 use super::refusal::finite;
 use super::{Robot, resources};
 use crate::motion::{Target, Travel};
-use crate::sessions::Hold;
+use crate::sessions::{Hold, Use};
 
 const fn wheels(base: &Base) -> Wheels {
     Wheels { circumference_mm: base.wheel_circumference_mm, width_mm: base.width_mm }
@@ -63,6 +63,12 @@ impl Robot {
         [side(&base.left, rpm.left), side(&base.right, rpm.right)].concat()
     }
 
+    /// Notes that a command for a base begins.
+    fn use_base(&self, hold: &Hold, base: &Base) -> Result<Use, Status> {
+        let motors: Vec<_> = motors(base).collect();
+        Ok(self.sessions.use_resource(hold, &resources::key(resources::BASE, &base.name), &motors)?)
+    }
+
     async fn turn_base(&self, hold: &Hold, base: &Base, rpm: Sides) -> Result<(), Status> {
         if rpm.is_still() {
             return self.stop_base(base).await;
@@ -80,12 +86,16 @@ impl Robot {
             .iter()
             .map(|target| Travel { motor: target.motor, speed: target.speed, revolutions })
             .collect();
-        Ok(self.motion.travel(hold, &legs).await?)
+        self.motion.travel(hold, &legs).await?;
+        self.sessions.rest(&resources::key(resources::BASE, &base.name));
+        Ok(())
     }
 
     async fn stop_base(&self, base: &Base) -> Result<(), Status> {
         let motors: Vec<_> = motors(base).collect();
-        Ok(self.motion.stop(&motors).await?)
+        self.motion.stop(&motors).await?;
+        self.sessions.rest(&resources::key(resources::BASE, &base.name));
+        Ok(())
     }
 }
 
@@ -99,7 +109,7 @@ impl BaseService for Robot {
         let _running = self.begin(&request, "/viam.component.base.v1.BaseService/MoveStraight");
         let MoveStraightRequest { name, distance_mm, mm_per_sec } = request.into_inner();
         let base = resources::base(&self.config, &name)?;
-        self.sessions.use_resource(&hold, &name);
+        let _under_way = self.use_base(&hold, base)?;
         #[expect(clippy::cast_precision_loss, reason = "2^53 mm is beyond Pluto")]
         let course = wheels(base).straight(distance_mm as f64, finite("mm_per_sec", mm_per_sec)?);
         self.drive_base(&hold, base, course).await?;
@@ -111,7 +121,7 @@ impl BaseService for Robot {
         let _running = self.begin(&request, "/viam.component.base.v1.BaseService/Spin");
         let SpinRequest { name, angle_deg, degs_per_sec } = request.into_inner();
         let base = resources::base(&self.config, &name)?;
-        self.sessions.use_resource(&hold, &name);
+        let _under_way = self.use_base(&hold, base)?;
         let course =
             wheels(base).spin(finite("angle_deg", angle_deg)?, finite("degs_per_sec", degs_per_sec)?);
         self.drive_base(&hold, base, course).await?;
@@ -125,7 +135,7 @@ impl BaseService for Robot {
         let hold = self.monitored(&request)?;
         let SetPowerRequest { name, linear, angular } = request.into_inner();
         let base = resources::base(&self.config, &name)?;
-        self.sessions.use_resource(&hold, &name);
+        let _under_way = self.use_base(&hold, base)?;
         let (forward, left) = forward_and_left(linear, angular)?;
         let power = mix(forward.clamp(-1.0, 1.0), left.clamp(-1.0, 1.0));
         // Full power is what the slowest motor can do, on both sides: straight must be straight.
@@ -143,7 +153,7 @@ impl BaseService for Robot {
         let hold = self.monitored(&request)?;
         let SetVelocityRequest { name, linear, angular } = request.into_inner();
         let base = resources::base(&self.config, &name)?;
-        self.sessions.use_resource(&hold, &name);
+        let _under_way = self.use_base(&hold, base)?;
         let (forward, left) = forward_and_left(linear, angular)?;
         let rpm = wheels(base).velocity(forward, left).within(self.most(base));
         self.turn_base(&hold, base, rpm).await?;

@@ -14,13 +14,26 @@ use super::proto::motor::{
 use super::refusal::finite;
 use super::{Robot, resources};
 use crate::motion::{Target, Travel};
-use crate::sessions::Hold;
+use crate::sessions::{Hold, Use};
 
 impl Robot {
+    /// Notes that a command for a motor begins.
+    fn use_motor(&self, hold: &Hold, name: &str, motor: MotorIndex) -> Result<Use, Status> {
+        let key = resources::key(resources::MOTOR, name);
+        Ok(self.sessions.use_resource(hold, &key, &[motor])?)
+    }
+
+    /// Stops one motor.
+    async fn stop_motor(&self, name: &str, motor: MotorIndex) -> Result<(), Status> {
+        self.motion.stop(&[motor]).await?;
+        self.sessions.rest(&resources::key(resources::MOTOR, name));
+        Ok(())
+    }
+
     /// Makes one motor turn; at speed 0 it is stopped, which needs no grant and enables no drive.
-    async fn turn_motor(&self, hold: &Hold, motor: MotorIndex, rpm: f64) -> Result<(), Status> {
+    async fn turn_motor(&self, hold: &Hold, name: &str, motor: MotorIndex, rpm: f64) -> Result<(), Status> {
         if rpm == 0.0 {
-            self.motion.stop(&[motor]).await?;
+            self.stop_motor(name, motor).await?;
         } else {
             let speed = RevolutionsPerSecond::from_rpm(rpm);
             self.motion.turn(hold, &[Target { motor, speed }]).await?;
@@ -52,9 +65,9 @@ impl MotorService for Robot {
         let hold = self.monitored(&request)?;
         let SetPowerRequest { name, power_pct } = request.into_inner();
         let (motor, settings) = resources::motor(&self.config, &name)?;
-        self.sessions.use_resource(&hold, &name);
+        let _under_way = self.use_motor(&hold, &name, motor)?;
         let power = finite("power_pct", power_pct)?.clamp(-1.0, 1.0);
-        self.turn_motor(&hold, motor, power * settings.max_rpm).await?;
+        self.turn_motor(&hold, &name, motor, power * settings.max_rpm).await?;
         Ok(Response::new(SetPowerResponse {}))
     }
 
@@ -62,9 +75,9 @@ impl MotorService for Robot {
         let hold = self.monitored(&request)?;
         let SetRpmRequest { name, rpm } = request.into_inner();
         let (motor, _) = resources::motor(&self.config, &name)?;
-        self.sessions.use_resource(&hold, &name);
+        let _under_way = self.use_motor(&hold, &name, motor)?;
         // Faster than max_rpm is refused by motion, with both numbers.
-        self.turn_motor(&hold, motor, finite("rpm", rpm)?).await?;
+        self.turn_motor(&hold, &name, motor, finite("rpm", rpm)?).await?;
         Ok(Response::new(SetRpmResponse {}))
     }
 
@@ -73,7 +86,7 @@ impl MotorService for Robot {
         let _running = self.begin(&request, "/viam.component.motor.v1.MotorService/GoFor");
         let GoForRequest { name, rpm, revolutions } = request.into_inner();
         let (motor, _) = resources::motor(&self.config, &name)?;
-        self.sessions.use_resource(&hold, &name);
+        let _under_way = self.use_motor(&hold, &name, motor)?;
         let (rpm, revolutions) = (finite("rpm", rpm)?, finite("revolutions", revolutions)?);
         if rpm == 0.0 || revolutions == 0.0 {
             return Err(Status::invalid_argument(
@@ -84,6 +97,7 @@ impl MotorService for Robot {
         let direction = if revolutions < 0.0 { -1.0 } else { 1.0 };
         let speed = RevolutionsPerSecond::from_rpm(rpm * direction);
         self.motion.travel(&hold, &[Travel { motor, speed, revolutions: revolutions.abs() }]).await?;
+        self.sessions.rest(&resources::key(resources::MOTOR, &name));
         Ok(Response::new(GoForResponse {}))
     }
 
@@ -139,8 +153,9 @@ impl MotorService for Robot {
     }
 
     async fn stop(&self, request: Request<StopRequest>) -> Result<Response<StopResponse>, Status> {
-        let (motor, _) = resources::motor(&self.config, &request.into_inner().name)?;
-        self.motion.stop(&[motor]).await?;
+        let name = request.into_inner().name;
+        let (motor, _) = resources::motor(&self.config, &name)?;
+        self.stop_motor(&name, motor).await?;
         Ok(Response::new(StopResponse {}))
     }
 

@@ -13,11 +13,27 @@ fn session_expired() -> Status {
     Status::invalid_argument(SESSION_EXPIRED)
 }
 
+/// Where a refusal says more than its message may.
+const REASON: &str = "lanyard-reason";
+
+/// The refusal with its reason in the metadata, for people; clients compare the message and must find it as it is.
+pub fn because(mut status: Status, why: Option<String>) -> Status {
+    // Only what can stand in a header; our own reasons can.
+    if let Some(why) = why.and_then(|why| why.parse().ok()) {
+        status.metadata_mut().insert(REASON, why);
+    }
+    status
+}
+
 impl From<SessionError> for Status {
     fn from(error: SessionError) -> Self {
         match error {
             SessionError::Expired => session_expired(),
             SessionError::TooMany => Self::unknown(error.to_string()),
+            SessionError::TooManyOfYours(_) => Self::resource_exhausted(error.to_string()),
+            SessionError::Held { .. } | SessionError::LeaseRanOut(_) => {
+                Self::failed_precondition(error.to_string())
+            }
             SessionError::Unavailable(_) => Self::unavailable(error.to_string()),
         }
     }
@@ -52,7 +68,7 @@ pub fn finite(field: &str, number: f64) -> Result<f64, Status> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Code, MotionError, SessionError, Status, finite};
+    use super::{Code, MotionError, REASON, SessionError, Status, because, finite};
     use drivers::{RevolutionsPerSecond, VelocityError};
 
     #[test]
@@ -82,6 +98,14 @@ mod tests {
         let status = Status::from(SessionError::TooMany);
         assert_eq!((status.code(), status.message()), (Code::Unknown, "too many concurrent sessions"));
         assert_eq!(Status::from(SessionError::NO_SUPERVISOR).code(), Code::Unavailable);
+    }
+
+    #[test]
+    fn a_reason_stands_beside_the_message() {
+        let status = because(SessionError::Expired.into(), Some("it was silent".into()));
+        assert_eq!(status.message(), "SESSION_EXPIRED");
+        assert_eq!(status.metadata().get(REASON).unwrap(), "it was silent");
+        assert!(because(SessionError::Expired.into(), Some("two\nlines".into())).metadata().is_empty());
     }
 
     #[test]

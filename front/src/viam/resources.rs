@@ -22,6 +22,12 @@ pub fn resource(subtype: &str, name: &str) -> ResourceName {
     }
 }
 
+/// What notes on the use of a part are filed under: names are unique per kind only.
+#[must_use]
+pub fn key(subtype: &str, name: &str) -> String {
+    format!("{subtype}/{name}")
+}
+
 /// Every motor of the configuration with its index.
 pub fn motors(config: &Config) -> impl Iterator<Item = (MotorIndex, &Motor)> {
     (0..).map(MotorIndex).zip(&config.motors)

@@ -19,6 +19,7 @@ use super::proto::robot::{
     Session, StartSessionRequest, StartSessionResponse, StopAllRequest, StopAllResponse,
     get_machine_status_response, resource_status,
 };
+use super::refusal::because;
 use super::{Robot, association, metadata, resources};
 use crate::access::Caller;
 use crate::sessions::{Hold, Listed, Opened, Peer, SessionError};
@@ -35,7 +36,7 @@ impl Robot {
 
     /// The session of a call that moves something; to be asked first.
     pub(super) fn monitored<T>(&self, request: &Request<T>) -> Result<Hold, Status> {
-        association::monitored(&self.sessions, &Self::caller(request)?.entity, request.metadata())
+        association::monitored(&self.sessions, request.extensions(), request.metadata())
     }
 
     /// Notes that a call which takes its time has begun.
@@ -140,7 +141,8 @@ impl RobotService for Robot {
     ) -> Result<Response<SendSessionHeartbeatResponse>, Status> {
         let entity = Self::caller(&request)?.entity.clone();
         let id = metadata::parse(&request.into_inner().id)?;
-        self.sessions.beat(&entity, id)?;
+        let beaten = self.sessions.beat(&entity, id);
+        beaten.map_err(|error| because(error.into(), self.sessions.why(&entity, id)))?;
         Ok(Response::new(SendSessionHeartbeatResponse {}))
     }
 
@@ -155,6 +157,7 @@ impl RobotService for Robot {
     async fn stop_all(&self, _: Request<StopAllRequest>) -> Result<Response<StopAllResponse>, Status> {
         let motors: Vec<_> = resources::motors(&self.config).map(|(index, _)| index).collect();
         self.motion.stop(&motors).await?;
+        self.sessions.rest_all();
         Ok(Response::new(StopAllResponse {}))
     }
 

@@ -128,7 +128,7 @@ fn nonsense_on_the_supervisors_socket_disturbs_nobody() -> Result<()> {
 /// Fails if a command without a session moves anything: nobody would stop it.
 #[test]
 fn command_without_session_is_refused() -> Result<()> {
-    play(setup(), |robot, clients| {
+    play(setup().front_key("sessionless", "\"refuse\""), |robot, clients| {
         let from = Moment::now();
         let mut client = sessionless(robot, clients)?;
         let refusal = client.call("set_power", json!({ "name": "left", "power": 0.4 }))?.refusal()?;

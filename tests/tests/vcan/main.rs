@@ -14,6 +14,7 @@ mod hardening;
 mod hostile;
 mod impostor;
 mod kernel_stop;
+mod leases;
 mod operator;
 mod realtime;
 mod scene;

@@ -1,0 +1,62 @@
+//! What the configuration wants of sessions.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use config::{Config, ResourceRules, Sessionless, Takeover};
+use shm_proto::Window;
+
+/// The rules, ready to be looked up.
+#[derive(Clone, Debug)]
+pub struct Rules {
+    /// How long the supervisor may be silent before it gets no new work, nanoseconds.
+    pub patience: u64,
+    /// Whether a session may take what another one holds.
+    pub takeover: Takeover,
+    /// Sessions that one entity may have at once.
+    pub most_per_entity: usize,
+    /// What becomes of commands without a session.
+    pub sessionless: Sessionless,
+    /// How long a client under a lease may go unheard.
+    pub lease_window: Window,
+    /// What single resources want, by key.
+    pub resources: HashMap<String, ResourceRules>,
+}
+
+/// A duration of the configuration as a window.
+pub fn window(duration: Duration) -> Window {
+    // The configuration allows at most a minute.
+    Window(u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX))
+}
+
+impl Rules {
+    /// The rules of a configuration.
+    #[must_use]
+    pub fn of(config: &Config) -> Self {
+        let motors = config.motors.iter().map(|motor| (format!("motor/{}", motor.name), motor.rules));
+        let bases = config.bases.iter().map(|base| (format!("base/{}", base.name), base.rules));
+        let sessions = &config.front.sessions;
+        Self {
+            patience: window(config.supervisor.front_window).0,
+            takeover: sessions.takeover,
+            most_per_entity: sessions.most_per_key,
+            sessionless: sessions.sessionless,
+            lease_window: window(sessions.lease_window),
+            resources: motors.chain(bases).filter(|(_, rules)| *rules != ResourceRules::default()).collect(),
+        }
+    }
+
+    /// What whoever uses that resource must keep to.
+    #[must_use]
+    pub fn resource(&self, key: &str) -> ResourceRules {
+        self.resources.get(key).copied().unwrap_or_default()
+    }
+
+    /// The window a client is told: the shortest it may come to have, so that it beats often enough for every
+    /// resource.
+    #[must_use]
+    pub fn told(&self, own: Window) -> Window {
+        let shortest = self.resources.values().filter_map(|rules| rules.window).map(window);
+        shortest.fold(own, |least, window| if window.0 < least.0 { window } else { least })
+    }
+}
