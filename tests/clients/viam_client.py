@@ -18,6 +18,7 @@ from viam.proto.rpc.webrtc.signaling import CallRequest, OptionalWebRTCConfigReq
 from viam.robot.client import RobotClient
 from viam.rpc.dial import DialOptions
 
+import floods
 import rude
 
 
@@ -165,7 +166,7 @@ class Client:
     async def misbehave(self, kind, address):
         """Talks to the server as no honest client would; returns what became of the connection."""
         host, port = address.rsplit(":", 1)
-        return await asyncio.to_thread(rude.KINDS[kind], host, int(port))
+        return await asyncio.to_thread((rude.KINDS | floods.KINDS)[kind], host, int(port))
 
 
 async def answer(client, request, writer):

@@ -141,6 +141,16 @@ impl Process {
         Ok(Ended { code: status.code(), signal: status.signal(), printed: self.printed() })
     }
 
+    /// How much memory it has resident, in KiB.
+    ///
+    /// # Errors
+    /// It has ended.
+    pub fn memory_kib(&self) -> Result<u64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid()))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
+        Ok(line.trim().trim_end_matches(" kB").parse()?)
+    }
+
     /// Kills it and waits until it is gone.
     ///
     /// # Errors

@@ -20,10 +20,11 @@ use serde_json::{Value, json};
 use crate::clock::Moment;
 use crate::folder::Folder;
 
-const SCRIPTS: [(&str, &str); 3] = [
+const SCRIPTS: [(&str, &str); 4] = [
     ("zygote.py", include_str!("../clients/zygote.py")),
     ("viam_client.py", include_str!("../clients/viam_client.py")),
     ("rude.py", include_str!("../clients/rude.py")),
+    ("floods.py", include_str!("../clients/floods.py")),
 ];
 
 /// How long importing the SDK may take: about 3 s on the slowest rig.

@@ -14,6 +14,11 @@ use tests::robot::{LEFT, MOVE, Robot, Setup};
 
 use crate::scene::{no_stop_for, play, sessionless};
 
+/// How long an attack may take on the rig before the test gives up on it.
+const FLOOD: Duration = Duration::from_secs(90);
+/// What a front may keep of buffers, besides what an allocator keeps anyway.
+const MOST_GROWTH_KIB: u64 = 32 * 1024;
+
 /// A robot that is patient with its front. On the rig one slow processor serves the attackers, the front and
 /// the drives alike, so a flood can keep the front from its own beat for longer than the default of 250 ms;
 /// the supervisor then stops everything, which is right but not what is looked at here.
@@ -93,6 +98,51 @@ fn malformed_calls_get_errors() -> Result<()> {
             is_unharmed(robot, &mut client, since)?;
         }
         Ok(())
+    })
+}
+
+/// Fails if a flood of any kind stops a bystander, keeps it from driving, or is put up with for ever.
+#[test]
+fn floods_cost_their_sender_and_nobody_else() -> Result<()> {
+    play(setup(), |robot, clients| {
+        let (mut client, since) = bystander(robot, clients)?;
+        let before = robot.front()?.memory_kib()?;
+        for kind in
+            ["rapid_reset", "endless_headers", "huge_headers", "pings", "settings", "empty_data", "nonsense"]
+        {
+            let mut attacker = clients.fork()?;
+            let order = json!({ "kind": kind, "address": robot.address });
+            let outcome = attacker.call_within(FLOOD, "misbehave", order)?.value()?;
+            println!("{kind}: {outcome}");
+            is_unharmed(robot, &mut client, since)?;
+        }
+        let after = robot.front()?.memory_kib()?;
+        println!("the front's memory: {before} KiB before, {after} KiB after");
+        ensure!(after < before + MOST_GROWTH_KIB, "the floods left {} KiB behind", after - before);
+        Ok(())
+    })
+}
+
+/// Fails if ten thousand connections that only hold a place keep a client out or stop a bystander.
+#[test]
+fn ten_thousand_idle_connections_make_room() -> Result<()> {
+    play(setup(), |robot, clients| {
+        let (mut client, since) = bystander(robot, clients)?;
+        let mut attacker = clients.fork()?;
+        let order = json!({ "kind": "idle", "address": robot.address });
+        let flood = attacker.begin("misbehave", order)?;
+        // They hold every place for the last three seconds; new clients come in all the while.
+        let mut others = Vec::new();
+        while others.len() < 5 {
+            let mut other = robot.client(clients)?;
+            other.ask("is_moving", json!({ "name": "left" }))?;
+            others.push(other);
+            std::thread::sleep(Duration::from_secs(1));
+        }
+        let outcome = attacker.finish(flood, FLOOD)?.value()?;
+        println!("idle: {outcome}");
+        ensure!(outcome == "10000 held", "the attack itself failed: {outcome}");
+        is_unharmed(robot, &mut client, since)
     })
 }
 
