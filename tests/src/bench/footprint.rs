@@ -14,6 +14,7 @@ use shm_proto::handover;
 use shm_proto::verdicts::{Counter, SessionState};
 use tests::readings::{kib, private_kib};
 
+use super::child::Background;
 use super::figures::Figures;
 use super::supervise::{self, Program, Supervisor};
 use super::{beats, progress};
@@ -39,9 +40,9 @@ pub fn cpu(figures: &mut Figures) -> Result<()> {
         let supervisor = supervise::start(Program::Sink, room, "127.0.0.1:0")?;
         let _beats = beats::start(&supervisor.file, sessions)?;
         sleep(WARM_UP);
-        let (begun, before) = (Instant::now(), processor_time(&supervisor)?);
+        let (begun, before) = (Instant::now(), processor_time(&supervisor.process)?);
         sleep(SPAN);
-        let used = processor_time(&supervisor)?.saturating_sub(before);
+        let used = processor_time(&supervisor.process)?.saturating_sub(before);
         let percent = 100.0 * used.as_secs_f64() / begun.elapsed().as_secs_f64();
         anyhow::ensure!(live_sessions(&supervisor)? == usize::from(sessions), "a session was lost");
         figures.note(format!("supervisor.cpu_percent.{sessions}"), percent);
@@ -49,9 +50,13 @@ pub fn cpu(figures: &mut Figures) -> Result<()> {
     Ok(())
 }
 
-/// By the process's own processor clock: ticks of /proc/PID/stat miss a thread that runs for microseconds.
-fn processor_time(supervisor: &Supervisor) -> Result<Duration> {
-    let pid = Pid::from_raw(i32::try_from(supervisor.process.pid())?);
+/// What a process has used of all processors, by its own processor clock: ticks of /proc/PID/stat miss a thread that
+/// runs for microseconds.
+///
+/// # Errors
+/// It has ended.
+pub fn processor_time(process: &Background) -> Result<Duration> {
+    let pid = Pid::from_raw(i32::try_from(process.pid())?);
     let time: TimeSpec = clock_gettime(clock_getcpuclockid(pid)?)?;
     Ok(time.into())
 }

@@ -40,6 +40,7 @@ const GOALS: &[Goal] = &[
     goal("supervisor.faults", Bound::Most(0.0)),
     goal("supervisor.allocations", Bound::Most(0.0)),
     goal("stop64.frames_us", Bound::Most(200.0)),
+    goal("front.cpu_percent.1000", Bound::Most(15.0)),
     goal("front.heartbeats_per_s", Bound::LeastTimes(0.9, "front.bare_tonic_per_s")),
 ];
 

@@ -29,7 +29,7 @@ use super::progress;
 use super::supervise::{self, Program};
 
 /// What this measures.
-pub const NAMES: &[&str] = &["front."];
+pub const NAMES: &[&str] = &["front.heartbeats_per_s", "front.bare_tonic_per_s"];
 
 /// Clients, each with a connection and a session of its own.
 const CLIENTS: usize = 32;
@@ -41,20 +41,23 @@ const WARM_UP: Duration = Duration::from_millis(500);
 /// How long a server may take to come up.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-const START_SESSION: &str = "/viam.robot.v1.RobotService/StartSession";
-const HEARTBEAT: &str = "/viam.robot.v1.RobotService/SendSessionHeartbeat";
+/// A session is asked for.
+pub const START_SESSION: &str = "/viam.robot.v1.RobotService/StartSession";
+/// A session beats.
+pub const HEARTBEAT: &str = "/viam.robot.v1.RobotService/SendSessionHeartbeat";
 const ECHO: &str = "/bench.Echo/Echo";
 
 /// `StartSessionRequest`, and the answer as far as it matters; `SendSessionHeartbeatRequest` is of the same kind.
 #[derive(Clone, PartialEq, prost::Message)]
-struct Text {
+pub struct Text {
+    /// The text.
     #[prost(string, tag = "1")]
-    id: String,
+    pub id: String,
 }
 
 /// `SendSessionHeartbeatResponse`.
 #[derive(Clone, Copy, PartialEq, prost::Message)]
-struct Empty {}
+pub struct Empty {}
 
 /// Measures both.
 ///
@@ -95,12 +98,18 @@ pub fn measure(figures: &mut Figures) -> Result<()> {
 }
 
 /// An address that nobody listens on just now.
-fn free_address() -> Result<String> {
+///
+/// # Errors
+/// There is none.
+pub fn free_address() -> Result<String> {
     Ok(std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.to_string())
 }
 
 /// The runtime of client and echo server, built as the front builds its own.
-fn runtime() -> Result<tokio::runtime::Runtime> {
+///
+/// # Errors
+/// The system refuses it.
+pub fn runtime() -> Result<tokio::runtime::Runtime> {
     let threads = std::thread::available_parallelism().map_or(2, |cpus| cpus.get().max(2));
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads(threads)
@@ -110,14 +119,23 @@ fn runtime() -> Result<tokio::runtime::Runtime> {
 }
 
 /// A connection and what is called on it.
-struct Client {
+pub struct Client {
     grpc: Grpc<Channel>,
     text: Text,
     path: &'static str,
 }
 
 impl Client {
-    async fn call<T: prost::Message + Default + 'static>(
+    /// A client that echoes until it is told otherwise.
+    pub fn new(channel: Channel) -> Self {
+        Self { grpc: Grpc::new(channel), text: Text::default(), path: ECHO }
+    }
+
+    /// One call.
+    ///
+    /// # Errors
+    /// It is refused.
+    pub async fn call<T: prost::Message + Default + 'static>(
         &mut self,
         path: &'static str,
         message: Text,
@@ -134,12 +152,16 @@ async fn connect_all(address: &str) -> Result<Vec<Client>> {
     let mut clients = Vec::new();
     for _ in 0..CLIENTS {
         let channel = connect(&endpoint).await?;
-        clients.push(Client { grpc: Grpc::new(channel), text: Text::default(), path: ECHO });
+        clients.push(Client::new(channel));
     }
     Ok(clients)
 }
 
-async fn connect(endpoint: &Endpoint) -> Result<Channel> {
+/// A connection, as soon as there is somebody to connect to.
+///
+/// # Errors
+/// There is nobody for too long.
+pub async fn connect(endpoint: &Endpoint) -> Result<Channel> {
     let begun = Instant::now();
     loop {
         match endpoint.connect().await {

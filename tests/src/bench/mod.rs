@@ -9,6 +9,7 @@
 
 pub mod beats;
 pub mod child;
+pub mod crowd;
 pub mod cyclictest;
 pub mod figures;
 pub mod footprint;
@@ -70,6 +71,7 @@ const MEASUREMENTS: &[Measurement] = &[
     Measurement { names: &["stop64.frames_us", "stop64.max_us"], run: stop_64 },
     Measurement { names: footprint::CPU, run: |_, figures| footprint::cpu(figures) },
     Measurement { names: grpc::NAMES, run: |_, figures| grpc::measure(figures) },
+    Measurement { names: crowd::NAMES, run: |_, figures| crowd::measure(figures) },
     Measurement { names: guest::NAMES, run: guest::measure },
 ];
 
