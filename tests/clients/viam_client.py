@@ -13,7 +13,13 @@ from grpclib import GRPCError
 from viam.components.base import Base, Vector3
 from viam.components.motor import Motor
 from viam.proto.component.motor import MotorServiceStub, SetPowerRequest
-from viam.proto.robot import RobotServiceStub, SendSessionHeartbeatRequest, StartSessionRequest
+from viam.proto.robot import (
+    GetOperationsRequest,
+    GetSessionsRequest,
+    RobotServiceStub,
+    SendSessionHeartbeatRequest,
+    StartSessionRequest,
+)
 from viam.proto.rpc.webrtc.signaling import CallRequest, OptionalWebRTCConfigRequest, SignalingServiceStub
 from viam.robot.client import RobotClient
 from viam.rpc.dial import DialOptions
@@ -95,6 +101,23 @@ class Client:
     async def session(self):
         """The id the SDK holds; it forgets one that it was told has expired."""
         return self.robot._sessions_client._current_id
+
+    async def operations(self):
+        """The calls under way."""
+        response = await self.service().GetOperations(GetOperationsRequest())
+        return [{"id": o.id, "method": o.method, "session_id": o.session_id} for o in response.operations]
+
+    async def sessions(self):
+        """The robot's sessions, whoever has them."""
+        response = await self.service().GetSessions(GetSessionsRequest())
+        return [{"id": s.id, "remote": s.peer_connection_info.remote_address} for s in response.sessions]
+
+    async def block(self, seconds, busy):
+        """Does not give the event loop back, as programs do that sleep or compute."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            if not busy:
+                time.sleep(end - time.monotonic())
 
     # The same calls with more control over them, through the SDK's own stubs.
 

@@ -12,6 +12,8 @@ mod error;
 mod fledglings;
 mod identity;
 mod leases;
+#[cfg(test)]
+mod rdk;
 mod rules;
 mod slot;
 #[cfg(test)]

@@ -16,6 +16,7 @@ mod impostor;
 mod kernel_stop;
 mod leases;
 mod operator;
+mod rdk;
 mod realtime;
 mod scene;
 mod sessions;
