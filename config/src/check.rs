@@ -10,6 +10,7 @@ use shm_proto::Capacity;
 use shm_proto::verdicts::{MOST_BUSES, NAME_BYTES, ResetPolicy};
 use toml::de::DeTable;
 
+use crate::access;
 use crate::ids::{self, Ids};
 use crate::reader::{Problems, Reader, Span};
 use crate::sessions::{self, RESOURCE_KEYS};
@@ -157,8 +158,9 @@ fn front(root: &mut Reader<'_>, problems: &mut Problems, capacity: Capacity) -> 
         table.duration(problems, "enable_timeout", millis(50)..=millis(30_000), millis(3_000));
     let max_connections = table.integer(problems, "max_connections", 1..=65_535).unwrap_or(1_024);
     let sessions = sessions::rules_of(&mut table, problems, capacity.sessions());
+    let access = access::access(&mut table, problems);
     let own = ["listen", "heartbeat_window", "refresh", "grant_timeout", "enable_timeout", "max_connections"];
-    table.finish(problems, &[&own[..], &sessions::FRONT_KEYS].concat());
+    table.finish(problems, &[&own[..], &sessions::FRONT_KEYS, &access::KEYS].concat());
     Front {
         listen,
         heartbeat_window,
@@ -167,6 +169,7 @@ fn front(root: &mut Reader<'_>, problems: &mut Problems, capacity: Capacity) -> 
         enable_timeout,
         max_connections: usize::try_from(max_connections).unwrap_or(1_024),
         sessions,
+        access,
     }
 }
 

@@ -8,7 +8,9 @@
 //! `can0` exists is for the supervisor to find out.
 #![forbid(unsafe_code)]
 
+mod access;
 mod check;
+pub mod duration;
 pub mod error;
 mod ids;
 mod reader;
@@ -22,6 +24,7 @@ use drivers::Drive;
 use shm_proto::Capacity;
 use shm_proto::verdicts::ResetPolicy;
 
+pub use access::{Access, DEFAULT_KEYS, Exposure, TlsFiles};
 pub use check::MOTOR_KEYS;
 pub use error::ConfigError;
 pub use sessions::{ResourceRules, SessionRules, Sessionless, Takeover};
@@ -100,6 +103,8 @@ pub struct Front {
     pub max_connections: usize,
     /// What sessions must keep to.
     pub sessions: SessionRules,
+    /// Who may call, and how the way is protected.
+    pub access: Access,
 }
 
 /// One `[[bus]]`.

@@ -10,6 +10,8 @@ use drivers::{Settings, Value};
 use toml::Spanned;
 use toml::de::{DeArray, DeTable, DeValue};
 
+use crate::duration;
+
 /// Where something stands in the file, in bytes.
 pub type Span = Range<usize>;
 
@@ -172,10 +174,11 @@ impl<'a> Reader<'a> {
         range: RangeInclusive<Duration>,
     ) -> Option<Duration> {
         let (span, text) = self.text(problems, key)?;
-        match parse_duration(&text) {
+        match duration::parse(&text) {
             Some(duration) if range.contains(&duration) => Some(duration),
             Some(_) => {
-                let bounds = format!("[{}, {}]", show(*range.start()), show(*range.end()));
+                let bounds =
+                    format!("[{}, {}]", duration::show(*range.start()), duration::show(*range.end()));
                 self.wrong(problems, span, key, &format!("must be between {bounds}, not \"{text}\""));
                 None
             }
@@ -288,45 +291,4 @@ fn list(array: &DeArray<'_>) -> Option<Value> {
     let texts: Option<Vec<String>> = array.iter().map(text).collect();
     let integers = || array.iter().map(whole).collect::<Option<Vec<i64>>>();
     texts.map(Value::Texts).or_else(|| integers().map(Value::Integers))
-}
-
-/// A duration as people write it, in one unit: `30ms`, `2s`, `1.5s`, `1m`, `500us`.
-fn parse_duration(text: &str) -> Option<Duration> {
-    let unit_at = text.find(|c: char| !c.is_ascii_digit() && c != '.')?;
-    let (number, unit) = text.split_at(unit_at);
-    let seconds_per_unit = match unit {
-        "us" => 1e-6,
-        "ms" => 1e-3,
-        "s" => 1.0,
-        "m" => 60.0,
-        _ => return None,
-    };
-    Duration::try_from_secs_f64(number.parse::<f64>().ok()? * seconds_per_unit).ok()
-}
-
-/// A duration as `parse_duration` reads it.
-fn show(duration: Duration) -> String {
-    if duration < Duration::from_secs(1) {
-        format!("{}ms", duration.as_secs_f64() * 1e3)
-    } else if duration.as_secs().is_multiple_of(60) && duration.subsec_nanos() == 0 {
-        format!("{}m", duration.as_secs() / 60)
-    } else {
-        format!("{}s", duration.as_secs_f64())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn durations_are_read_in_one_unit() {
-        assert_eq!(parse_duration("30ms"), Some(Duration::from_millis(30)));
-        assert_eq!(parse_duration("1.5s"), Some(Duration::from_millis(1500)));
-        assert_eq!(parse_duration("1m"), Some(Duration::from_secs(60)));
-        assert_eq!(parse_duration("500us"), Some(Duration::from_micros(500)));
-        for wrong in ["", "5", "s", "-1s", "1h", "1e3s", "1.2.3s", "2s "] {
-            assert_eq!(parse_duration(wrong), None, "{wrong:?}");
-        }
-    }
 }

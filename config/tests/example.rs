@@ -52,6 +52,8 @@ fn what_is_commented_out_is_the_default() {
     let mut plain = parse(EXAMPLE);
     assert_eq!((plain.supervisor.cpu, shown.supervisor.cpu), (None, Some(3)));
     shown.supervisor.cpu = None;
+    assert!(plain.front.access.tls.is_none() && shown.front.access.tls.is_some());
+    shown.front.access.tls = None;
     shown.hash = 0;
     plain.hash = 0;
     let lines = |config: &Config| format!("{config:#?}").lines().map(str::to_owned).collect::<Vec<_>>();

@@ -3,8 +3,9 @@
 //! Each case replaces one line of `good.toml`; then there must be exactly the listed messages.
 
 use std::path::Path;
+use std::time::Duration;
 
-use lanyard_config::{Config, ConfigError};
+use lanyard_config::{Config, ConfigError, Exposure, TlsFiles};
 
 const GOOD: &str = include_str!("good.toml");
 
@@ -323,6 +324,30 @@ fn second_buses() {
            after_stop = \"hold\"\nmax_rpm = 1\n";
     let words: &[&str] = &["motor \"other\"", "bus \"can1\"", "belongs to motor \"lift\"", "another node id"];
     assert_messages(&clash, &[(55, words)]);
+}
+
+#[test]
+fn access() {
+    let relative = "must be an absolute path, not \"keys.toml\"";
+    let lifetime = "\"token_lifetime\" must be between [1s, 744h]";
+    assert_each(&[
+        (5, "keys = \"keys.toml\"", (5, &["[front]", "\"keys\"", relative])),
+        (5, "keys = true", (5, &["\"keys\" must be a text"])),
+        (5, "certificate = \"/a\"", (4, &["[front]", "\"private_key\" is missing"])),
+        (5, "private_key = \"/a\"", (4, &["[front]", "\"certificate\" is missing"])),
+        (5, "insecure = \"yes\"", (5, &["\"insecure\" must be true or false"])),
+        (5, "token_lifetime = \"0s\"", (5, &[lifetime, "not \"0s\""])),
+        (5, "token_lifetime = \"745h\"", (5, &[lifetime])),
+        (5, "token_lifetime = \"1d\"", (5, &["must be a duration like \"250ms\"", "not \"1d\""])),
+    ]);
+    let text =
+        with_line(5, "certificate = \"/c\"\nprivate_key = \"/k\"\nkeys = \"/keys\"\ntoken_lifetime = \"1h\"");
+    let access = Config::parse(Path::new("x"), &text).unwrap_or_else(|error| panic!("{error}")).front.access;
+    let tls = TlsFiles { certificate: "/c".into(), private_key: "/k".into() };
+    assert_eq!((access.tls, access.exposure), (Some(tls), Exposure::Refused));
+    assert_eq!((access.keys, access.token_lifetime), ("/keys".into(), Duration::from_secs(3_600)));
+    let open = Config::parse(Path::new("x"), &with_line(5, "insecure = true")).unwrap();
+    assert_eq!(open.front.access.exposure, Exposure::Insecure);
 }
 
 const FRAMES: &str = r#"
