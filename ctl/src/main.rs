@@ -1,10 +1,10 @@
 //! The `lanyard` command: what a robot engineer types to see, stop and reset.
 //!
-//! What lives here: the command line, reading the verdict segment, rendering it as text or JSON; and the doctor, who
-//! asks drives harmless questions.
+//! What lives here: the command line, reading the verdict segment, rendering it as text or JSON; the doctor, who
+//! asks drives harmless questions; and the keys of clients.
 //!
 //! What must never live here: a decision. Who may move and what is stopped is the supervisor's; this
-//! program can only look, ask for a stop, and ask for a reset.
+//! program can only look, ask for a stop, ask for a reset, and say who may log in.
 #![forbid(unsafe_code)]
 
 mod check;
@@ -15,6 +15,7 @@ mod events;
 #[cfg(test)]
 mod fixture;
 mod health;
+mod keys;
 mod output;
 mod source;
 mod spans;
@@ -53,6 +54,8 @@ Examples:
   lanyard events --follow            why did it stop? every trip with its figures
   lanyard check robot.toml           is this configuration right?
   lanyard doctor                     do the drives stop by themselves when this computer is gone?
+  lanyard keys add panel --role operate
+                                     a key with which a client of that name may drive
 
 Exit codes:
   0  done; for status: armed and everything in order
@@ -137,6 +140,16 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Make, list and revoke the keys with which clients log in
+    ///
+    /// The front notices a change within a second or two, also that a key is gone. See docs/access.md.
+    Keys {
+        #[command(subcommand)]
+        what: keys::Command,
+        /// The file of keys [default: "keys" in [front] of the configuration]
+        #[arg(long, global = true, value_name = "FILE")]
+        file: Option<PathBuf>,
+    },
 }
 
 fn main() -> ExitCode {
@@ -196,6 +209,10 @@ fn run(cli: &Cli) -> anyhow::Result<u8> {
             let well =
                 doctor::run(configuration(cli, file.as_deref()), cli.socket.as_deref(), *json, &mut out)?;
             Ok(if well { SUCCESS } else { NOT_IN_ORDER })
+        }
+        Command::Keys { what, file } => {
+            keys::run(what, file.as_deref(), configuration(cli, None), &mut out)?;
+            Ok(SUCCESS)
         }
     }
 }
