@@ -24,7 +24,7 @@ use drivers::Drive;
 use shm_proto::Capacity;
 use shm_proto::verdicts::ResetPolicy;
 
-pub use access::{Access, DEFAULT_KEYS, Exposure, TlsFiles};
+pub use access::{Access, DEFAULT_KEYS, Danger, Exposure, Logins, TlsFiles};
 pub use check::MOTOR_KEYS;
 pub use error::ConfigError;
 pub use sessions::{ResourceRules, SessionRules, Sessionless, Takeover};
