@@ -6,6 +6,7 @@ const FILES: &[&str] = &[
     "viam/robot/v1/robot.proto",
     "viam/component/motor/v1/motor.proto",
     "viam/component/base/v1/base.proto",
+    "rpc/v1/auth.proto",
     "rpc/webrtc/v1/signaling.proto",
 ];
 

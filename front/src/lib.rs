@@ -27,17 +27,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use config::{Config, Sessionless};
+use config::{Config, Exposure, Sessionless};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tracing::info;
 
+use access::{Access, Tls};
 use gate::Gate;
 use log::Log;
 use motion::Motion;
 pub use motion::{SendError, Wire};
 use sessions::{Rules, Sessions};
-use transport::Limits;
+use transport::{Door, Limits, PlainText};
 
 /// How long the goodbye of every session may take to reach the supervisor: several of its loops.
 const GOODBYE: Duration = Duration::from_millis(100);
@@ -81,16 +82,17 @@ async fn serve(config: Arc<Config>, outlet: Outlet) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate()).context("cannot watch for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot watch for SIGINT")?;
     let started = async {
-        let listener = transport::listen(config.front.listen).await?;
         // What can fail comes first: a front that attaches and then ends is a dead front to the supervisor.
+        let access = Access::start(&config.front)?;
+        let listener = transport::listen(config.front.listen).await?;
         let motion = match outlet {
             Outlet::Interfaces => Motion::start(Arc::clone(&config))?,
             Outlet::Wires(wires) => Motion::start_over(Arc::clone(&config), &wires),
         };
         let (link, keeper) = link::attach(&config).await?;
-        anyhow::Ok((listener, link, keeper, motion))
+        anyhow::Ok((access, listener, link, keeper, motion))
     };
-    let (listener, link, keeper, motion) = tokio::select! {
+    let ((access, tls), listener, link, keeper, motion) = tokio::select! {
         started = started => started?,
         _ = terminate.recv() => return Ok(()),
         _ = interrupt.recv() => return Ok(()),
@@ -103,7 +105,9 @@ async fn serve(config: Arc<Config>, outlet: Outlet) -> anyhow::Result<()> {
     let mut keeping = std::pin::pin!(keeper.keep());
     let (ending, end) = watch::channel(false);
     let limits = Limits { connections: config.front.max_connections, ping_every: ping_every(&config) };
-    let mut serving = std::pin::pin!(transport::serve(listener, Gate::new(robot.routes()), limits, end));
+    let service = Gate::new(robot.routes(), access);
+    let door = door(tls, config.front.access.exposure);
+    let mut serving = std::pin::pin!(transport::serve(listener, door, service, limits, end));
     tokio::select! {
         () = &mut serving => Ok(()),
         error = &mut keeping => Err(error.into()),
@@ -112,6 +116,15 @@ async fn serve(config: Arc<Config>, outlet: Outlet) -> anyhow::Result<()> {
         _ = terminate.recv() => say_goodbye(&sessions, &ending).await,
         _ = interrupt.recv() => say_goodbye(&sessions, &ending).await,
     }
+}
+
+/// How clients come in.
+fn door(tls: Option<Arc<Tls>>, exposure: Exposure) -> Door {
+    let plain = match exposure {
+        Exposure::Refused => PlainText::Loopback,
+        Exposure::Insecure => PlainText::Everybody,
+    };
+    tls.map_or(Door::Plain, |tls| Door::Tls(tls, plain))
 }
 
 /// Who may get a lease must be heard often enough to keep it.

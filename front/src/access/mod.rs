@@ -1,36 +1,250 @@
 //! Who calls, and what they may do.
 //!
-//! What lives here: the identity behind every request. It is known before anything of the request is acted on.
+//! What lives here: the identity behind every request, known before anything of the request is acted on; the keys,
+//! logins and tokens it comes from; and the certificate that proves this robot to its clients. What must
+//! never live here: a transport, or a rule of a particular client protocol but its login.
+//!
+//! | file | its one idea |
+//! |---|---|
+//! | [`caller`] | who calls |
+//! | [`rules`] | which role a method needs |
+//! | [`token`] | what a login is worth, and for how long |
+//! | [`limiter`] | who guesses waits, nobody else does |
+//! | [`login`] | Viam's login |
+//! | [`tls`] | certificate and private key |
+//! | [`exposure`] | what is not served to other computers unless it is wanted |
+//! | [`watcher`] | files are read again when they have changed |
 
+mod caller;
+mod exposure;
+mod limiter;
+mod login;
+mod rules;
+#[cfg(test)]
+pub mod testing;
+#[cfg(test)]
+mod tests;
+mod tls;
+mod token;
+mod watcher;
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
 use std::time::Duration;
 
-use http::Extensions;
+use anyhow::Context as _;
+use config::Front;
+use http::HeaderMap;
+use http::header::AUTHORIZATION;
+use keys::{KeyId, Keys, KeysFile};
+use shm_proto::Nanos;
 use tonic::Status;
+use tracing::{error, info, warn};
 
-use crate::sessions::Entity;
+pub use caller::Caller;
+use limiter::Limiter;
+pub use login::Login;
+pub use rules::{Need, need};
+pub use tls::Tls;
+use token::{Proof, Tokens};
+use watcher::Watched;
 
-/// Who calls; part of the extensions of every request that passed the gate.
-#[derive(Clone, Debug)]
-pub struct Caller {
-    /// Whose sessions these are.
-    pub entity: Entity,
-    /// The longest window of their sessions, if theirs is shorter than everybody's.
-    pub window: Option<Duration>,
+use crate::transport::Connection;
+
+/// Before the token in `authorization`.
+const BEARER: &str = "Bearer ";
+
+/// Who may call: the keys, and the tokens given for them.
+#[derive(Debug)]
+pub struct Access {
+    file: KeysFile,
+    book: RwLock<Arc<Book>>,
+    /// Whether there has ever been a key: when the last one goes, nobody gets in, instead of everybody.
+    required: AtomicBool,
+    tokens: Tokens,
+    limiter: Mutex<Limiter>,
+    /// Over which connections each key has called.
+    connections: Mutex<HashMap<KeyId, BTreeMap<u64, Weak<Connection>>>>,
 }
 
-impl Caller {
-    /// Who did not have to say who they are.
-    #[must_use]
-    pub fn anonymous() -> Self {
-        Self { entity: Entity::anonymous(), window: None }
-    }
+/// The keys as they are, and who calls with each.
+#[derive(Debug)]
+struct Book {
+    keys: Keys,
+    callers: HashMap<KeyId, Caller>,
+}
 
-    /// The caller of a request.
+impl Book {
+    fn of(keys: Keys) -> Arc<Self> {
+        let callers = keys.iter().map(|key| (key.id, Caller::with(key))).collect();
+        Arc::new(Self { keys, callers })
+    }
+}
+
+/// Why somebody is not let in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rejection {
+    /// No such key, or not its secret.
+    Wrong,
+    /// Too many have failed; this one was not looked at.
+    Later(Duration),
+}
+
+impl Access {
+    /// Reads the keys, and goes on looking whether they, or the certificate, change.
     ///
     /// # Errors
     ///
-    /// UNAUTHENTICATED when it has not passed the gate.
-    pub fn of(extensions: &Extensions) -> Result<&Self, Status> {
-        extensions.get::<Self>().ok_or_else(|| Status::unauthenticated("authentication required"))
+    /// When keys or certificate cannot be read, have mistakes, or others could read them; when the front would be
+    /// open to other computers, and the configuration does not say that it may.
+    pub fn start(front: &Front) -> anyhow::Result<(Arc<Self>, Option<Arc<Tls>>)> {
+        let file = KeysFile::at(&front.access.keys);
+        let keys_seen = watcher::stamp(file.path());
+        let keys = file.load()?;
+        exposure::check(front, &keys)?;
+        let tokens = Tokens::new(front.access.token_lifetime).context("cannot make a secret for tokens")?;
+        let access = Arc::new(Self::of(file, keys, tokens));
+        let mut watched = vec![Watched {
+            files: vec![access.file.path().to_owned()],
+            seen: vec![keys_seen],
+            reload: Box::new({
+                let access = Arc::clone(&access);
+                move || access.reload()
+            }),
+        }];
+        let tls = match &front.access.tls {
+            None => None,
+            Some(files) => {
+                let paths = vec![files.certificate.clone(), files.private_key.clone()];
+                let seen = paths.iter().map(|path| watcher::stamp(path)).collect();
+                let tls = Arc::new(Tls::load(files)?);
+                let reload = Box::new({
+                    let tls = Arc::clone(&tls);
+                    move || tls.reload()
+                });
+                watched.push(Watched { files: paths, seen, reload });
+                Some(tls)
+            }
+        };
+        watcher::watch(watched).context("cannot start the thread that looks after keys and certificate")?;
+        Ok((access, tls))
+    }
+
+    fn of(file: KeysFile, keys: Keys, tokens: Tokens) -> Self {
+        Self {
+            file,
+            required: AtomicBool::new(!keys.is_empty()),
+            book: RwLock::new(Book::of(keys)),
+            tokens,
+            limiter: Mutex::new(Limiter::new()),
+            connections: Mutex::default(),
+        }
+    }
+
+    /// Whether callers have to log in.
+    #[must_use]
+    pub fn is_required(&self) -> bool {
+        self.required.load(Ordering::Acquire)
+    }
+
+    fn book(&self) -> Arc<Book> {
+        Arc::clone(&self.book.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Who sends these headers.
+    ///
+    /// # Errors
+    ///
+    /// UNAUTHENTICATED when a token is needed, and there is none, or it is not good (any more).
+    pub fn caller(
+        &self,
+        headers: &HeaderMap,
+        connection: Option<&Arc<Connection>>,
+    ) -> Result<Caller, Status> {
+        if !self.is_required() {
+            return Ok(Caller::anonymous());
+        }
+        let refused = || Status::unauthenticated("authentication required");
+        let mut tokens = headers.get_all(AUTHORIZATION).iter();
+        let token = tokens.next().filter(|_| tokens.next().is_none());
+        let token = token.and_then(|token| token.to_str().ok()?.strip_prefix(BEARER)).ok_or_else(refused)?;
+        let proof = self.tokens.verify(token, Nanos::now()).ok_or_else(refused)?;
+        // First this, so that a key that goes meanwhile takes the connection along.
+        if let Some(connection) = connection {
+            self.note(proof.key, connection);
+        }
+        let book = self.book();
+        let is_the_same_secret = book.keys.get(proof.key).is_some_and(|key| key.hash.mark() == proof.mark);
+        book.callers.get(&proof.key).filter(|_| is_the_same_secret).cloned().ok_or_else(refused)
+    }
+
+    /// Notes that a key is used over a connection.
+    fn note(&self, key: KeyId, connection: &Arc<Connection>) {
+        let mut connections = self.connections.lock().unwrap_or_else(PoisonError::into_inner);
+        let of_key = connections.entry(key).or_default();
+        if !of_key.contains_key(&connection.id) {
+            of_key.retain(|_, other| other.strong_count() > 0);
+            of_key.insert(connection.id, Arc::downgrade(connection));
+        }
+    }
+
+    /// A token for who has this secret.
+    ///
+    /// # Errors
+    ///
+    /// When the login is wrong, or is not looked at because too many failed before.
+    pub fn log_in(&self, entity: &str, secret: &str, from: IpAddr) -> Result<String, Rejection> {
+        let (claimed, now) = (KeyId::parse(entity), Nanos::now());
+        self.limiter().check(from, claimed, now).map_err(Rejection::Later)?;
+        let book = self.book();
+        let Some(key) = book.keys.authenticate(entity, secret) else {
+            if self.limiter().failed(from, claimed, now) {
+                warn!("failed logins from {from}: no other login from there is looked at for a while");
+            } else {
+                info!("a login from {from} has failed");
+            }
+            return Err(Rejection::Wrong);
+        };
+        self.limiter().succeeded(from, key.id);
+        info!("key \"{}\" has logged in from {from}", key.name);
+        Ok(self.tokens.issue(Proof { key: key.id, mark: key.hash.mark() }, now))
+    }
+
+    fn limiter(&self) -> std::sync::MutexGuard<'_, Limiter> {
+        self.limiter.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Reads the keys again. With a mistake in the file the keys stay as they are.
+    fn reload(&self) {
+        let keys = match self.file.load() {
+            Ok(keys) => keys,
+            Err(error) => return error!("{error}. The keys stay as they were"),
+        };
+        let (before, after) = (self.book(), Book::of(keys));
+        if !after.keys.is_empty() {
+            self.required.store(true, Ordering::Release);
+        } else if self.is_required() {
+            warn!("{}: no key is left; nobody is let in until there is one", self.file.path().display());
+        }
+        *self.book.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&after);
+        for key in before.keys.iter() {
+            if after.keys.get(key.id).is_none_or(|now| now.hash != key.hash) {
+                warn!("key \"{}\" is gone; whoever used it is disconnected", key.name);
+                self.disconnect(key.id);
+            }
+        }
+        for key in after.keys.iter().filter(|key| before.keys.get(key.id).is_none()) {
+            info!("key \"{}\" ({}) may log in from now on", key.name, key.role);
+        }
+    }
+
+    /// Ends the connections over which a key has called: streams under way go on without it no more than calls.
+    fn disconnect(&self, key: KeyId) {
+        let gone = self.connections.lock().unwrap_or_else(PoisonError::into_inner).remove(&key);
+        for connection in gone.into_iter().flatten().filter_map(|(_, connection)| connection.upgrade()) {
+            connection.dismiss();
+        }
     }
 }

@@ -10,8 +10,9 @@ use std::task::{Context, Poll};
 use http::Version;
 use shm_proto::Nanos;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use tokio::sync::Notify;
+
+use super::door::Stream;
 
 /// What shows that the program at the other end runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,14 +97,14 @@ impl Connection {
 /// A client's byte stream that notes when something came.
 #[derive(Debug)]
 pub struct Heard {
-    stream: TcpStream,
+    stream: Stream,
     connection: Arc<Connection>,
 }
 
 impl Heard {
     /// The stream of that connection.
     #[must_use]
-    pub const fn new(stream: TcpStream, connection: Arc<Connection>) -> Self {
+    pub const fn new(stream: Stream, connection: Arc<Connection>) -> Self {
         Self { stream, connection }
     }
 }

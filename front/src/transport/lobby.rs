@@ -2,7 +2,7 @@
 //!
 //! Silence costs an unknown client nothing, so it gets nothing for it: who says nothing waits apart, not
 //! for long, and makes room for the next one when too many wait. Only who speaks takes one of the
-//! [`Places`](super::places::Places).
+//! [`Places`](super::places::Places); with TLS, only who has shaken hands.
 
 use std::collections::VecDeque;
 use std::io;
@@ -14,9 +14,11 @@ use tokio::task::AbortHandle;
 use tokio::time::{sleep, timeout};
 use tracing::{debug, warn};
 
+use super::door::{Door, Stream};
+
 /// Connections that have not spoken yet.
 pub const MOST_WAITING: usize = 256;
-/// Time for the first word. A person with a bad connection needs one second.
+/// Time for the first word, and the handshake of TLS. A person with a bad connection needs one second.
 const FIRST_WORD: Duration = Duration::from_secs(10);
 /// Its length: what every HTTP/2 client sends first, and less than any HTTP/1 request or TLS greeting.
 const FIRST_WORD_BYTES: usize = 24;
@@ -25,12 +27,9 @@ const LOOK_AGAIN: Duration = Duration::from_millis(20);
 /// Pause after a failed accept: out of descriptors, which a retry at once would not cure.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// The first bytes of a connection; they stay to be read.
-pub type FirstWord = [u8; FIRST_WORD_BYTES];
-
-/// Accepts connections for ever and hands on those that speak; `admit` is to return soon.
-pub async fn receive(listener: TcpListener, admit: impl Fn(TcpStream, FirstWord) + Send + Sync + 'static) {
-    let admit = Arc::new(admit);
+/// Accepts connections for ever and hands on those that come in by the door; `admit` is to return soon.
+pub async fn receive(listener: TcpListener, door: Door, admit: impl Fn(Stream) + Send + Sync + 'static) {
+    let (door, admit) = (Arc::new(door), Arc::new(admit));
     let mut waiting: VecDeque<AbortHandle> = VecDeque::new();
     loop {
         let stream = match listener.accept().await {
@@ -47,25 +46,29 @@ pub async fn receive(listener: TcpListener, admit: impl Fn(TcpStream, FirstWord)
         {
             oldest.abort();
         }
-        let admit = Arc::clone(&admit);
+        let (door, admit) = (Arc::clone(&door), Arc::clone(&admit));
         let greeting = tokio::spawn(async move {
-            match timeout(FIRST_WORD, first_word(&stream)).await {
-                Ok(Ok(word)) => admit(stream, word),
-                Ok(Err(error)) => debug!("a connection ended before its first word: {error}"),
-                Err(_) => debug!("a connection said nothing"),
+            let greeted = async {
+                let first = first_word(&stream).await?;
+                door.open(stream, first).await
+            };
+            match timeout(FIRST_WORD, greeted).await {
+                Ok(Ok(stream)) => admit(stream),
+                Ok(Err(error)) => debug!("a connection did not get in: {error}"),
+                Err(_) => debug!("a connection did not get in: it took too long to speak"),
             }
         });
         waiting.push_back(greeting.abort_handle());
     }
 }
 
-/// Returns when enough has arrived.
-async fn first_word(stream: &TcpStream) -> io::Result<FirstWord> {
+/// Returns when enough has arrived, with its first byte; all of it stays to be read.
+async fn first_word(stream: &TcpStream) -> io::Result<u8> {
     let mut word = [0; FIRST_WORD_BYTES];
     loop {
         match stream.peek(&mut word).await? {
             0 => return Err(io::ErrorKind::UnexpectedEof.into()),
-            FIRST_WORD_BYTES => return Ok(word),
+            FIRST_WORD_BYTES => return Ok(word[0]),
             _ => sleep(LOOK_AGAIN).await,
         }
     }
@@ -80,6 +83,7 @@ mod tests {
     use tokio::sync::mpsc;
     use tokio::time::timeout;
 
+    use super::super::door::Door;
     use super::{FIRST_WORD_BYTES, MOST_WAITING, receive};
 
     const SOON: Duration = Duration::from_secs(5);
@@ -89,7 +93,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (admitted, mut connections) = mpsc::unbounded_channel();
-        tokio::spawn(receive(listener, move |stream, _| drop(admitted.send(stream))));
+        tokio::spawn(receive(listener, Door::Plain, move |stream| drop(admitted.send(stream))));
 
         let mut silent = Vec::new();
         for _ in 0..MOST_WAITING + 2 {

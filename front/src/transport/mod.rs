@@ -5,11 +5,13 @@
 //! | file | its one idea |
 //! |---|---|
 //! | [`lobby`] | who says nothing waits apart |
+//! | [`door`] | plain text or TLS |
 //! | [`places`] | how many may be in, and who makes room |
 //! | [`connection`] | what is known of one connection |
 //! | [`http`] | what one client may have under way |
 
 mod connection;
+mod door;
 mod http;
 mod lobby;
 mod places;
@@ -27,6 +29,7 @@ use tracing::{debug, warn};
 
 use connection::Heard;
 pub use connection::{Connection, Liveness};
+pub use door::{Door, PlainText};
 use http::Http;
 use lobby::MOST_WAITING;
 use places::Places;
@@ -59,8 +62,13 @@ pub async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
 
 /// Serves clients for as long as the program runs. When `ending` becomes true, connections end in order: what is
 /// under way is finished, and nothing new is taken.
-pub async fn serve<S>(listener: TcpListener, service: S, limits: Limits, ending: watch::Receiver<bool>)
-where
+pub async fn serve<S>(
+    listener: TcpListener,
+    door: Door,
+    service: S,
+    limits: Limits,
+    ending: watch::Receiver<bool>,
+) where
     S: Service<::http::Request<Body>, Response = ::http::Response<Body>, Error = Infallible>
         + Clone
         + Send
@@ -71,11 +79,11 @@ where
     make_room(limits.connections);
     let places = Places::new(limits.connections);
     let http = Http::new(limits.ping_every);
-    lobby::receive(listener, move |stream, _| {
-        let (Ok(remote), Ok(local)) = (stream.peer_addr(), stream.local_addr()) else { return };
+    lobby::receive(listener, door, move |stream| {
+        let Ok((remote, local)) = stream.ends() else { return };
         let connection = Connection::new(remote, local);
         let Some(place) = places.take(&connection) else { return };
-        hurry(&stream);
+        hurry(stream.tcp());
         let stream = Heard::new(stream, std::sync::Arc::clone(&connection));
         let serving = http.clone().serve(stream, connection, service.clone(), ending.clone());
         tokio::spawn(async move {

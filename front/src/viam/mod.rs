@@ -11,7 +11,7 @@ mod kinematics;
 mod metadata;
 mod motor;
 mod operations;
-mod proto;
+pub mod proto;
 mod refusal;
 mod resources;
 mod robot;
