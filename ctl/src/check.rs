@@ -4,7 +4,7 @@ use std::io::{self, Write};
 use std::path::Path;
 use std::time::Duration;
 
-use config::{Config, Motor};
+use config::{Config, Exposure, Front, Logins, Motor};
 use drivers::WatchdogSet;
 use shm_proto::verdicts::ResetPolicy;
 
@@ -41,12 +41,7 @@ fn plural(number: usize, one: &str, many: &str) -> String {
 fn warnings(config: &Config) -> Vec<String> {
     let (supervisor, front) = (&config.supervisor, &config.front);
     let mut warnings = Vec::new();
-    if !front.listen.ip().is_loopback() {
-        warnings.push(format!(
-            "[front] listen = \"{}\" is reachable from the network: whoever can connect can drive the robot",
-            front.listen
-        ));
-    }
+    warnings.extend(open_to_others(front));
     if supervisor.reset == ResetPolicy::Auto {
         warnings.push(
             "[supervisor] reset = \"auto\": after a trip a new session may drive at once, nobody has to look"
@@ -68,6 +63,20 @@ fn warnings(config: &Config) -> Vec<String> {
     }
     warnings.extend(config.motors.iter().filter_map(|motor| impatient(motor, front.refresh)));
     warnings
+}
+
+/// What other computers could do. Whether there are keys is the machine's matter, not the file's: see the doctor.
+fn open_to_others(front: &Front) -> Option<String> {
+    let danger = front.danger(Logins::Required);
+    let what = match (front.access.exposure, danger) {
+        _ if front.danger(Logins::None).is_none() => return None,
+        (Exposure::Insecure, _) => {
+            "with insecure = true: whoever can connect can drive the robot, or read the keys that go by"
+        }
+        (Exposure::Refused, Some(_)) => "without a certificate: the front will not start",
+        (Exposure::Refused, None) => return None,
+    };
+    Some(format!("[front] listen = \"{}\" {what}", front.listen))
 }
 
 /// A drive whose own watchdog does not wait for three commands: two may be late or lost.
@@ -104,13 +113,23 @@ mod tests {
 
     #[test]
     fn what_is_often_not_meant_is_said() {
-        let head = "[supervisor]\nreset = \"auto\"\n[front]\nlisten = \"0.0.0.0:8080\"\nheartbeat_window = \"99ms\"\n";
+        let head = "[supervisor]\nreset = \"auto\"\n[front]\nlisten = \"0.0.0.0:8080\"\nheartbeat_window = \"99ms\"\n\
+            insecure = true\n";
         let warnings = warnings_of(head);
         let expected = ["listen = \"0.0.0.0:8080\"", "reset = \"auto\"", "cpu is not set", "\"99ms\""];
         assert_eq!(warnings.len(), expected.len(), "{warnings:#?}");
         for (warning, expected) in warnings.iter().zip(expected) {
             assert!(warning.contains(expected), "{warning:?} lacks {expected:?}");
         }
+    }
+
+    #[test]
+    fn a_front_that_will_not_start_or_is_open_is_told() {
+        let listen = "[supervisor]\ncpu = 3\n[front]\nlisten = \"0.0.0.0:8080\"\n";
+        let tls = "certificate = \"/c\"\nprivate_key = \"/k\"\n";
+        assert!(warnings_of(listen)[0].contains("without a certificate: the front will not start"));
+        assert_eq!(warnings_of(&format!("{listen}{tls}")), [""; 0]);
+        assert!(warnings_of(&format!("{listen}{tls}insecure = true\n"))[0].contains("can drive the robot"));
     }
 
     #[test]

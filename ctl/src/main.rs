@@ -127,11 +127,12 @@ enum Command {
         #[arg(value_name = "FILE")]
         file: Option<PathBuf>,
     },
-    /// Look at what no file can show: whether each drive watches over this computer by itself
+    /// Look at what no file can show: whether each drive watches over this computer by itself, and who can call
     ///
     /// Asks every drive, over CAN, for the setting of its own watchdog, where its protocol can tell and while
-    /// nobody drives it; says what to do where it cannot. Nothing is changed, nothing moves. Exit code 0:
-    /// nothing needs you; 2: something does.
+    /// nobody drives it; says what to do where it cannot. Looks at the keys and the certificate of the front, and at
+    /// what is open to other computers. Nothing is changed, nothing moves. Exit code 0: nothing needs you; 2:
+    /// something does.
     Doctor {
         /// The configuration [default: /etc/lanyard/lanyard.toml]
         #[arg(value_name = "FILE")]

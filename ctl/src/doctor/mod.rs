@@ -4,6 +4,7 @@
 //! thing that is looked at has a file of its own. What must never live here: a change of anything; a frame that is not
 //! a drive's own harmless question ([`drivers::Watchdog::ask`]).
 
+mod access;
 mod drives;
 mod wire;
 
@@ -53,7 +54,8 @@ pub fn run(file: &Path, socket: Option<&Path>, json: bool, out: &mut dyn Write) 
     // Without a supervisor nobody can be driving through Lanyard, and the drives can be asked all the same.
     let status = Source::connect(socket).ok().map(|source| source.status());
     let mut wire = wire::Can::new(&config);
-    let findings = drives::examine(&config, status.as_ref(), &mut wire);
+    let mut findings = drives::examine(&config, status.as_ref(), &mut wire);
+    findings.extend(access::examine(&config));
     if json {
         writeln!(out, "{}", serde_json::to_string(&findings)?)?;
     } else {

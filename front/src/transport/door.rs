@@ -50,8 +50,8 @@ impl Door {
     /// The way in for a client at that address that has begun with this byte: TLS, or `None` for plain text.
     fn way(&self, first: u8, client: IpAddr) -> Result<Option<&Tls>, &'static str> {
         match (self, first == HANDSHAKE) {
-            (Self::Plain, false) | (Self::Tls(_, PlainText::Everybody), false) => Ok(None),
-            (Self::Plain, true) => Err("it speaks TLS, and there is no certificate"),
+            // What HTTP answers to a TLS greeting tells clients that there is none, and that they may do without.
+            (Self::Plain, _) | (Self::Tls(_, PlainText::Everybody), false) => Ok(None),
             (Self::Tls(tls, _), true) => Ok(Some(tls)),
             (Self::Tls(_, PlainText::Loopback), false) if client.to_canonical().is_loopback() => Ok(None),
             (Self::Tls(_, PlainText::Loopback), false) => {
@@ -193,7 +193,7 @@ mod tests {
         assert_eq!(plain(&Door::Tls(tls(), PlainText::Everybody), there), Ok(false));
         assert_eq!(plain(&Door::Plain, there), Ok(false));
         assert!(careful.way(HANDSHAKE, there).is_ok_and(|tls| tls.is_some()));
-        assert!(Door::Plain.way(HANDSHAKE, here).is_err());
+        assert!(Door::Plain.way(HANDSHAKE, here).is_ok_and(|tls| tls.is_none()));
     }
 
     #[tokio::test]
