@@ -15,6 +15,7 @@ mod events;
 #[cfg(test)]
 mod fixture;
 mod health;
+mod import;
 mod keys;
 mod output;
 mod source;
@@ -56,6 +57,7 @@ Examples:
   lanyard doctor                     do the drives stop by themselves when this computer is gone?
   lanyard keys add panel --role operate
                                      a key with which a client of that name may drive
+  lanyard import-viam robot.json     a lanyard.toml for standing in front of that viam-server
 
 Exit codes:
   0  done; for status: armed and everything in order
@@ -150,6 +152,16 @@ enum Command {
         /// The file of keys [default: "keys" in [front] of the configuration]
         #[arg(long, global = true, value_name = "FILE")]
         file: Option<PathBuf>,
+    /// Write a lanyard.toml for standing in front of a viam-server, from that server's own configuration
+    /// What only a person can know (which drive hangs on which bus) is marked FILL IN, and `lanyard check` names
+    /// these lines. What is not taken over is listed on stderr and in the file. Secrets are not copied.
+    ImportViam {
+        /// viam-server's configuration, as JSON: its own file, or what the Viam app shows under CONFIGURE, JSON
+        #[arg(value_name = "ROBOT_JSON")]
+        robot: PathBuf,
+        /// Write to this file, which must not exist, instead of stdout
+        #[arg(long, value_name = "FILE")]
+        out: Option<PathBuf>,
     },
 }
 
@@ -213,6 +225,8 @@ fn run(cli: &Cli) -> anyhow::Result<u8> {
         }
         Command::Keys { what, file } => {
             keys::run(what, file.as_deref(), configuration(cli, None), &mut out)?;
+        Command::ImportViam { robot, out: file } => {
+            import::run(robot, file.as_deref(), &mut out, &mut io::stderr().lock())?;
             Ok(SUCCESS)
         }
     }

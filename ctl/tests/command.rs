@@ -158,3 +158,20 @@ fn a_configuration_is_checked_without_a_supervisor() {
     assert!(said.contains("robot.toml:2: [supervisor]: \"tick\" must be a text"), "{said}");
     assert_eq!(said.lines().count(), 3, "{said}");
 }
+
+#[test]
+fn a_file_that_is_there_is_never_written_over() {
+    let folder = Folder::new("import");
+    let out = folder.0.join("lanyard.toml");
+    let robot = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/import/pins.json");
+    let import = || lanyard(&folder.socket(), &["import-viam", robot, "--out", out.to_str().unwrap()]);
+    let first = import();
+    assert_eq!(first.status.code(), Some(0), "{}", text(&first.stderr));
+    assert!(first.stdout.is_empty());
+    assert!(text(&first.stderr).contains("viam-server must move"));
+    std::fs::write(&out, "filled in by hand").unwrap();
+    let second = import();
+    assert_eq!(second.status.code(), Some(1));
+    assert!(text(&second.stderr).contains("exists already"), "{}", text(&second.stderr));
+    assert_eq!(std::fs::read_to_string(&out).unwrap(), "filled in by hand");
+}
