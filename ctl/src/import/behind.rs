@@ -85,7 +85,11 @@ pub fn motors(component: &Component, all: &[Component]) -> Result<Option<Vec<Str
             Behind::Others(names) => {
                 for name in names {
                     // One that a fragment or another machine brings is not in the file.
-                    let Some(other) = all.iter().find(|other| other.name == name) else { return Ok(None) };
+                    let mut named = all.iter().filter(|other| other.name == name);
+                    let kind = if next.kind() == "gantry" { ["motor", "gantry"] } else { ["motor", "motor"] };
+                    let Some(other) = named.find(|other| kind.contains(&other.kind())) else {
+                        return Ok(None);
+                    };
                     if !seen.contains(&other.name.as_str()) {
                         seen.push(&other.name);
                         open.push(other);

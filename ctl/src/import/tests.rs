@@ -175,6 +175,10 @@ fn what_viam_server_would_refuse_is_refused_with_its_name() {
             r#"{"components": [{"name": "b", "type": "base", "model": "wheeled", "attributes": {"left": 1}}]}"#,
             "component \"b\": \"left\" must be the name of a component or a list of names",
         ),
+        (
+            r#"{"components": [{"name": "m", "type": "motor"}, {"name": "m", "api": "rdk:component:motor"}]}"#,
+            "two components of the kind motor are called \"m\"",
+        ),
         (r#"{"network": {"bind_address": "8080"}}"#, "network: bind_address must be like"),
         (r#"{"network": {"tls_cert_file": "c"}}"#, "network: tls_cert_file and tls_key_file go together"),
     ] {

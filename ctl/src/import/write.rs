@@ -185,8 +185,13 @@ fn front(page: &mut Page, robot: &Robot, listen: Option<SocketAddr>) -> Result<(
         None => page.line("#heartbeat_window = \"2s\""),
     }
     if let Some((certificate, key)) = files(network) {
-        page.set("certificate", &quoted(certificate));
-        page.set("private_key", &quoted(key));
+        for (name, file) in [("certificate", certificate), ("private_key", key)] {
+            if file.starts_with('/') {
+                page.set(name, &quoted(file));
+            } else {
+                page.fill_in(name, "\"\"", &format!("the absolute path of {}", bare(file)));
+            }
+        }
     }
     if let Some(auth) = &robot.auth {
         keys(page, auth);
@@ -233,30 +238,34 @@ fn upstream(page: &mut Page, robot: &Robot, address: SocketAddr) {
     let handlers = robot.auth.iter().flat_map(|auth| auth.handlers.iter().flatten());
     for handler in handlers.filter(|handler| handler.r#type == "api-key") {
         page.comment("Lanyard logs in to viam-server as a client does: with one of its keys, alone in a file that only root reads.");
-        match handler.key_ids().next() {
-            Some(id) => page.set("key_id", &quoted(id)),
-            None => page.fill_in("key_id", "\"\"", "the id of a key that viam-server accepts"),
-        }
+        let id = handler.key_ids().next().map_or_else(
+            || "the id of a key that viam-server accepts".to_owned(),
+            |id| bare(id) + ", or another",
+        );
+        page.fill_in("key_id", "\"\"", &id);
         page.fill_in("key_file", "\"\"", "a file with that key, like \"/etc/lanyard/viam.key\"");
     }
 }
 
-/// What stands behind each monitored resource, by name; names of two kinds that are equal share what they have.
-type Resources<'a> = BTreeMap<&'a str, (Vec<&'a Component>, Option<Vec<String>>)>;
+/// What stands behind each monitored component, by its key in `[upstream.resources]`; `None`: only a person knows.
+type Resources<'a> = BTreeMap<String, (&'a Component, Option<Vec<String>>)>;
 
+/// Names differ within a kind only; where two kinds have the same, the key says which.
 fn resources(components: &[Component]) -> Result<Resources<'_>, String> {
     let mut all = Resources::new();
-    for component in components.iter().filter(|component| behind::is_monitored(component)) {
+    let monitored = || components.iter().filter(|component| behind::is_monitored(component));
+    for component in monitored() {
+        let shared = monitored().filter(|other| other.name == component.name).count() > 1;
+        let key =
+            if shared { format!("{}/{}", component.kind(), component.name) } else { component.name.clone() };
         let motors = behind::motors(component, components)?;
-        let (same, known) = all.entry(&component.name).or_insert_with(|| (Vec::new(), Some(Vec::new())));
-        same.push(component);
-        *known = match (known.take(), motors) {
-            (Some(known), Some(motors)) => {
-                let new = motors.into_iter().filter(|motor| !known.contains(motor)).collect::<Vec<_>>();
-                Some([known, new].concat())
-            }
-            _ => None,
-        };
+        if all.insert(key, (component, motors)).is_some() {
+            return Err(format!(
+                "two components of the kind {} are called {:?}",
+                component.kind(),
+                component.name
+            ));
+        }
     }
     Ok(all)
 }
@@ -266,12 +275,8 @@ fn write_resources(page: &mut Page, resources: &Resources<'_>, motors: &Motors<'
     page.comment("Which motors stand behind each part that moves. When a session that used it ends, these are stopped over");
     page.comment("CAN, and viam-server is asked to stop the part, too. For a part with [] it is only asked.");
     page.line("[upstream.resources]");
-    for (name, (components, behind)) in resources {
-        let kinds: Vec<String> = components
-            .iter()
-            .map(|component| format!("{}, {}", component.kind(), bare(&component.model())))
-            .collect();
-        page.comment(&format!("{} ({})", bare(name), kinds.join("; ")));
+    for (name, (component, behind)) in resources {
+        page.comment(&format!("{} ({}, {})", bare(name), component.kind(), bare(&component.model())));
         match behind {
             None => page.fill_in(name, "[\"\"]", "the motors behind it, or [] if none of them is on CAN"),
             Some(behind) => {
