@@ -9,16 +9,24 @@
 //! | [`sessions`] | who is alive, the same for every protocol |
 //! | [`motion`] | frames to motors, never without a grant |
 //! | [`viam`] | the Viam protocol on top of these |
+//! | [`lanyard`] | what no other protocol has: ending a session, the operator's stop, status |
+//! | [`native`] | all services that the front answers itself |
+//! | [`discovery`] | what a client may ask before it knows anything: reflection and health |
+//! | [`proto`] | the generated code of all of them |
 //! | [`transport`] | the port, its limits, and HTTP on it |
 //! | [`access`], [`gate`] | who calls, and what they may do |
 //! | [`log`] | a log that never makes anybody wait |
 #![forbid(unsafe_code)]
 
 mod access;
+mod discovery;
 mod gate;
+mod lanyard;
 mod link;
 mod log;
 mod motion;
+mod native;
+mod proto;
 mod sessions;
 mod transport;
 mod viam;
@@ -98,7 +106,7 @@ async fn serve(config: Arc<Config>, outlet: Outlet) -> anyhow::Result<()> {
         _ = interrupt.recv() => return Ok(()),
     };
     let sessions = Arc::new(Sessions::new(Arc::clone(&link), Rules::of(&config)));
-    let robot = viam::Robot::new(Arc::clone(&config), link, Arc::clone(&sessions), motion);
+    let routes = native::routes(&config, &link, &sessions, &motion);
     let address = listener.local_addr().unwrap_or(config.front.listen);
     eprintln!("lanyard-front: listening on {address}");
     // Outlives the choice below: a connection that closes before the goodbyes are read is a dead front.
@@ -108,6 +116,7 @@ async fn serve(config: Arc<Config>, outlet: Outlet) -> anyhow::Result<()> {
     let service = Gate::new(robot.routes(), access);
     let door = door(tls, config.front.access.exposure);
     let mut serving = std::pin::pin!(transport::serve(listener, door, service, limits, end));
+    let mut serving = std::pin::pin!(transport::serve(listener, Gate::new(routes), limits, end));
     tokio::select! {
         () = &mut serving => Ok(()),
         error = &mut keeping => Err(error.into()),

@@ -297,7 +297,6 @@ impl Sessions {
     /// # Errors
     ///
     /// As for [`Self::hold`].
-    #[cfg_attr(not(test), expect(dead_code, reason = "for servers behind the front, which come next"))]
     pub fn close(&self, entity: &Entity, id: SessionId) -> Result<(), SessionError> {
         let book = self.book()?;
         let departed = self.living(&book, entity, id, |slot, _| slot.leave(Cause::Goodbye))?;

@@ -106,7 +106,6 @@ impl BaseService for Robot {
         request: Request<MoveStraightRequest>,
     ) -> Result<Response<MoveStraightResponse>, Status> {
         let hold = self.monitored(&request)?;
-        let _running = self.begin(&request, "/viam.component.base.v1.BaseService/MoveStraight");
         let MoveStraightRequest { name, distance_mm, mm_per_sec } = request.into_inner();
         let base = resources::base(&self.config, &name)?;
         let _under_way = self.use_base(&hold, base)?;
@@ -118,7 +117,6 @@ impl BaseService for Robot {
 
     async fn spin(&self, request: Request<SpinRequest>) -> Result<Response<SpinResponse>, Status> {
         let hold = self.monitored(&request)?;
-        let _running = self.begin(&request, "/viam.component.base.v1.BaseService/Spin");
         let SpinRequest { name, angle_deg, degs_per_sec } = request.into_inner();
         let base = resources::base(&self.config, &name)?;
         let _under_way = self.use_base(&hold, base)?;

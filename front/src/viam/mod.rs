@@ -23,11 +23,13 @@ use std::time::Duration;
 use config::Config;
 use tonic::service::Routes;
 use tower_http::timeout::RequestBodyTimeoutLayer;
+use tonic::service::RoutesBuilder;
 
 use crate::link::Link;
 use crate::motion::Motion;
+use crate::proto;
 use crate::sessions::Sessions;
-use operations::Operations;
+pub use operations::{AsOperations, Operations};
 use proto::base::base_service_server::BaseServiceServer;
 use proto::motor::motor_service_server::MotorServiceServer;
 use proto::robot::robot_service_server::RobotServiceServer;
@@ -54,17 +56,21 @@ pub struct Robot {
 }
 
 impl Robot {
-    /// A robot that can be served.
+    /// A robot that can be served; `operations` are the calls under way.
     #[must_use]
-    pub fn new(config: Arc<Config>, link: Arc<Link>, sessions: Arc<Sessions>, motion: Arc<Motion>) -> Self {
-        Self { config, link, sessions, motion, operations: Arc::default() }
+    pub fn new(
+        config: Arc<Config>,
+        link: Arc<Link>,
+        sessions: Arc<Sessions>,
+        motion: Arc<Motion>,
+        operations: Arc<Operations>,
+    ) -> Self {
+        Self { config, link, sessions, motion, operations }
     }
 
-    /// The services as routes of a gRPC server; any other method is answered with UNIMPLEMENTED.
-    #[must_use]
-    pub fn routes(self) -> Routes {
+    /// Adds Viam's services to those of a gRPC server.
+    pub fn serve(self, routes: &mut RoutesBuilder) {
         let limit = MOST_REQUEST_BYTES;
-        let mut routes = Routes::builder();
         routes
             .add_service(RobotServiceServer::new(self.clone()).max_decoding_message_size(limit))
             .add_service(MotorServiceServer::new(self.clone()).max_decoding_message_size(limit))

@@ -83,7 +83,6 @@ impl MotorService for Robot {
 
     async fn go_for(&self, request: Request<GoForRequest>) -> Result<Response<GoForResponse>, Status> {
         let hold = self.monitored(&request)?;
-        let _running = self.begin(&request, "/viam.component.motor.v1.MotorService/GoFor");
         let GoForRequest { name, rpm, revolutions } = request.into_inner();
         let (motor, _) = resources::motor(&self.config, &name)?;
         let _under_way = self.use_motor(&hold, &name, motor)?;

@@ -7,10 +7,11 @@ use shm_proto::verdicts::MotorState;
 use shm_proto::{MotorIndex, SessionId, Window};
 use tonic::{Request, Response, Status};
 
-use super::operations::Running;
+use super::operations::OperationId;
 use super::proto::common::ResourceName;
 use super::proto::robot::robot_service_server::RobotService;
 use super::proto::robot::{
+    BlockForOperationRequest, BlockForOperationResponse, CancelOperationRequest, CancelOperationResponse,
     ConfigStatus, GetCloudMetadataRequest, GetCloudMetadataResponse, GetMachineStatusRequest,
     GetMachineStatusResponse, GetOperationsRequest, GetOperationsResponse, GetSessionsRequest,
     GetSessionsResponse, GetVersionRequest, GetVersionResponse, PeerConnectionInfo, PeerConnectionType,
@@ -37,12 +38,6 @@ impl Robot {
     /// The session of a call that moves something; to be asked first.
     pub(super) fn monitored<T>(&self, request: &Request<T>) -> Result<Hold, Status> {
         association::monitored(&self.sessions, request.extensions(), request.metadata())
-    }
-
-    /// Notes that a call which takes its time has begun.
-    pub(super) fn begin<T>(&self, request: &Request<T>, method: &str) -> Running {
-        let session = metadata::session_id(request.metadata()).ok().flatten();
-        self.operations.begin(method, session.map(|id| id.to_string()))
     }
 
     fn names(&self) -> impl Iterator<Item = ResourceName> {
@@ -186,9 +181,26 @@ impl RobotService for Robot {
 
     async fn get_operations(
         &self,
-        _: Request<GetOperationsRequest>,
+        request: Request<GetOperationsRequest>,
     ) -> Result<Response<GetOperationsResponse>, Status> {
-        Ok(Response::new(GetOperationsResponse { operations: self.operations.list() }))
+        let asking = request.extensions().get::<OperationId>().copied();
+        Ok(Response::new(GetOperationsResponse { operations: self.operations.list(asking) }))
+    }
+
+    async fn cancel_operation(
+        &self,
+        request: Request<CancelOperationRequest>,
+    ) -> Result<Response<CancelOperationResponse>, Status> {
+        self.operations.cancel(&request.into_inner().id)?;
+        Ok(Response::new(CancelOperationResponse {}))
+    }
+
+    async fn block_for_operation(
+        &self,
+        request: Request<BlockForOperationRequest>,
+    ) -> Result<Response<BlockForOperationResponse>, Status> {
+        self.operations.ended(&request.into_inner().id).await?;
+        Ok(Response::new(BlockForOperationResponse {}))
     }
 
     async fn get_machine_status(

@@ -6,8 +6,12 @@ mod generated {
 }
 
 pub use generated::proto::rpc::v1 as rpc;
+pub use generated::lanyard::v1 as lanyard;
 pub use generated::proto::rpc::webrtc::v1 as signaling;
 pub use generated::viam::common::v1 as common;
 pub use generated::viam::component::base::v1 as base;
 pub use generated::viam::component::motor::v1 as motor;
 pub use generated::viam::robot::v1 as robot;
+
+/// All of `proto/` and what it imports, as a serialised `FileDescriptorSet`.
+pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));

@@ -1,0 +1,87 @@
+//! An operator's orders to the supervisor, over its socket.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use config::Config;
+use shm_proto::handover::{self, Error};
+use shm_proto::{MotorIndex, TripId};
+use tokio::sync::Semaphore;
+use tonic::Status;
+use tracing::{error, warn};
+
+use crate::motion::Motion;
+
+/// The way to the supervisor. One order of a kind at a time: they take the supervisor milliseconds, and however many
+/// are asked for, none takes the connections that `lanyard` needs; and no reset keeps a stop waiting.
+pub struct Orders {
+    socket: PathBuf,
+    motors: Vec<MotorIndex>,
+    motion: Arc<Motion>,
+    stopping: Semaphore,
+    resetting: Semaphore,
+}
+
+impl Orders {
+    /// To the supervisor of this configuration.
+    pub fn new(config: &Config, motion: Arc<Motion>) -> Self {
+        Self {
+            socket: config.supervisor.socket.clone(),
+            motors: (0..).map(MotorIndex).take(config.motors.len()).collect(),
+            motion,
+            stopping: Semaphore::new(1),
+            resetting: Semaphore::new(1),
+        }
+    }
+
+    /// Stops every motor and keeps it stopped.
+    ///
+    /// # Errors
+    ///
+    /// UNAVAILABLE when the supervisor was not reached; then the front has sent the stops itself, for what that is
+    /// worth.
+    pub async fn stop_everything(&self) -> Result<TripId, Status> {
+        match self.order(&self.stopping, handover::estop).await {
+            Ok(trip) => {
+                warn!("a client stopped every motor: trip {trip}");
+                Ok(trip)
+            }
+            Err(why) => {
+                error!("a client asked for an emergency stop, and the supervisor was not reached: {why}");
+                let front = match self.motion.stop(&self.motors).await {
+                    Ok(()) => "the front sent every motor its stop, but nobody checks it and nothing keeps them stopped"
+                        .to_owned(),
+                    Err(error) => format!("the front's own stops failed, too: {error}"),
+                };
+                Err(Status::unavailable(format!("use the red button: {why}; {front}")))
+            }
+        }
+    }
+
+    /// Clears a trip.
+    ///
+    /// # Errors
+    ///
+    /// FAILED_PRECONDITION with the supervisor's reason, UNAVAILABLE when it was not reached.
+    pub async fn reset(&self, trip: TripId) -> Result<TripId, Status> {
+        let cleared = self.order(&self.resetting, move |socket| handover::reset(socket, trip)).await;
+        let cleared = cleared.map_err(|why| match why {
+            Error::Refused(why) => Status::failed_precondition(format!("trip {trip} was not reset: {why}")),
+            other => Status::unavailable(format!("trip {trip} was not reset: {other}")),
+        })?;
+        warn!("a client reset trip {cleared}");
+        Ok(cleared)
+    }
+
+    async fn order(
+        &self,
+        turn: &Semaphore,
+        order: impl FnOnce(&Path) -> Result<TripId, Error> + Send + 'static,
+    ) -> Result<TripId, Error> {
+        // Nobody ever closes it; without a turn the order is given all the same.
+        let _turn = turn.acquire().await;
+        let socket = self.socket.clone();
+        // It waits for the answer, some seconds if the supervisor hangs: not on a thread that beats.
+        tokio::task::spawn_blocking(move || order(&socket)).await.unwrap_or(Err(Error::Unexpected))
+    }
+}

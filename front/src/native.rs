@@ -1,0 +1,39 @@
+//! The services that the front answers itself, as one set of routes.
+
+use std::sync::Arc;
+
+use config::Config;
+use tonic::service::Routes;
+
+use crate::discovery;
+use crate::lanyard::Lanyard;
+use crate::link::Link;
+use crate::motion::Motion;
+use crate::sessions::Sessions;
+use crate::viam::{AsOperations, Operations, Robot};
+
+/// All of them; any other method is answered with UNIMPLEMENTED.
+#[must_use]
+pub fn routes(
+    config: &Arc<Config>,
+    link: &Arc<Link>,
+    sessions: &Arc<Sessions>,
+    motion: &Arc<Motion>,
+) -> Routes {
+    let operations = Arc::<Operations>::default();
+    let robot = Robot::new(
+        Arc::clone(config),
+        Arc::clone(link),
+        Arc::clone(sessions),
+        Arc::clone(motion),
+        Arc::clone(&operations),
+    );
+    let lanyard =
+        Lanyard::new(Arc::clone(config), Arc::clone(link), Arc::clone(sessions), Arc::clone(motion));
+    let mut routes = Routes::builder();
+    robot.serve(&mut routes);
+    lanyard.serve(&mut routes);
+    discovery::serve(&mut routes, Arc::clone(link), config.supervisor.front_window);
+    // Outside of the services: also a call that none of them knows is an operation while it lasts.
+    Routes::from(routes.routes().into_axum_router().layer(AsOperations(operations)))
+}
