@@ -12,6 +12,7 @@ use toml::de::DeTable;
 
 use crate::access;
 use crate::ids::{self, Ids};
+use crate::origins;
 use crate::reader::{Problems, Reader, Span};
 use crate::sessions::{self, RESOURCE_KEYS};
 use crate::{
@@ -161,6 +162,8 @@ fn front(root: &mut Reader<'_>, problems: &mut Problems, capacity: Capacity) -> 
     let access = access::access(&mut table, problems);
     let own = ["listen", "heartbeat_window", "refresh", "grant_timeout", "enable_timeout", "max_connections"];
     table.finish(problems, &[&own[..], &sessions::FRONT_KEYS, &access::KEYS].concat());
+    let origins = origins::origins(&mut table, problems);
+    table.finish(problems, &[&own[..], &sessions::FRONT_KEYS, &[origins::KEY]].concat());
     Front {
         listen,
         heartbeat_window,
@@ -170,6 +173,7 @@ fn front(root: &mut Reader<'_>, problems: &mut Problems, capacity: Capacity) -> 
         max_connections: usize::try_from(max_connections).unwrap_or(1_024),
         sessions,
         access,
+        origins,
     }
 }
 

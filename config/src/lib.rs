@@ -13,6 +13,7 @@ mod check;
 pub mod duration;
 pub mod error;
 mod ids;
+mod origins;
 mod reader;
 mod sessions;
 
@@ -27,6 +28,7 @@ use shm_proto::verdicts::ResetPolicy;
 pub use access::{Access, DEFAULT_KEYS, Danger, Exposure, Logins, TlsFiles};
 pub use check::MOTOR_KEYS;
 pub use error::ConfigError;
+pub use origins::Origins;
 pub use sessions::{ResourceRules, SessionRules, Sessionless, Takeover};
 
 /// Where the file lies unless the command line says otherwise.
@@ -105,6 +107,8 @@ pub struct Front {
     pub sessions: SessionRules,
     /// Who may call, and how the way is protected.
     pub access: Access,
+    /// `origins`: the web pages that may call.
+    pub origins: Origins,
 }
 
 /// One `[[bus]]`.

@@ -44,6 +44,7 @@ fn what_is_commented_out_is_the_default() {
     let none = [
         "second_bus = \"can1\"\n",
         "halt_option = 1\n",
+        "origins = [\"https://panel.example\"]\n",
         "window = \"800ms\"\n",
         "require_progress = \"300ms\"\n",
     ];

@@ -74,6 +74,13 @@ fn rules_for_sessions() {
         (5, "takeover = \"first\"", (5, &["[front]", "last_used or exclusive, not \"first\""])),
         (5, "lease_window = \"1ms\"", (5, &["\"lease_window\" must be between [30ms, 1m]"])),
         (5, "max_sessions_per_key = 65", (5, &["\"max_sessions_per_key\" must be 1 to 64, not 65"])),
+        (
+            5,
+            "origins = [\"https://Panel.example/\"]",
+            (5, &["[front]: \"origins\"", "in small letters and without a path"]),
+        ),
+        (5, "origins = [\"https://panel.example:443\"]", (5, &["browsers leave out"])),
+        (5, "origins = [\"*\", \"http://a\"]", (5, &["name no others beside it"])),
         (18, "window = \"2m\"", (18, &["motor \"lift\"", "\"window\" must be between [30ms, 1m]"])),
         (51, "width_mm = 410\nrequire_progress = \"1us\"", (52, &["base \"base\"", "\"require_progress\""])),
     ]);

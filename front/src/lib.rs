@@ -15,6 +15,7 @@
 //! | [`proto`] | the generated code of all of them |
 //! | [`transport`] | the port, its limits, and HTTP on it |
 //! | [`access`], [`gate`] | who calls, and what they may do |
+//! | [`web`] | web pages as clients: gRPC-web, and which pages may call |
 //! | [`log`] | a log that never makes anybody wait |
 #![forbid(unsafe_code)]
 
@@ -30,6 +31,7 @@ mod proto;
 mod sessions;
 mod transport;
 mod viam;
+mod web;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -47,6 +49,8 @@ use motion::Motion;
 pub use motion::{SendError, Wire};
 use sessions::{Rules, Sessions};
 use transport::{Door, Limits, PlainText};
+use transport::Limits;
+use web::Web;
 
 /// How long the goodbye of every session may take to reach the supervisor: several of its loops.
 const GOODBYE: Duration = Duration::from_millis(100);
@@ -117,6 +121,9 @@ async fn serve(config: Arc<Config>, outlet: Outlet) -> anyhow::Result<()> {
     let door = door(tls, config.front.access.exposure);
     let mut serving = std::pin::pin!(transport::serve(listener, door, service, limits, end));
     let mut serving = std::pin::pin!(transport::serve(listener, Gate::new(routes), limits, end));
+    // Outside of the gate: also its refusals are told in the caller's protocol, and a page can read them.
+    let service = Web::new(Gate::new(routes), config.front.origins.clone());
+    let mut serving = std::pin::pin!(transport::serve(listener, service, limits, end));
     tokio::select! {
         () = &mut serving => Ok(()),
         error = &mut keeping => Err(error.into()),
