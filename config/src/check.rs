@@ -160,10 +160,9 @@ fn front(root: &mut Reader<'_>, problems: &mut Problems, capacity: Capacity) -> 
     let max_connections = table.integer(problems, "max_connections", 1..=65_535).unwrap_or(1_024);
     let sessions = sessions::rules_of(&mut table, problems, capacity.sessions());
     let access = access::access(&mut table, problems);
-    let own = ["listen", "heartbeat_window", "refresh", "grant_timeout", "enable_timeout", "max_connections"];
-    table.finish(problems, &[&own[..], &sessions::FRONT_KEYS, &access::KEYS].concat());
     let origins = origins::origins(&mut table, problems);
-    table.finish(problems, &[&own[..], &sessions::FRONT_KEYS, &[origins::KEY]].concat());
+    let own = ["listen", "heartbeat_window", "refresh", "grant_timeout", "enable_timeout", "max_connections"];
+    table.finish(problems, &[&own[..], &sessions::FRONT_KEYS, &access::KEYS, &[origins::KEY]].concat());
     Front {
         listen,
         heartbeat_window,

@@ -152,7 +152,9 @@ enum Command {
         /// The file of keys [default: "keys" in [front] of the configuration]
         #[arg(long, global = true, value_name = "FILE")]
         file: Option<PathBuf>,
+    },
     /// Write a lanyard.toml for standing in front of a viam-server, from that server's own configuration
+    ///
     /// What only a person can know (which drive hangs on which bus) is marked FILL IN, and `lanyard check` names
     /// these lines. What is not taken over is listed on stderr and in the file. Secrets are not copied.
     ImportViam {
@@ -225,6 +227,8 @@ fn run(cli: &Cli) -> anyhow::Result<u8> {
         }
         Command::Keys { what, file } => {
             keys::run(what, file.as_deref(), configuration(cli, None), &mut out)?;
+            Ok(SUCCESS)
+        }
         Command::ImportViam { robot, out: file } => {
             import::run(robot, file.as_deref(), &mut out, &mut io::stderr().lock())?;
             Ok(SUCCESS)

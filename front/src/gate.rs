@@ -16,8 +16,8 @@ use tonic::body::Body;
 use tower::Service;
 
 use crate::access::{self, Access, Caller, Login, Need};
+use crate::proto::rpc::auth_service_server::AuthServiceServer;
 use crate::transport::Connection;
-use crate::viam::proto::rpc::auth_service_server::AuthServiceServer;
 
 /// An id and a secret; more is not read.
 const MOST_LOGIN_BYTES: usize = 4 * 1024;

@@ -49,7 +49,6 @@ use motion::Motion;
 pub use motion::{SendError, Wire};
 use sessions::{Rules, Sessions};
 use transport::{Door, Limits, PlainText};
-use transport::Limits;
 use web::Web;
 
 /// How long the goodbye of every session may take to reach the supervisor: several of its loops.
@@ -117,13 +116,10 @@ async fn serve(config: Arc<Config>, outlet: Outlet) -> anyhow::Result<()> {
     let mut keeping = std::pin::pin!(keeper.keep());
     let (ending, end) = watch::channel(false);
     let limits = Limits { connections: config.front.max_connections, ping_every: ping_every(&config) };
-    let service = Gate::new(robot.routes(), access);
     let door = door(tls, config.front.access.exposure);
-    let mut serving = std::pin::pin!(transport::serve(listener, door, service, limits, end));
-    let mut serving = std::pin::pin!(transport::serve(listener, Gate::new(routes), limits, end));
     // Outside of the gate: also its refusals are told in the caller's protocol, and a page can read them.
-    let service = Web::new(Gate::new(routes), config.front.origins.clone());
-    let mut serving = std::pin::pin!(transport::serve(listener, service, limits, end));
+    let service = Web::new(Gate::new(routes, access), config.front.origins.clone());
+    let mut serving = std::pin::pin!(transport::serve(listener, door, service, limits, end));
     tokio::select! {
         () = &mut serving => Ok(()),
         error = &mut keeping => Err(error.into()),

@@ -1,9 +1,11 @@
 //! The services that the front answers itself, as one set of routes.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use config::Config;
 use tonic::service::Routes;
+use tower_http::timeout::RequestBodyTimeoutLayer;
 
 use crate::discovery;
 use crate::lanyard::Lanyard;
@@ -11,6 +13,9 @@ use crate::link::Link;
 use crate::motion::Motion;
 use crate::sessions::Sessions;
 use crate::viam::{AsOperations, Operations, Robot};
+
+/// How long a request may take between two pieces of it; all of them fit one packet.
+const PIECE: Duration = Duration::from_secs(10);
 
 /// All of them; any other method is answered with UNIMPLEMENTED.
 #[must_use]
@@ -35,5 +40,7 @@ pub fn routes(
     lanyard.serve(&mut routes);
     discovery::serve(&mut routes, Arc::clone(link), config.supervisor.front_window);
     // Outside of the services: also a call that none of them knows is an operation while it lasts.
-    Routes::from(routes.routes().into_axum_router().layer(AsOperations(operations)))
+    let calls = routes.routes().into_axum_router().layer(AsOperations(operations));
+    // Whoever sends a request byte by byte must not keep a call open for ever.
+    calls.layer(RequestBodyTimeoutLayer::new(PIECE)).into()
 }

@@ -5,8 +5,8 @@ mod generated {
     include!(concat!(env!("OUT_DIR"), "/protocols.rs"));
 }
 
-pub use generated::proto::rpc::v1 as rpc;
 pub use generated::lanyard::v1 as lanyard;
+pub use generated::proto::rpc::v1 as rpc;
 pub use generated::proto::rpc::webrtc::v1 as signaling;
 pub use generated::viam::common::v1 as common;
 pub use generated::viam::component::base::v1 as base;

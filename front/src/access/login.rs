@@ -6,9 +6,9 @@ use std::sync::Arc;
 use tonic::{Request, Response, Status};
 
 use super::{Access, Rejection};
+use crate::proto::rpc::auth_service_server::AuthService;
+use crate::proto::rpc::{AuthenticateRequest, AuthenticateResponse};
 use crate::transport::Connection;
-use crate::viam::proto::rpc::auth_service_server::AuthService;
-use crate::viam::proto::rpc::{AuthenticateRequest, AuthenticateResponse};
 
 /// The one kind of credentials there is.
 const API_KEY: &str = "api-key";

@@ -11,18 +11,14 @@ mod kinematics;
 mod metadata;
 mod motor;
 mod operations;
-pub mod proto;
 mod refusal;
 mod resources;
 mod robot;
 mod signaling;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use config::Config;
-use tonic::service::Routes;
-use tower_http::timeout::RequestBodyTimeoutLayer;
 use tonic::service::RoutesBuilder;
 
 use crate::link::Link;
@@ -37,9 +33,6 @@ use proto::signaling::signaling_service_server::SignalingServiceServer;
 
 /// Largest request: a name, some numbers and a free-form part that nobody reads.
 const MOST_REQUEST_BYTES: usize = 256 * 1024;
-
-/// How long a request may take between two pieces of it; all of them fit one packet.
-const PIECE: Duration = Duration::from_secs(10);
 
 /// What the services have in common.
 #[derive(Clone)]
@@ -76,7 +69,5 @@ impl Robot {
             .add_service(MotorServiceServer::new(self.clone()).max_decoding_message_size(limit))
             .add_service(BaseServiceServer::new(self).max_decoding_message_size(limit))
             .add_service(SignalingServiceServer::new(signaling::NoWebRtc).max_decoding_message_size(limit));
-        // Whoever sends a request byte by byte must not keep a call open for ever.
-        routes.routes().into_axum_router().layer(RequestBodyTimeoutLayer::new(PIECE)).into()
     }
 }
