@@ -15,6 +15,7 @@ use crate::ids::{self, Ids};
 use crate::origins;
 use crate::reader::{Problems, Reader, Span};
 use crate::sessions::{self, RESOURCE_KEYS};
+use crate::upstream;
 use crate::{
     Base, Broadcasts, Bus, BusFormat, Config, ConfigError, Direction, Front, LONGEST_WINDOW, Motor,
     SHORTEST_WINDOW, Supervisor,
@@ -38,14 +39,26 @@ pub fn config(path: &Path, text: &str) -> Result<Config, ConfigError> {
     let buses = buses(&mut root, &mut problems);
     let Motors { motors, spans, names } = motors(&mut root, &mut problems, &buses, &supervisor);
     let bases = bases(&mut root, &mut problems, &names);
+    let upstream = upstream::upstream(&mut root, &mut problems, &names, front.listen);
+    if let Some((upstream, span)) = &upstream {
+        upstream::bases_are_apart(&mut problems, upstream, span, &bases, &names);
+    }
+    let upstream = upstream.map(|(upstream, _)| upstream);
     if problems.0.is_empty() {
-        ids::joint_frames_are_whole(&mut problems, &motors, &spans, &bases);
+        let behind = upstream.iter().flat_map(|upstream| &upstream.resources);
+        let together: Vec<Vec<usize>> = bases
+            .iter()
+            .map(|base| [&base.left[..], &base.right].concat())
+            .chain(behind.map(|resource| resource.motors.clone()))
+            .collect();
+        ids::joint_frames_are_whole(&mut problems, &motors, &spans, &together);
         ids::commands_are_apart(&mut problems, &motors, &spans);
     }
-    root.finish(&mut problems, &["supervisor", "front", "bus", "motor", "base"]);
+    root.finish(&mut problems, &["supervisor", "front", "bus", "motor", "base", "upstream"]);
 
     if problems.0.is_empty() {
-        Ok(Config { path: path.to_owned(), hash: hash(text), supervisor, front, buses, motors, bases })
+        let path = path.to_owned();
+        Ok(Config { path, hash: hash(text), supervisor, front, buses, motors, bases, upstream })
     } else {
         Err(ConfigError::at_spans(path, text, problems.0))
     }

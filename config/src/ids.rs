@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use drivers::{Amperes, ArbitrationId, Drive, Frame, FrameList, RevolutionsPerSecond, Setpoint};
 
 use crate::reader::{Problems, Span};
-use crate::{Base, Bus, Motor};
+use crate::{Bus, Motor};
 
 /// Ids that are taken, bus by bus.
 #[derive(Debug, Default)]
@@ -78,10 +78,18 @@ pub fn heartbeats_are_free(problems: &mut Problems, motors: &[Motor], spans: &[S
 }
 
 /// A frame that commands several motors stops all of them, so they have to belong to one another: members of
-/// one base, reached by the same buses. Two clients could otherwise drive what only one frame can command.
-pub fn joint_frames_are_whole(problems: &mut Problems, motors: &[Motor], spans: &[Span], bases: &[Base]) {
-    let base_of =
-        |motor: usize| bases.iter().find(|base| base.left.contains(&motor) || base.right.contains(&motor));
+/// one base or upstream resource (`together`), reached by the same buses. Two clients could otherwise drive what only
+/// one frame can command.
+pub fn joint_frames_are_whole(
+    problems: &mut Problems,
+    motors: &[Motor],
+    spans: &[Span],
+    together: &[Vec<usize>],
+) {
+    let belong = |one: usize, other: usize| {
+        together.iter().any(|group| group.contains(&one))
+            && together.iter().all(|group| group.contains(&one) == group.contains(&other))
+    };
     for (index, (motor, span)) in motors.iter().zip(spans).enumerate() {
         let Some(slot) = motor.drive.slot else { continue };
         let shares = |other: &&Motor| {
@@ -101,15 +109,14 @@ pub fn joint_frames_are_whole(problems: &mut Problems, motors: &[Motor], spans: 
                 format!("{both}, so \"bus\" and \"second_bus\" must be the same for both"),
             );
         }
-        match (base_of(index), base_of(first)) {
-            (Some(one), Some(another)) if one.name == another.name => {}
-            _ => problems.note(
+        if !belong(index, first) {
+            problems.note(
                 span.clone(),
                 format!(
-                    "{both}, so only one session can drive them; make both members of one [[base]], or give one of \
-                     them an id in another frame"
+                    "{both}, so only one session can drive them; make both members of one [[base]] or of one of \
+                     [upstream.resources], or give one of them an id in another frame"
                 ),
-            ),
+            );
         }
     }
 }

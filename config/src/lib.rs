@@ -16,6 +16,7 @@ mod ids;
 mod origins;
 mod reader;
 mod sessions;
+mod upstream;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -30,6 +31,7 @@ pub use check::MOTOR_KEYS;
 pub use error::ConfigError;
 pub use origins::Origins;
 pub use sessions::{ResourceRules, SessionRules, Sessionless, Takeover};
+pub use upstream::{Address, HostPort, Login, OnLoss, Trust, Upstream, UpstreamResource, ViamSid};
 
 /// Where the file lies unless the command line says otherwise.
 pub const DEFAULT_PATH: &str = "/etc/lanyard/lanyard.toml";
@@ -57,6 +59,8 @@ pub struct Config {
     pub motors: Vec<Motor>,
     /// `[[base]]`, in order.
     pub bases: Vec<Base>,
+    /// `[upstream]`: the server behind, if there is one.
+    pub upstream: Option<Upstream>,
 }
 
 /// `[supervisor]`.
@@ -224,6 +228,12 @@ impl Config {
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
         let text = std::fs::read_to_string(path).map_err(|error| ConfigError::unreadable(path, &error))?;
         Self::parse(path, &text)
+    }
+
+    /// Whether the front itself drives that motor, and not the server behind it.
+    #[must_use]
+    pub fn is_native(&self, motor: usize) -> bool {
+        self.upstream.as_ref().is_none_or(|upstream| !upstream.drives(motor))
     }
 
     /// Checks a text; `path` is for messages.

@@ -56,6 +56,16 @@ impl<'a> Reader<'a> {
         self.table.iter().map(|(key, span, _)| (key.clone(), span.clone())).collect()
     }
 
+    /// Whether the key is there with a list.
+    pub fn is_list(&self, key: &str) -> bool {
+        self.table.iter().any(|(name, _, value)| name == key && value.get_ref().is_array())
+    }
+
+    /// Leaves a key aside of which a problem is already noted.
+    pub fn skip(&mut self, key: &str) {
+        self.take(key);
+    }
+
     fn take(&mut self, key: &str) -> Option<(Span, &'a DeValue<'a>)> {
         let at = self.table.iter().position(|(name, ..)| name == key)?;
         let (_, span, value) = self.table.remove(at);

@@ -54,7 +54,7 @@ pub const FRONT_KEYS: [&str; 4] = ["sessionless", "lease_window", "takeover", "m
 pub const RESOURCE_KEYS: [&str; 2] = ["window", "require_progress"];
 
 /// One of several words, or `default`.
-fn choice<T: Copy>(
+pub fn choice<T: Copy>(
     table: &mut Reader<'_>,
     problems: &mut Problems,
     key: &str,

@@ -14,10 +14,13 @@ fn parse(text: &str) -> Config {
     Config::parse(Path::new("lanyard.example.toml"), text).unwrap_or_else(|error| panic!("{error}"))
 }
 
-/// Every line `#key = value` as `key = value`: the settings shown at their defaults.
+/// Every line `#key = value` as `key = value`: the settings shown at their defaults; and the tables that are not there
+/// by default, such as `#[upstream]`.
 fn uncommented() -> String {
     let line = |line: &str| match line.strip_prefix('#') {
-        Some(setting) if setting.starts_with(|c: char| c.is_ascii_lowercase()) => setting.to_owned(),
+        Some(setting) if setting.starts_with(|c: char| c.is_ascii_lowercase() || c == '[') => {
+            setting.to_owned()
+        }
         _ => line.to_owned(),
     };
     EXAMPLE.lines().map(|text| line(text) + "\n").collect()
@@ -47,6 +50,10 @@ fn what_is_commented_out_is_the_default() {
         "origins = [\"https://panel.example\"]\n",
         "window = \"800ms\"\n",
         "require_progress = \"300ms\"\n",
+        "certificate_authority = \"/etc/lanyard/ca.pem\"\n",
+        "server_name = \"robot.example\"\n",
+        "key_id = \"0c5e...\"\n",
+        "key_file = \"/etc/lanyard/upstream.key\"\n",
     ];
     let text = none.into_iter().fold(uncommented(), without);
     let mut shown = parse(&text);
@@ -55,6 +62,9 @@ fn what_is_commented_out_is_the_default() {
     shown.supervisor.cpu = None;
     assert!(plain.front.access.tls.is_none() && shown.front.access.tls.is_some());
     shown.front.access.tls = None;
+    // There is no server behind by default; to have one takes its address and nothing else.
+    assert!(plain.upstream.is_none());
+    plain.upstream = parse(&format!("{EXAMPLE}\n[upstream]\naddress = \"http://127.0.0.1:8081\"\n")).upstream;
     shown.hash = 0;
     plain.hash = 0;
     let lines = |config: &Config| format!("{config:#?}").lines().map(str::to_owned).collect::<Vec<_>>();
@@ -93,7 +103,7 @@ fn known_keys(table: &str, header: &str) -> Vec<String> {
 fn every_key_appears() {
     let shown = keys_of_the_example();
     let mut known: BTreeSet<String> = BTreeSet::new();
-    for table in ["supervisor", "front"] {
+    for table in ["supervisor", "front", "upstream"] {
         known.extend(known_keys(table, &format!("[{table}]")));
     }
     for table in ["bus", "base"] {
