@@ -16,11 +16,14 @@
 //! | [`transport`] | the port, its limits, and HTTP on it |
 //! | [`access`], [`gate`] | who calls, and what they may do |
 //! | [`web`] | web pages as clients: gRPC-web, and which pages may call |
+//! | [`dispatch`] | what is answered here, and what by the server behind |
+//! | [`upstream`] | the server behind |
 //! | [`log`] | a log that never makes anybody wait |
 #![forbid(unsafe_code)]
 
 mod access;
 mod discovery;
+mod dispatch;
 mod gate;
 mod lanyard;
 mod link;
@@ -30,6 +33,7 @@ mod native;
 mod proto;
 mod sessions;
 mod transport;
+mod upstream;
 mod viam;
 mod web;
 
@@ -43,12 +47,15 @@ use tokio::sync::watch;
 use tracing::info;
 
 use access::{Access, Tls};
+use dispatch::{Behind, Dispatch};
 use gate::Gate;
 use log::Log;
 use motion::Motion;
 pub use motion::{SendError, Wire};
 use sessions::{Rules, Sessions};
 use transport::{Door, Limits, PlainText};
+use upstream::Upstream;
+use viam::Operations;
 use web::Web;
 
 /// How long the goodbye of every session may take to reach the supervisor: several of its loops.
@@ -109,7 +116,18 @@ async fn serve(config: Arc<Config>, outlet: Outlet) -> anyhow::Result<()> {
         _ = interrupt.recv() => return Ok(()),
     };
     let sessions = Arc::new(Sessions::new(Arc::clone(&link), Rules::of(&config)));
-    let routes = native::routes(&config, &link, &sessions, &motion);
+    let operations = Arc::<Operations>::default();
+    let routes = native::routes(&config, &link, &sessions, &motion, &operations);
+    let behind = match &config.upstream {
+        None => None,
+        Some(settings) => {
+            let native = upstream::native(&config);
+            let (upstream, tasks) = Upstream::start(settings, native.clone(), Arc::clone(&sessions), motion)?;
+            Some((Arc::new(Behind { upstream, native, operations }), tasks))
+        }
+    };
+    let upstream = behind.as_ref().map(|(behind, _)| Arc::clone(&behind.upstream));
+    let dispatch = Dispatch::new(routes, behind.as_ref().map(|(behind, _)| Arc::clone(behind)));
     let address = listener.local_addr().unwrap_or(config.front.listen);
     eprintln!("lanyard-front: listening on {address}");
     // Outlives the choice below: a connection that closes before the goodbyes are read is a dead front.
@@ -118,15 +136,15 @@ async fn serve(config: Arc<Config>, outlet: Outlet) -> anyhow::Result<()> {
     let limits = Limits { connections: config.front.max_connections, ping_every: ping_every(&config) };
     let door = door(tls, config.front.access.exposure);
     // Outside of the gate: also its refusals are told in the caller's protocol, and a page can read them.
-    let service = Web::new(Gate::new(routes, access), config.front.origins.clone());
+    let service = Web::new(Gate::new(dispatch, access), config.front.origins.clone());
     let mut serving = std::pin::pin!(transport::serve(listener, door, service, limits, end));
     tokio::select! {
         () = &mut serving => Ok(()),
         error = &mut keeping => Err(error.into()),
         () = sessions.reap() => Ok(()),
         () = sessions.keep_leases() => Ok(()),
-        _ = terminate.recv() => say_goodbye(&sessions, &ending).await,
-        _ = interrupt.recv() => say_goodbye(&sessions, &ending).await,
+        _ = terminate.recv() => say_goodbye(&sessions, upstream.as_deref(), &ending).await,
+        _ = interrupt.recv() => say_goodbye(&sessions, upstream.as_deref(), &ending).await,
     }
 }
 
@@ -149,10 +167,17 @@ fn ping_every(config: &Config) -> Duration {
 
 /// The end in order: every session is closed, so that its motors are stopped for that reason and not
 /// because the front is found dead.
-async fn say_goodbye(sessions: &Sessions, ending: &watch::Sender<bool>) -> anyhow::Result<()> {
+async fn say_goodbye(
+    sessions: &Sessions,
+    upstream: Option<&Upstream>,
+    ending: &watch::Sender<bool>,
+) -> anyhow::Result<()> {
     info!("told to end; closing every session");
     sessions.close_all();
     ending.send_replace(true);
     tokio::time::sleep(GOODBYE).await;
+    if let Some(upstream) = upstream {
+        upstream.settle().await;
+    }
     Ok(())
 }

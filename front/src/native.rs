@@ -17,21 +17,21 @@ use crate::viam::{AsOperations, Operations, Robot};
 /// How long a request may take between two pieces of it; all of them fit one packet.
 const PIECE: Duration = Duration::from_secs(10);
 
-/// All of them; any other method is answered with UNIMPLEMENTED.
+/// All of them; any other method is answered with UNIMPLEMENTED. `operations` are the calls under way.
 #[must_use]
 pub fn routes(
     config: &Arc<Config>,
     link: &Arc<Link>,
     sessions: &Arc<Sessions>,
     motion: &Arc<Motion>,
+    operations: &Arc<Operations>,
 ) -> Routes {
-    let operations = Arc::<Operations>::default();
     let robot = Robot::new(
         Arc::clone(config),
         Arc::clone(link),
         Arc::clone(sessions),
         Arc::clone(motion),
-        Arc::clone(&operations),
+        Arc::clone(operations),
     );
     let lanyard =
         Lanyard::new(Arc::clone(config), Arc::clone(link), Arc::clone(sessions), Arc::clone(motion));
@@ -40,7 +40,7 @@ pub fn routes(
     lanyard.serve(&mut routes);
     discovery::serve(&mut routes, Arc::clone(link), config.supervisor.front_window);
     // Outside of the services: also a call that none of them knows is an operation while it lasts.
-    let calls = routes.routes().into_axum_router().layer(AsOperations(operations));
+    let calls = routes.routes().into_axum_router().layer(AsOperations(Arc::clone(operations)));
     // Whoever sends a request byte by byte must not keep a call open for ever.
     calls.layer(RequestBodyTimeoutLayer::new(PIECE)).into()
 }

@@ -8,10 +8,19 @@ by side: one that hangs does not keep the next from starting.
 import asyncio
 import json
 import time
+from datetime import timedelta
 
 from grpclib import GRPCError
+from viam.components.arm import Arm
 from viam.components.base import Base, Vector3
+from viam.components.button import Button
+from viam.components.gantry import Gantry
+from viam.components.gripper import Gripper
 from viam.components.motor import Motor
+from viam.components.servo import Servo
+from viam.components.switch import Switch
+from viam.proto.common import Pose
+from viam.proto.component.arm import JointPositions
 from viam.proto.component.motor import MotorServiceStub, SetPowerRequest
 from viam.proto.robot import (
     GetOperationsRequest,
@@ -26,6 +35,50 @@ from viam.rpc.dial import DialOptions
 
 import floods
 import rude
+
+COMPONENTS = {
+    kind.API.resource_subtype: kind for kind in (Arm, Base, Button, Gantry, Gripper, Motor, Servo, Switch)
+}
+
+
+async def stream_trajectory(arm):
+    """Two batches; the second is sent when the first has been answered."""
+    answered = asyncio.Event()
+
+    async def batches():
+        yield [Arm.TrajectoryPoint(time=timedelta(0), positions=[0.0])]
+        await answered.wait()
+        yield [Arm.TrajectoryPoint(time=timedelta(seconds=1), positions=[1.0])]
+
+    updates = 0
+    async for _ in arm.move_through_joint_positions_streamed(batches()):
+        updates += 1
+        answered.set()
+    return updates
+
+
+# Every monitored method that the SDK's own server has: all of Viam's but that of its test service.
+MOVES = {
+    "arm/MoveToPosition": lambda arm: arm.move_to_position(Pose(x=1)),
+    "arm/MoveToJointPositions": lambda arm: arm.move_to_joint_positions(JointPositions(values=[1.0])),
+    "arm/MoveThroughJointPositions": lambda arm: arm.move_through_joint_positions([JointPositions(values=[1.0])]),
+    "arm/MoveThroughJointPositionsStreamed": stream_trajectory,
+    "base/MoveStraight": lambda base: base.move_straight(100, 50.0),
+    "base/Spin": lambda base: base.spin(90.0, 45.0),
+    "base/SetPower": lambda base: base.set_power(Vector3(y=1), Vector3()),
+    "base/SetVelocity": lambda base: base.set_velocity(Vector3(y=100), Vector3()),
+    "button/Push": lambda button: button.push(),
+    "gantry/MoveToPosition": lambda gantry: gantry.move_to_position([1.0], [1.0]),
+    "gripper/Open": lambda gripper: gripper.open(),
+    "gripper/Grab": lambda gripper: gripper.grab(),
+    "gripper/GoToInputs": lambda gripper: gripper.go_to_inputs([1.0]),
+    "motor/SetPower": lambda motor: motor.set_power(0.5),
+    "motor/GoFor": lambda motor: motor.go_for(60.0, 1.0),
+    "motor/GoTo": lambda motor: motor.go_to(60.0, 1.0),
+    "motor/SetRPM": lambda motor: motor.set_rpm(60.0),
+    "servo/Move": lambda servo: servo.move(30),
+    "switch/SetPosition": lambda switch: switch.set_position(1),
+}
 
 
 class Client:
@@ -69,6 +122,14 @@ class Client:
 
     async def stop(self, name):
         await self.motor(name).stop()
+
+    async def move(self, call, name):
+        """Calls any monitored method of Viam's components, such as arm/MoveToPosition."""
+        component = COMPONENTS[call.split("/")[0]].from_robot(self.robot, name)
+        return await MOVES[call](component)
+
+    async def stop_component(self, kind, name):
+        await COMPONENTS[kind].from_robot(self.robot, name).stop()
 
     async def is_moving(self, name):
         return await self.motor(name).is_moving()
@@ -208,10 +269,9 @@ async def answer(client, request, writer):
     await writer.drain()
 
 
-async def serve(connection):
+async def serve(connection, client):
     """Takes requests until the test hangs up."""
     reader, writer = await asyncio.open_unix_connection(sock=connection, limit=2**24)
-    client = Client()
     running = set()
     while line := await reader.readline():
         task = asyncio.create_task(answer(client, json.loads(line), writer))

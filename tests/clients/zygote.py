@@ -1,7 +1,8 @@
 """Imports the SDK once, then forks a fresh process for every client a test asks for.
 
 A client is a process of its own, so that killing it is real; only the import is shared. Every line on
-standard input is the path of a Unix socket on which a test waits for its client.
+standard input is the path of a Unix socket on which a test waits for its client, and what that is to be: a client of
+the robot, or a server behind Lanyard.
 """
 
 import asyncio
@@ -11,16 +12,19 @@ import signal
 import socket
 import sys
 
+import upstream
 import viam_client
 
+ROLES = {"client": viam_client.Client, "upstream": upstream.Upstream}
 
-def live(path):
+
+def live(path, role):
     """The whole life of one client."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     connection.connect(path)
     connection.sendall(json.dumps({"pid": os.getpid()}).encode() + b"\n")
-    asyncio.run(viam_client.serve(connection))
+    asyncio.run(viam_client.serve(connection, ROLES[role]()))
 
 
 def main():
@@ -31,7 +35,8 @@ def main():
         if os.fork() == 0:
             code = 1
             try:
-                live(line.strip())
+                path, role = line.split()
+                live(path, role)
                 code = 0
             finally:
                 os._exit(code)

@@ -20,9 +20,10 @@ use serde_json::{Value, json};
 use crate::clock::Moment;
 use crate::folder::Folder;
 
-const SCRIPTS: [(&str, &str); 4] = [
+const SCRIPTS: &[(&str, &str)] = &[
     ("zygote.py", include_str!("../clients/zygote.py")),
     ("viam_client.py", include_str!("../clients/viam_client.py")),
+    ("upstream.py", include_str!("../clients/upstream.py")),
     ("rude.py", include_str!("../clients/rude.py")),
     ("floods.py", include_str!("../clients/floods.py")),
 ];
@@ -91,11 +92,24 @@ impl Clients {
     /// # Errors
     /// It cannot be started.
     pub fn fork(&mut self) -> Result<Client> {
+        self.fork_as("client")
+    }
+
+    /// A new server to put behind Lanyard, in a process of its own, that does not serve yet. It is told what to do as
+    /// a client is: see `clients/upstream.py`.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn fork_upstream(&mut self) -> Result<Client> {
+        self.fork_as("upstream")
+    }
+
+    fn fork_as(&mut self, role: &str) -> Result<Client> {
         let number = self.made.fetch_add(1, Ordering::Relaxed);
         let path = self.folder.file(&format!("{number}.sock"));
         let listener = UnixListener::bind(&path).context("cannot listen for a client")?;
         listener.set_nonblocking(true)?;
-        writeln!(self.orders, "{}", path.display()).context("the Python interpreter has ended")?;
+        writeln!(self.orders, "{} {role}", path.display()).context("the Python interpreter has ended")?;
         let (stream, _) = crate::expect::within(Duration::from_secs(20), "a client connects", || {
             listener.accept().map_err(|error| error.to_string())
         })?;

@@ -68,6 +68,8 @@ pub struct Setup {
     base: bool,
     supervisor: Vec<(String, String)>,
     front: Vec<(String, String)>,
+    /// What stands at the end of the configuration.
+    more: String,
     programs: Option<PathBuf>,
     started: Started,
 }
@@ -105,6 +107,7 @@ impl Setup {
                 text("user", "nobody"),
             ],
             front: vec![text("heartbeat_window", "2s"), text("refresh", "40ms")],
+            more: String::new(),
             programs: None,
             started: Started::Everything,
         }
@@ -220,6 +223,13 @@ impl Setup {
         self
     }
 
+    /// Further sections of the configuration, in TOML.
+    #[must_use]
+    pub fn section(mut self, text: &str) -> Self {
+        self.more.push_str(text);
+        self
+    }
+
     /// The programs are here, instead of where `LANYARD_BIN_DIR` says.
     #[must_use]
     pub fn programs(mut self, folder: &Path) -> Self {
@@ -262,6 +272,7 @@ impl Setup {
                     .to_owned(),
             );
         }
+        lines.push(self.more.clone());
         lines.join("\n") + "\n"
     }
 

@@ -220,6 +220,9 @@ impl Actor {
     }
 
     async fn carry_out(&mut self, job: &mut Job) -> Ending {
+        if matches!(job.aim, Aim::Leave) {
+            return self.leave(job).await;
+        }
         self.held = Some(job.permit.clone());
         let prepared = tokio::select! {
             biased;
@@ -236,9 +239,22 @@ impl Actor {
             Ok(()) => match job.aim {
                 Aim::Turn(speed) => self.turn(job, speed).await,
                 Aim::Travel(leg) => self.travel(job, &leg).await,
+                Aim::Leave => Ok(()),
             },
         };
         ending.err().unwrap_or(Ending::Done)
+    }
+
+    /// Gets the grant and leaves the motor to whoever drives it: nothing is sent, now or later. What was known of its
+    /// drive may not hold afterwards.
+    async fn leave(&mut self, job: &Job) -> Ending {
+        self.held = None;
+        self.prepared = false;
+        self.engaged = false;
+        match job.permit.obtain(self.times.grant).await {
+            Ok(()) => Ending::Done,
+            Err(error) => error.into(),
+        }
     }
 
     /// Grant, then power, then what else the aim needs.

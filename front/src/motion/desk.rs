@@ -18,6 +18,8 @@ pub enum Aim {
     Turn(RevolutionsPerSecond),
     /// Turn so far.
     Travel(Leg),
+    /// Nothing: somebody else drives the motor for the session.
+    Leave,
 }
 
 /// The answer to a command.

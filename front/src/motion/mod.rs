@@ -210,6 +210,17 @@ impl Motion {
         self.carry_out(hold, aims).await
     }
 
+    /// Takes motors for a session that has them driven by somebody else, a server behind the front. Returns when the
+    /// supervisor has granted every one. No frame is sent, and whatever this side was doing with them ends.
+    ///
+    /// # Errors
+    ///
+    /// When any of them is not granted.
+    pub async fn claim(&self, hold: &Hold, motors: &[MotorIndex]) -> Result<(), MotionError> {
+        self.admit(hold)?;
+        self.carry_out(hold, motors.iter().map(|motor| (*motor, Aim::Leave)).collect()).await
+    }
+
     /// Stops motors: whatever they are doing or waiting for ends, and the controlled stop goes out, with
     /// or without a session. Returns when it has gone out.
     ///

@@ -466,6 +466,32 @@ async fn a_travel_says_that_its_session_tripped() {
 }
 
 #[tokio::test]
+async fn a_motor_that_is_claimed_for_somebody_else_is_granted_and_left_alone() {
+    let robot = Robot::new();
+    let hold = robot.session(0, SessionState::Live);
+    let refused = robot.motion.claim(&hold, &[LEFT]).await;
+    assert!(matches!(refused, Err(MotionError::NotGranted { .. })), "{refused:?}");
+    assert_eq!(Owner::from_word(robot.beats.owner_word(LEFT)), Some(hold.owner));
+
+    let (robot, _granting) = Robot::willing();
+    let hold = robot.session(0, SessionState::Live);
+    robot.turn(&hold, &[(LEFT, 1.0)]).await.expect("no panic").expect("it turns");
+    robot.motion.claim(&hold, &[LEFT, RIGHT]).await.expect("both are granted");
+    let sent = robot.record.sent().len();
+    pass(100).await;
+    assert_eq!(robot.record.sent().len(), sent, "whoever drives it now is not disturbed");
+
+    // Not even by a stop that is still being repeated.
+    robot.motion.stop(&[RIGHT]).await.expect("it is told");
+    robot.motion.claim(&hold, &[RIGHT]).await.expect("it is granted");
+    let sent = robot.record.sent().len();
+    pass(150).await;
+    assert_eq!(robot.record.sent().len(), sent);
+    let over = robot.session(1, SessionState::Tripped);
+    assert_eq!(robot.motion.claim(&over, &[LEFT]).await, Err(MotionError::SessionExpired));
+}
+
+#[tokio::test]
 async fn the_newest_command_counts() {
     let (robot, _granting) = Robot::willing();
     let (first, second) = (robot.session(0, SessionState::Live), robot.session(1, SessionState::Live));

@@ -73,7 +73,6 @@ impl Drop for Use {
 }
 
 /// A session that has ended, and what it left behind.
-#[cfg_attr(not(test), expect(dead_code, reason = "for servers behind the front, which come next"))]
 #[derive(Clone, Debug)]
 pub struct Departure {
     /// Which one.
@@ -246,6 +245,15 @@ impl Sessions {
         }
     }
 
+    /// Whether a session that lives was the last to use a resource.
+    #[must_use]
+    pub fn is_used(&self, resource: &str) -> bool {
+        self.book().is_ok_and(|book| {
+            let owners = book.uses().owners(|key| key == resource);
+            owners.into_iter().any(|owner| book.lives(owner))
+        })
+    }
+
     /// Notes that everything was brought to rest.
     pub fn rest_all(&self) {
         if let Ok(book) = self.book() {
@@ -254,7 +262,6 @@ impl Sessions {
     }
 
     /// Returns when the session behind a hold is over.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for servers behind the front, which come next"))]
     pub async fn ended(&self, hold: &Hold) -> SessionError {
         let mut ended = self.ended.subscribe();
         loop {
@@ -269,7 +276,6 @@ impl Sessions {
     }
 
     /// Every session that ends from now on.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for servers behind the front, which come next"))]
     pub fn departures(&self) -> mpsc::UnboundedReceiver<Departure> {
         // As many as there are slots at most can end at once.
         let (sender, receiver) = mpsc::unbounded_channel();
@@ -284,7 +290,6 @@ impl Sessions {
     }
 
     /// Ends every session that was the last to use a resource of that kind: the supervisor stops what they drive.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for servers behind the front, which come next"))]
     pub fn close_users_of(&self, wanted: impl Fn(&str) -> bool, cause: Cause) {
         if let Ok(book) = self.book() {
             let owners = book.uses().owners(wanted);

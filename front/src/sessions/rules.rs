@@ -35,6 +35,8 @@ impl Rules {
     pub fn of(config: &Config) -> Self {
         let motors = config.motors.iter().map(|motor| (format!("motor/{}", motor.name), motor.rules));
         let bases = config.bases.iter().map(|base| (format!("base/{}", base.name), base.rules));
+        let behind = config.upstream.iter().flat_map(|upstream| &upstream.resources);
+        let behind = behind.map(|resource| (resource.name.clone(), resource.rules));
         let sessions = &config.front.sessions;
         Self {
             patience: window(config.supervisor.front_window).0,
@@ -42,14 +44,20 @@ impl Rules {
             most_per_entity: sessions.most_per_key,
             sessionless: sessions.sessionless,
             lease_window: window(sessions.lease_window),
-            resources: motors.chain(bases).filter(|(_, rules)| *rules != ResourceRules::default()).collect(),
+            resources: motors
+                .chain(bases)
+                .chain(behind)
+                .filter(|(_, rules)| *rules != ResourceRules::default())
+                .collect(),
         }
     }
 
     /// What whoever uses that resource must keep to.
     #[must_use]
     pub fn resource(&self, key: &str) -> ResourceRules {
-        self.resources.get(key).copied().unwrap_or_default()
+        // A resource of a server behind may be configured without its kind.
+        let name = || key.split_once('/').map_or(key, |(_, name)| name);
+        self.resources.get(key).or_else(|| self.resources.get(name())).copied().unwrap_or_default()
     }
 
     /// The window a client is told: the shortest it may come to have, so that it beats often enough for every

@@ -44,7 +44,6 @@ pub enum Cause {
     /// It beat, but sent no command for longer than something it keeps moving allows.
     NoProgress,
     /// The server behind what it uses is lost.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for servers behind the front, which come next"))]
     UpstreamLost,
     /// The supervisor ended it.
     Verdict,

@@ -5,14 +5,14 @@
 //!
 //! What must never live here: CAN, shared memory, or a rule on sessions that other protocols share.
 
-mod association;
+pub mod association;
 mod base;
 mod kinematics;
-mod metadata;
+pub mod metadata;
 mod motor;
 mod operations;
-mod refusal;
-mod resources;
+pub mod refusal;
+pub mod resources;
 mod robot;
 mod signaling;
 

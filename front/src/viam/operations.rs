@@ -81,6 +81,12 @@ impl Operations {
         others.map(|(_, entry)| entry.operation.clone()).collect()
     }
 
+    /// Whether that is the id of a call under way here.
+    #[must_use]
+    pub fn runs(&self, id: &str) -> bool {
+        parse(id).is_ok_and(|id| self.running().contains_key(&id))
+    }
+
     /// Ends a call: it is answered with CANCELLED, and a motion that it waits for is stopped.
     ///
     /// # Errors

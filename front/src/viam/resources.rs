@@ -33,15 +33,20 @@ pub fn motors(config: &Config) -> impl Iterator<Item = (MotorIndex, &Motor)> {
     (0..).map(MotorIndex).zip(&config.motors)
 }
 
+/// Those of them that clients drive through this server, and not through one behind it.
+pub fn native(config: &Config) -> impl Iterator<Item = (MotorIndex, &Motor)> {
+    motors(config).filter(|(index, _)| config.is_native(usize::from(index.0)))
+}
+
 /// The motor of that name.
 ///
 /// # Errors
 ///
 /// NOT_FOUND, with the names that exist.
 pub fn motor<'a>(config: &'a Config, name: &str) -> Result<(MotorIndex, &'a Motor), Status> {
-    motors(config)
+    native(config)
         .find(|(_, motor)| motor.name == name)
-        .ok_or_else(|| not_found(MOTOR, name, config.motors.iter().map(|motor| motor.name.as_str())))
+        .ok_or_else(|| not_found(MOTOR, name, native(config).map(|(_, motor)| motor.name.as_str())))
 }
 
 /// The base of that name.

@@ -41,8 +41,8 @@ impl Robot {
     }
 
     fn names(&self) -> impl Iterator<Item = ResourceName> {
-        let motors =
-            self.config.motors.iter().map(|motor| resources::resource(resources::MOTOR, &motor.name));
+        let motors = resources::native(&self.config)
+            .map(|(_, motor)| resources::resource(resources::MOTOR, &motor.name));
         let bases = self.config.bases.iter().map(|base| resources::resource(resources::BASE, &base.name));
         motors.chain(bases)
     }
@@ -69,7 +69,7 @@ impl Robot {
             revision: self.revision(),
             error: ailment.unwrap_or_default(),
         };
-        let motors = resources::motors(&self.config)
+        let motors = resources::native(&self.config)
             .map(|(index, motor)| status(resources::MOTOR, &motor.name, self.ailment(index)));
         let bases = self.config.bases.iter().map(|base| {
             let ailing = |(index, motor): (MotorIndex, &config::Motor)| {

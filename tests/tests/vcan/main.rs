@@ -22,4 +22,5 @@ mod scene;
 mod sessions;
 mod start;
 mod supervisor;
+mod upstream;
 mod witness;
