@@ -13,11 +13,11 @@ pub const KEYS: [&str; 5] = ["certificate", "private_key", "keys", "insecure", "
 /// Where the keys of clients lie unless the configuration says otherwise.
 pub const DEFAULT_KEYS: &str = "/etc/lanyard/keys.toml";
 
-/// A working day and a night: who drives at all logs in again each day.
+/// A working day and a night: a token that was copied somewhere, and is not used, is worthless on the next day.
 const TOKEN_LIFETIME: Duration = Duration::from_secs(24 * 3_600);
 /// A client needs a moment between its login and its first call.
 const SHORTEST_LIFETIME: Duration = Duration::from_secs(1);
-/// A month: a token that was copied somewhere ends at last.
+/// A month: after that nobody remembers who logged in where.
 const LONGEST_LIFETIME: Duration = Duration::from_secs(31 * 24 * 3_600);
 
 /// Who may call.
@@ -29,7 +29,7 @@ pub struct Access {
     pub keys: PathBuf,
     /// `insecure`.
     pub exposure: Exposure,
-    /// `token_lifetime`: how long a login is good for.
+    /// `token_lifetime`: how long a login is good for after it was used last.
     pub token_lifetime: Duration,
 }
 

@@ -54,6 +54,9 @@ impl AuthService for Login {
             Err(Rejection::Wrong) => {
                 Err(Status::permission_denied("failed to authenticate: invalid credentials"))
             }
+            Err(Rejection::NoRandomness) => {
+                Err(Status::internal("this computer has no random numbers to make a token of"))
+            }
             Err(Rejection::Later(wait)) => Err(Status::resource_exhausted(format!(
                 "too many failed logins; try again in {} s",
                 wait.as_secs() + 1

@@ -86,6 +86,8 @@ impl Book {
 /// Why somebody is not let in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rejection {
+    /// The kernel has no random numbers: nobody gets in.
+    NoRandomness,
     /// No such key, or not its secret.
     Wrong,
     /// Too many have failed; this one was not looked at.
@@ -209,7 +211,8 @@ impl Access {
         };
         self.limiter().succeeded(from, key.id);
         info!("key \"{}\" has logged in from {from}", key.name);
-        Ok(self.tokens.issue(Proof { key: key.id, mark: key.hash.mark() }, now))
+        let proof = Proof { key: key.id, mark: key.hash.mark() };
+        self.tokens.issue(proof, now).map_err(|_| Rejection::NoRandomness)
     }
 
     fn limiter(&self) -> std::sync::MutexGuard<'_, Limiter> {
