@@ -7,11 +7,15 @@ by side: one that hangs does not keep the next from starting.
 
 import asyncio
 import json
+import os
+import ssl
 import time
 from datetime import timedelta
 
 from grpclib import GRPCError
 from viam.components.arm import Arm
+from types import SimpleNamespace
+from grpclib.client import Channel
 from viam.components.base import Base, Vector3
 from viam.components.button import Button
 from viam.components.gantry import Gantry
@@ -29,9 +33,11 @@ from viam.proto.robot import (
     SendSessionHeartbeatRequest,
     StartSessionRequest,
 )
+from viam.proto.rpc.auth import AuthenticateRequest, AuthServiceStub
+from viam.proto.rpc.auth import Credentials as Login
 from viam.proto.rpc.webrtc.signaling import CallRequest, OptionalWebRTCConfigRequest, SignalingServiceStub
 from viam.robot.client import RobotClient
-from viam.rpc.dial import DialOptions
+from viam.rpc.dial import Credentials, DialOptions
 
 import floods
 import rude
@@ -91,12 +97,39 @@ class Client:
 
     # The SDK as its users use it.
 
-    async def connect(self, address, sessions=True, webrtc=False):
-        """Connects; `webrtc` leaves the SDK's default way of dialling in place."""
-        dial = DialOptions(insecure=True) if webrtc else DialOptions(insecure=True, disable_webrtc=True)
+    async def connect(self, address, sessions=True, webrtc=False, tls=False, key=None, trust=None, downgrade=False):
+        """Connects; `webrtc` leaves the SDK's default way of dialling in place, `trust` is a file with the
+        authority that the whole system trusts, `downgrade` tries TLS first and does without."""
+        dial = DialOptions(insecure=not tls, disable_webrtc=not webrtc, allow_insecure_downgrade=downgrade)
+        if key:
+            dial.auth_entity, dial.credentials = key["id"], Credentials("api-key", key["secret"])
+            # A refusal is final, and a test that expects one need not wait for two more.
+            dial.initial_connection_attempts = 1
+        if trust:
+            os.environ["SSL_CERT_FILE"] = trust
         options = RobotClient.Options(dial_options=dial, disable_sessions=not sessions)
         self.robot = await RobotClient.at_address(address, options)
         self.address = address
+
+    async def connect_bare(self, address):
+        """Connects without the SDK's own first calls, in plain text: for calls that are to be refused."""
+        host, port = address.rsplit(":", 1)
+        self.robot = SimpleNamespace(_channel=Channel(host, int(port)))
+
+    async def log_in(self, id, secret, type="api-key", keep=True):
+        """Logs in by hand; the token goes with the calls to come if `keep`."""
+        credentials = Login(type=type, payload=secret) if type else None
+        stub = AuthServiceStub(self.robot._channel)
+        request = AuthenticateRequest(entity=id, credentials=credentials)
+        token = (await stub.Authenticate(request, metadata=self.metadata())).access_token
+        if keep:
+            self.robot._channel._metadata = {"authorization": f"Bearer {token}"}
+        return token
+
+    async def certificate(self, address):
+        """The certificate that a new client is shown, in PEM."""
+        host, port = address.rsplit(":", 1)
+        return await asyncio.to_thread(ssl.get_server_certificate, (host, int(port)))
 
     async def resource_names(self):
         return [f"{n.namespace}:{n.type}:{n.subtype}/{n.name}" for n in self.robot.resource_names]
@@ -185,17 +218,21 @@ class Client:
     def service(self):
         return RobotServiceStub(self.robot._channel)
 
+    def metadata(self, **more):
+        """What the SDK sends along when it is given nothing else, and more."""
+        return {**getattr(self.robot._channel, "_metadata", {}), **more}
+
     async def start_session(self, resume=""):
-        response = await self.service().StartSession(StartSessionRequest(resume=resume))
+        response = await self.service().StartSession(StartSessionRequest(resume=resume), metadata=self.metadata())
         return {"id": response.id, "window": response.heartbeat_window.ToTimedelta().total_seconds()}
 
     async def heartbeat(self, id):
-        await self.service().SendSessionHeartbeat(SendSessionHeartbeatRequest(id=id))
+        await self.service().SendSessionHeartbeat(SendSessionHeartbeatRequest(id=id), metadata=self.metadata())
 
     async def set_power_as(self, name, power, session):
         """Uses a session id that need not be this client's; connect without sessions first."""
         stub = MotorServiceStub(self.robot._channel)
-        metadata = {"viam-sid": session} if session else None
+        metadata = self.metadata(**{"viam-sid": session}) if session else self.metadata()
         await stub.SetPower(SetPowerRequest(name=name, power_pct=power), metadata=metadata)
 
     async def beat_for_ever(self, sessions, every):

@@ -255,6 +255,10 @@ impl Setup {
         let mut lines = vec!["[supervisor]".to_owned(), format!("socket = \"{}\"", socket.display())];
         lines.extend(self.supervisor.iter().map(|(key, value)| format!("{key} = {value}")));
         lines.extend(["[front]".to_owned(), format!("listen = \"127.0.0.1:{port}\"")]);
+        if !self.front.iter().any(|(key, _)| key == "keys") {
+            // Not those of the machine that runs the tests.
+            lines.push(format!("keys = \"{}\"", socket.with_file_name("keys.toml").display()));
+        }
         lines.extend(self.front.iter().map(|(key, value)| format!("{key} = {value}")));
         lines.extend(["[[bus]]".to_owned(), format!("name = \"{}\"", self.bus)]);
         if self.fd {

@@ -5,6 +5,7 @@
 //! its own on the bus, with time stamps of the kernel and a reading of the protocols that shares nothing
 //! with the code under test. Each test says what would make it fail.
 
+mod access;
 mod bus;
 mod clients;
 mod drives;
