@@ -23,4 +23,5 @@ pub mod simulation;
 pub mod stalls;
 pub mod stats;
 pub mod status;
+pub mod typescript;
 pub mod wire;

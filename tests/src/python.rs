@@ -187,7 +187,8 @@ impl Outcome {
 pub struct Pending(u64);
 
 impl Client {
-    fn new(stream: UnixStream) -> Result<Self> {
+    /// The process at the other end; its first line tells its number.
+    pub(crate) fn new(stream: UnixStream) -> Result<Self> {
         let mut lines = BufReader::new(stream.try_clone()?);
         let mut first = String::new();
         lines.read_line(&mut first).context("the client died at once")?;

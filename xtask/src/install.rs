@@ -36,6 +36,10 @@ pub const QEMU: Tool = Tool { program: "qemu-system-x86_64", package: "qemu-syst
 pub const CYCLICTEST: Tool = Tool { program: "cyclictest", package: "rt-tests" };
 /// Runs the reference clients.
 pub const PYTHON: Tool = Tool { program: "python3", package: "python3" };
+/// Runs the TypeScript client.
+pub const NODE: Tool = Tool { program: "node", package: "nodejs" };
+/// Installs its packages.
+pub const NPM: Tool = Tool { program: "npm", package: "npm" };
 
 /// The path of a program, which is installed first when it is missing.
 ///

@@ -2,7 +2,7 @@
 //!
 //! What lives here: the command line and nothing else. Each subcommand has a file of its own
 //! ([`mod@demo`], [`mod@test`], [`mod@fuzz`], [`mod@bench`], [`mod@drives`]); the machine with CAN interfaces is in [`rig`]; what gets
-//! installed on a fresh machine is in [`install`], [`packages`] and [`python`].
+//! installed on a fresh machine is in [`install`], [`packages`], [`python`] and [`node`].
 
 mod bench;
 mod demo;
@@ -10,6 +10,7 @@ mod drives;
 mod fuzz;
 mod install;
 mod mutants;
+mod node;
 mod packages;
 mod python;
 mod rig;

@@ -17,6 +17,7 @@ use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
 use serde_json::Value;
 
+use crate::node::{self, Node};
 use crate::python;
 use crate::rig::{self, Controllers, Kind, Request, TIMED_OUT, WhereArgs};
 use crate::tally::Tally;
@@ -231,6 +232,7 @@ fn rig_tests(workspace: &Workspace, args: &TestArgs, part: RigPart, report: &mut
     let name = part.name();
     let Some(selection) = part.selection(args.filter.as_deref()) else { return Ok(()) };
     let python = python::ensure_venv(workspace, &python::CLIENTS)?;
+    let node = node::ensure(workspace)?;
     workspace.run_cargo(&["build", "--workspace", "--bins"])?;
     let mut programs = test_programs(workspace)?;
     programs.retain(|program| part.has(program));
@@ -238,7 +240,7 @@ fn rig_tests(workspace: &Workspace, args: &TestArgs, part: RigPart, report: &mut
         bail!("the crate `tests` has no test program for it");
     }
 
-    let mut runner = Runner { workspace, args, part, python, programs };
+    let mut runner = Runner { workspace, args, part, python, node, programs };
     say(format!("{} test programs on the rig", runner.programs.len()));
     let first = runner.run(&selection, report)?;
     if first.tally.passed + first.tally.failed == 0 && args.filter.is_none() {
@@ -277,6 +279,7 @@ struct Runner<'a> {
     args: &'a TestArgs,
     part: RigPart,
     python: PathBuf,
+    node: Node,
     programs: Vec<TestProgram>,
 }
 
@@ -307,6 +310,8 @@ impl Runner<'_> {
         request.env = vec![
             ("LANYARD_BIN_DIR".into(), self.workspace.target.join("debug").into()),
             ("LANYARD_PYTHON".into(), self.python.clone().into()),
+            ("LANYARD_NODE".into(), self.node.program.clone().into()),
+            ("LANYARD_NODE_PACKAGES".into(), self.node.folder.clone().into()),
             ("CARGO_MANIFEST_DIR".into(), folder.into()),
             ("RUST_BACKTRACE".into(), "1".into()),
         ];

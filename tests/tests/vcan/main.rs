@@ -23,5 +23,6 @@ mod scene;
 mod sessions;
 mod start;
 mod supervisor;
+mod typescript;
 mod upstream;
 mod witness;
