@@ -39,8 +39,7 @@ fn known(text: &str) -> String {
         if line.starts_with('[') {
             upstream = line.starts_with("[upstream");
         }
-        let own = line.starts_with("certificate = ") || line.starts_with("private_key = ");
-        if upstream || own { "" } else { line }
+        if upstream { "" } else { line }
     });
     lines.collect::<Vec<_>>().join("\n")
 }
