@@ -40,6 +40,7 @@ from viam.robot.client import RobotClient
 from viam.rpc.dial import Credentials, DialOptions
 
 import floods
+import raw
 import rude
 
 COMPONENTS = {
@@ -283,6 +284,11 @@ class Client:
             async with stub.Call.open() as stream:
                 await stream.send_message(CallRequest(sdp="none"), end=True)
                 await stream.recv_message()
+
+    async def raw(self, address, path, messages=(), metadata=(), answers=None):
+        """Any call, by hand; needs no connection of the SDK."""
+        host, port = address.rsplit(":", 1)
+        return await asyncio.to_thread(raw.call, host, int(port), path, messages, metadata, answers)
 
     async def misbehave(self, kind, address):
         """Talks to the server as no honest client would; returns what became of the connection."""

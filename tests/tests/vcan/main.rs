@@ -17,6 +17,7 @@ mod impostor;
 mod kernel_stop;
 mod leases;
 mod operator;
+mod raw;
 mod rdk;
 mod realtime;
 mod scene;

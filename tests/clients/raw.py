@@ -1,0 +1,62 @@
+"""gRPC calls by hand, as grpcurl makes them: any method, any bytes, any metadata, no SDK and no schema."""
+
+import socket
+import struct
+from urllib.parse import unquote
+
+from h2.config import H2Configuration
+from h2.connection import H2Connection
+from h2.events import DataReceived, ResponseReceived, StreamEnded, StreamReset, TrailersReceived
+
+
+def call(host, port, path, messages, metadata, answers):
+    """Sends messages (hex) and returns headers, answers (hex) and status; with `answers` it hangs up after so many."""
+    with socket.create_connection((host, port), timeout=10) as connection:
+        http = H2Connection(H2Configuration(client_side=True, header_encoding="utf-8"))
+        http.initiate_connection()
+        stream = http.get_next_available_stream_id()
+        headers = [
+            (":method", "POST"),
+            (":scheme", "http"),
+            (":path", path),
+            (":authority", f"{host}:{port}"),
+            ("te", "trailers"),
+            ("content-type", "application/grpc"),
+        ]
+        http.send_headers(stream, headers + [tuple(pair) for pair in metadata])
+        for message in map(bytes.fromhex, messages):
+            http.send_data(stream, struct.pack(">BI", 0, len(message)) + message)
+        http.end_stream(stream)
+        connection.sendall(http.data_to_send())
+        received, data, ended = {}, b"", False
+        while not ended and (answers is None or len(split(data)) < answers):
+            chunk = connection.recv(65536)
+            if not chunk:
+                raise ConnectionError("closed in the middle of a call")
+            for event in http.receive_data(chunk):
+                if isinstance(event, (ResponseReceived, TrailersReceived)):
+                    received.update(event.headers)
+                elif isinstance(event, DataReceived):
+                    data += event.data
+                    http.acknowledge_received_data(event.flow_controlled_length, stream)
+                elif isinstance(event, StreamReset):
+                    raise ConnectionError(f"reset with {event.error_code}")
+                elif isinstance(event, StreamEnded):
+                    ended = True
+            connection.sendall(http.data_to_send())
+        status = received.get("grpc-status")
+        return {
+            "status": None if status is None else int(status),
+            "headers": received,
+            "message": unquote(received.get("grpc-message", "")),
+            "messages": [message.hex() for message in split(data)],
+        }
+
+
+def split(data):
+    """The whole messages in a body."""
+    messages = []
+    while len(data) >= 5 and len(data) >= 5 + (length := int.from_bytes(data[1:5], "big")):
+        messages.append(data[5 : 5 + length])
+        data = data[5 + length :]
+    return messages
