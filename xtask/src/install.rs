@@ -38,7 +38,9 @@ pub const CYCLICTEST: Tool = Tool { program: "cyclictest", package: "rt-tests" }
 pub const PYTHON: Tool = Tool { program: "python3", package: "python3" };
 /// Runs the TypeScript client.
 pub const NODE: Tool = Tool { program: "node", package: "nodejs" };
-/// Installs its packages.
+/// Opens pages, as a person's browser does.
+pub const CHROMIUM: Tool = Tool { program: "chromium", package: "chromium" };
+/// Installs Node's packages.
 pub const NPM: Tool = Tool { program: "npm", package: "npm" };
 
 /// The path of a program, which is installed first when it is missing.

@@ -1,4 +1,4 @@
-//! Other people's packages for Node: the TypeScript client that the tests drive Lanyard with.
+//! Other people's packages for Node, and a browser: the TypeScript client that the tests drive Lanyard with.
 //!
 //! What lives here: the pinned list of packages and the folder they are installed in. They are unchanged; that is the
 //! point of testing with them.
@@ -9,7 +9,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
-use crate::install::{NODE, NPM, ensure_tool, output_of, run_quietly};
+use crate::install::{CHROMIUM, NODE, NPM, ensure_tool, output_of, run_quietly};
 use crate::packages::{lock_cache, remove_folder};
 use crate::workspace::{Workspace, say};
 
@@ -19,20 +19,26 @@ const PACKAGES: [&str; 3] =
 /// The first Node whose `fetch` is there without asking for it.
 const OLDEST: u32 = 18;
 
-/// Node and a folder with what it needs.
+/// Where the TypeScript client runs: Node with its packages, and a browser.
 pub struct Node {
     /// The program.
     pub program: PathBuf,
     /// The folder that has `node_modules`.
     pub folder: PathBuf,
+    /// A browser.
+    pub chromium: PathBuf,
 }
 
 /// Node with all of the packages, installed when they are not there.
 ///
 /// # Errors
-/// Without Node or npm (and without root to install them), or when the registry of npm cannot be reached.
+/// Without Node, npm or Chromium (and without root to install them), or when the registry of npm cannot be reached.
 pub fn ensure(workspace: &Workspace) -> Result<Node> {
-    let node = Node { program: ensure_tool(NODE)?, folder: workspace.cache().join("node") };
+    let node = Node {
+        program: ensure_tool(NODE)?,
+        folder: workspace.cache().join("node"),
+        chromium: ensure_tool(CHROMIUM)?,
+    };
     is_new_enough(&node)?;
     let stamp = node.folder.join("lanyard-packages");
     let wanted = PACKAGES.join("\n");

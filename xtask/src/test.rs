@@ -312,6 +312,7 @@ impl Runner<'_> {
             ("LANYARD_PYTHON".into(), self.python.clone().into()),
             ("LANYARD_NODE".into(), self.node.program.clone().into()),
             ("LANYARD_NODE_PACKAGES".into(), self.node.folder.clone().into()),
+            ("LANYARD_CHROMIUM".into(), self.node.chromium.clone().into()),
             ("CARGO_MANIFEST_DIR".into(), folder.into()),
             ("RUST_BACKTRACE".into(), "1".into()),
         ];

@@ -10,7 +10,7 @@ use tests::clock::Moment;
 use tests::expect;
 use tests::python::Client;
 use tests::robot::{LATE, LEFT, RIGHT, Robot, START, STILL, Setup};
-use tests::typescript::{Node, Transport};
+use tests::typescript::{Node, OPEN, Transport};
 
 use crate::scene::no_stop_for;
 
@@ -18,9 +18,13 @@ const BOTH: [Transport; 2] = [Transport::GrpcWeb, Transport::Grpc];
 /// Long enough for Node on a rig that stands still now and then.
 const WINDOW: Duration = Duration::from_secs(2);
 
+fn leases() -> Setup {
+    Setup::base().front_key("lease_window", "\"2s\"")
+}
+
 /// Starts the robot and runs `act`; shows what the programs said if it fails.
 fn play(setup: Setup, act: impl FnOnce(&mut Robot, &mut Node) -> Result<()>) -> Result<()> {
-    let mut robot = setup.front_key("lease_window", "\"2s\"").start()?;
+    let mut robot = setup.start()?;
     let outcome = act(&mut robot, &mut Node::find()?);
     if outcome.is_err() {
         eprintln!("{}", robot.printed());
@@ -41,7 +45,7 @@ fn keep_driving(robot: &Robot, client: &mut Client, name: &str) -> Result<()> {
 #[test]
 fn connects_lists_drives_reads_and_stops() -> Result<()> {
     for transport in BOTH {
-        play(Setup::base(), |robot, node| {
+        play(leases(), |robot, node| {
             let mut client = node.client(robot, transport)?;
             let names = client.ask("resource_names", json!({}))?;
             for name in ["rdk:component:motor/left", "rdk:component:motor/right", "rdk:component:base/base1"]
@@ -76,7 +80,7 @@ fn connects_lists_drives_reads_and_stops() -> Result<()> {
 fn a_client_that_falls_silent_is_stopped() -> Result<()> {
     for transport in BOTH {
         for signal in [Signal::SIGKILL, Signal::SIGSTOP] {
-            play(Setup::base(), |robot, node| {
+            play(leases(), |robot, node| {
                 let mut client = node.client(robot, transport)?;
                 keep_driving(robot, &mut client, "left")?;
                 no_stop_for(&robot.listener, &LEFT, 2 * WINDOW)?;
@@ -100,7 +104,7 @@ fn a_client_that_falls_silent_is_stopped() -> Result<()> {
 /// commands tell that it runs, a command that is never repeated keeps a motor running.
 #[test]
 fn a_command_that_is_not_repeated_lasts_as_long_as_its_client_is_heard() -> Result<()> {
-    play(Setup::base(), |robot, node| {
+    play(leases(), |robot, node| {
         let mut client = node.client(robot, Transport::Grpc)?;
         robot.drive(&mut client, &LEFT, 0.4)?;
         no_stop_for(&robot.listener, &LEFT, 3 * WINDOW)?;
@@ -122,7 +126,7 @@ fn a_command_that_is_not_repeated_lasts_as_long_as_its_client_is_heard() -> Resu
 /// Fails if the death of one client stops the motor of another, or keeps its own running.
 #[test]
 fn two_clients_do_not_disturb_each_other() -> Result<()> {
-    play(Setup::base(), |robot, node| {
+    play(leases(), |robot, node| {
         let mut page = node.client(robot, Transport::GrpcWeb)?;
         let mut program = node.client(robot, Transport::Grpc)?;
         keep_driving(robot, &mut page, "left")?;
@@ -145,7 +149,7 @@ fn two_clients_do_not_disturb_each_other() -> Result<()> {
 /// Fails if a client without session may drive where the configuration forbids it, or is not told why it may not.
 #[test]
 fn refused_where_only_sessions_may_drive() -> Result<()> {
-    play(Setup::base().front_key("sessionless", "\"refuse\""), |robot, node| {
+    play(leases().front_key("sessionless", "\"refuse\""), |robot, node| {
         for transport in BOTH {
             let mut client = node.client(robot, transport)?;
             let from = Moment::now();
@@ -167,7 +171,7 @@ fn refused_where_only_sessions_may_drive() -> Result<()> {
 #[test]
 fn a_cancelled_motion_is_stopped_and_its_caller_is_told() -> Result<()> {
     const GO_FOR: &str = "/viam.component.motor.v1.MotorService/GoFor";
-    play(Setup::base(), |robot, node| {
+    play(leases(), |robot, node| {
         let mut driver = node.client(robot, Transport::Grpc)?;
         let mut operator = node.client(robot, Transport::GrpcWeb)?;
         let from = Moment::now();
@@ -194,6 +198,51 @@ fn a_cancelled_motion_is_stopped_and_its_caller_is_told() -> Result<()> {
                 other => Err(format!("{other:?}")),
             })?;
         ensure!(left.is_array());
+        Ok(())
+    })
+}
+
+/// A real browser. Fails if a page of this computer cannot drive, read and stop (preflights and readable headers among
+/// it), if it is not told why it is refused, or if its motor runs on when the browser is gone.
+#[test]
+fn a_page_in_a_browser_drives_and_is_guarded() -> Result<()> {
+    // A browser on the slowest rig sometimes draws breath for seconds.
+    let window = Duration::from_secs(8);
+    play(Setup::base().front_key("lease_window", "\"8s\""), |robot, node| {
+        let mut page = node.page("localhost")?;
+        page.call_within(OPEN, "connect", json!({ "address": robot.address }))?.value()?;
+        let names = page.ask("resource_names", json!({}))?;
+        ensure!(names.to_string().contains("rdk:component:motor/left"), "{names}");
+        let from = Moment::now();
+        page.ask("keep_driving", json!({ "name": "left", "power": 0.4, "every": 0.5 }))?;
+        robot.moves(&LEFT, from, 0.4)?;
+        no_stop_for(&robot.listener, &LEFT, 2 * window)?;
+        ensure!(page.ask("failures", json!({}))? == json!([]));
+        ensure!(page.ask("get_position", json!({ "name": "left" }))?.is_f64());
+        let refusal = page.call("set_power", json!({ "name": "none", "power": 0.4 }))?.refusal()?;
+        ensure!(
+            refusal.status.as_deref() == Some("NOT_FOUND")
+                && refusal.message.contains("configured: left, right"),
+            "the page was told {refusal:?}"
+        );
+        let death = page.kill()?;
+        let stop = robot.listener.wait_for_stop(&LEFT, death, 3 * window)?;
+        // The processes of the browser die one after the other, and the last command may be on its way.
+        robot.is_prompt(death, window + Duration::from_secs(2) + LATE, &stop)?;
+        robot.lanyard.wait_for_trip(death, "session expired", "left", START)?;
+        robot.verified(&LEFT)?;
+        Ok(())
+    })
+}
+
+/// Fails if a page of somebody else, opened in a browser beside the robot, reaches it.
+#[test]
+fn a_foreign_page_in_a_browser_reaches_nothing() -> Result<()> {
+    play(leases(), |robot, node| {
+        let from = Moment::now();
+        let mut page = node.page("evil.example")?;
+        page.call_within(OPEN, "connect", json!({ "address": robot.address }))?.refusal()?;
+        ensure!(robot.listener.last_drive(&LEFT, from)?.is_none());
         Ok(())
     })
 }
