@@ -24,10 +24,9 @@ const SCRIPTS: &[(&str, &str)] = &[
     ("zygote.py", include_str!("../clients/zygote.py")),
     ("viam_client.py", include_str!("../clients/viam_client.py")),
     ("upstream.py", include_str!("../clients/upstream.py")),
-const SCRIPTS: [(&str, &str); 5] = [
-    ("raw.py", include_str!("../clients/raw.py")),
     ("rude.py", include_str!("../clients/rude.py")),
     ("floods.py", include_str!("../clients/floods.py")),
+    ("raw.py", include_str!("../clients/raw.py")),
 ];
 
 /// How long importing the SDK may take: about 3 s on the slowest rig.

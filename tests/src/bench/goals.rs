@@ -41,6 +41,9 @@ const GOALS: &[Goal] = &[
     goal("supervisor.allocations", Bound::Most(0.0)),
     goal("stop64.frames_us", Bound::Most(200.0)),
     goal("front.cpu_percent.1000", Bound::Most(15.0)),
+    goal("front.proxy.added_p50_us", Bound::Most(60.0)),
+    goal("front.proxy.added_p99_us", Bound::Most(200.0)),
+    goal("front.proxy.calls_per_s", Bound::LeastTimes(0.7, "front.proxy.direct.calls_per_s")),
     goal("front.heartbeats_per_s", Bound::LeastTimes(0.9, "front.bare_tonic_per_s")),
 ];
 

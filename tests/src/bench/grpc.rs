@@ -26,6 +26,7 @@ use tonic_prost::ProstCodec;
 use super::child::{Background, hush, role};
 use super::figures::Figures;
 use super::progress;
+use super::realtime;
 use super::supervise::{self, Program};
 
 /// What this measures.
@@ -121,8 +122,10 @@ pub fn runtime() -> Result<tokio::runtime::Runtime> {
 /// A connection and what is called on it.
 pub struct Client {
     grpc: Grpc<Channel>,
-    text: Text,
-    path: &'static str,
+    /// The message of its next call.
+    pub text: Text,
+    /// The method of its next call.
+    pub path: &'static str,
 }
 
 impl Client {
@@ -147,7 +150,11 @@ impl Client {
     }
 }
 
-async fn connect_all(address: &str) -> Result<Vec<Client>> {
+/// All clients, connected, each about to call the echo.
+///
+/// # Errors
+/// Nobody listens there.
+pub async fn connect_all(address: &str) -> Result<Vec<Client>> {
     let endpoint = Endpoint::from_shared(format!("http://{address}"))?;
     let mut clients = Vec::new();
     for _ in 0..CLIENTS {
@@ -173,7 +180,10 @@ pub async fn connect(endpoint: &Endpoint) -> Result<Channel> {
 }
 
 /// All clients call, each again as soon as it is answered.
-async fn calls_per_second(clients: &mut Vec<Client>, time: Duration) -> Result<f64> {
+///
+/// # Errors
+/// A call fails.
+pub async fn calls_per_second(clients: &mut Vec<Client>, time: Duration) -> Result<f64> {
     let begun = Instant::now();
     let end = begun + time;
     let calling: Vec<_> = clients
@@ -198,11 +208,12 @@ async fn calls_per_second(clients: &mut Vec<Client>, time: Duration) -> Result<f
     Ok(f64::from(total) / begun.elapsed().as_secs_f64())
 }
 
-/// The role `front`: the real front, with a wire that goes nowhere.
+/// The role `front`: the real front, with a wire that goes nowhere, on one core if it is named.
 ///
 /// # Errors
 /// As the front's own.
-pub fn serve_front(config: &Path) -> Result<()> {
+pub fn serve_front(config: &Path, core: Option<usize>) -> Result<()> {
+    core.map_or(Ok(()), realtime::pin)?;
     front::run(Config::load(config)?, Outlet::Wires(vec![Arc::new(NoWire)]))
 }
 
@@ -215,11 +226,13 @@ impl front::Wire for NoWire {
     }
 }
 
-/// The role `echo`: a server of bare tonic that answers as the front does, and does nothing else.
+/// The role `echo`: a server of bare tonic that answers as the front does, and does nothing else; on one core if it
+/// is named.
 ///
 /// # Errors
 /// It cannot listen there.
-pub fn serve_echo(address: &str) -> Result<()> {
+pub fn serve_echo(address: &str, core: Option<usize>) -> Result<()> {
+    core.map_or(Ok(()), realtime::pin)?;
     runtime()?.block_on(async {
         let listener = TcpListener::bind(address).await?;
         let incoming = TcpListenerStream::new(listener);

@@ -22,6 +22,7 @@ pub mod load;
 pub mod naive;
 pub mod oneway;
 pub mod ports;
+pub mod proxy;
 pub mod realtime;
 pub mod robot;
 pub mod scan;
@@ -72,6 +73,7 @@ const MEASUREMENTS: &[Measurement] = &[
     Measurement { names: footprint::CPU, run: |_, figures| footprint::cpu(figures) },
     Measurement { names: grpc::NAMES, run: |_, figures| grpc::measure(figures) },
     Measurement { names: crowd::NAMES, run: |_, figures| crowd::measure(figures) },
+    Measurement { names: proxy::NAMES, run: |_, figures| proxy::measure(figures) },
     Measurement { names: guest::NAMES, run: guest::measure },
 ];
 

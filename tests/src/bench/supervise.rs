@@ -79,6 +79,14 @@ pub enum Program<'a> {
 /// # Errors
 /// It does not come up.
 pub fn start(program: Program<'_>, sessions: u16, listen: &str) -> Result<Supervisor> {
+    start_with(program, sessions, listen, "")
+}
+
+/// Starts a supervisor whose configuration has more sections.
+///
+/// # Errors
+/// It does not come up.
+pub fn start_with(program: Program<'_>, sessions: u16, listen: &str, more: &str) -> Result<Supervisor> {
     let folder = Folder::new()?;
     let (file, socket) = (folder.file("bench.toml"), folder.file("s"));
     let interface = match program {
@@ -86,7 +94,7 @@ pub fn start(program: Program<'_>, sessions: u16, listen: &str) -> Result<Superv
         Program::Real(_, interface) => interface,
     };
     let shape = Shape { interface, sessions, motors: MOTORS, socket: &socket, listen };
-    std::fs::write(&file, shape.text()?)?;
+    std::fs::write(&file, shape.text()? + more)?;
     let config = Config::load(&file)?;
     let mut command = match program {
         Program::Sink => role("supervise", [&file])?,

@@ -66,10 +66,10 @@ enum Role {
     Beat { config: PathBuf, sessions: u16 },
     /// The front with a sink
     #[command(hide = true)]
-    Front { config: PathBuf },
+    Front { config: PathBuf, core: Option<usize> },
     /// A server of bare tonic
     #[command(hide = true)]
-    Echo { address: String },
+    Echo { address: String, core: Option<usize> },
     /// What needs CAN
     #[command(hide = true)]
     Guest { supervisor: PathBuf, cyclictest: PathBuf },
@@ -91,8 +91,8 @@ fn main() -> Result<ExitCode> {
         Some(Role::NaiveTokio { millis }) => print(&bench::naive::run(Duration::from_millis(millis))?),
         Some(Role::Supervise { config }) => return bench::supervise::run(&config),
         Some(Role::Beat { config, sessions }) => bench::beats::run(&config, sessions)?,
-        Some(Role::Front { config }) => bench::grpc::serve_front(&config)?,
-        Some(Role::Echo { address }) => bench::grpc::serve_echo(&address)?,
+        Some(Role::Front { config, core }) => bench::grpc::serve_front(&config, core)?,
+        Some(Role::Echo { address, core }) => bench::grpc::serve_echo(&address, core)?,
         Some(Role::Guest { supervisor, cyclictest }) => bench::guest::run(&supervisor, &cyclictest)?,
     }
     Ok(ExitCode::SUCCESS)
