@@ -71,7 +71,16 @@ pub struct Setup {
     /// What stands at the end of the configuration.
     more: String,
     programs: Option<PathBuf>,
+    installed: Option<Installed>,
     started: Started,
+}
+
+/// A configuration that was written otherwise.
+#[derive(Clone, Debug)]
+struct Installed {
+    config: PathBuf,
+    address: String,
+    socket: PathBuf,
 }
 
 /// What is started at once.
@@ -109,6 +118,7 @@ impl Setup {
             front: vec![text("heartbeat_window", "2s"), text("refresh", "40ms")],
             more: String::new(),
             programs: None,
+            installed: None,
             started: Started::Everything,
         }
     }
@@ -237,6 +247,14 @@ impl Setup {
         self
     }
 
+    /// With this configuration instead of one that says what this setup says; clients connect there.
+    #[must_use]
+    pub fn installed(mut self, config: &Path, address: &str, socket: &Path) -> Self {
+        let (config, socket) = (config.to_owned(), socket.to_owned());
+        self.installed = Some(Installed { config, address: address.to_owned(), socket });
+        self
+    }
+
     /// The supervisor is started, the front is not.
     #[must_use]
     pub fn without_front(mut self) -> Self {
@@ -284,6 +302,16 @@ impl Setup {
         self.parts.iter().map(|part| part.drive.clone()).collect()
     }
 
+    /// Writes the configuration.
+    fn install(&self, folder: &Folder) -> Result<Installed> {
+        let socket = folder.file("supervisor.sock");
+        // Free a moment ago, and nobody else on the machine takes ports meanwhile.
+        let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+        let config = folder.file("lanyard.toml");
+        std::fs::write(&config, self.text(&socket, port)).context("cannot write the configuration")?;
+        Ok(Installed { config, address: format!("127.0.0.1:{port}"), socket })
+    }
+
     /// Starts it.
     ///
     /// # Errors
@@ -294,17 +322,15 @@ impl Setup {
             None => crate::process::programs()?,
         };
         let folder = Folder::new()?;
-        let socket = folder.file("supervisor.sock");
-        // Free a moment ago, and nobody else on the machine takes ports meanwhile.
-        let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
-        let config = folder.file("lanyard.toml");
-        std::fs::write(&config, self.text(&socket, port)).context("cannot write the configuration")?;
+        let Installed { config, address, socket } = match &self.installed {
+            Some(installed) => installed.clone(),
+            None => self.install(&folder)?,
+        };
         let far_end = self.far_end.as_ref().unwrap_or(&self.bus);
         let listener = Listener::open(far_end)?;
         let stalls = Stalls::watch()?;
         let sim = Simulation::start(&programs, far_end, &self.drives(), folder.file("sim.sock"))?;
         let lanyard = Lanyard { program: programs.join("lanyard"), socket };
-        let address = format!("127.0.0.1:{port}");
         let motors = self.parts.iter().filter_map(|part| part.motor.clone()).collect();
         let mut robot = Robot {
             listener,

@@ -18,6 +18,9 @@ use crate::workspace::{Workspace, say};
 pub struct DemoArgs {
     #[command(flatten)]
     place: WhereArgs,
+    /// Put Lanyard in front of a server of Viam's, as docs/viam.md says
+    #[arg(long)]
+    viam_upstream: bool,
     /// Print the measurements as JSON, and nothing else, to stdout
     #[arg(long)]
     json: bool,
@@ -50,6 +53,9 @@ pub fn main(workspace: &Workspace, args: &DemoArgs) -> Result<u8> {
     let programs = workspace.target.join("debug");
     let mut command: Vec<OsString> = vec![programs.join("lanyard-demo").into()];
     command.extend(["--bin-dir".into(), programs.into(), "--python".into(), python.into()]);
+    if args.viam_upstream {
+        command.push("--viam-upstream".into());
+    }
     if args.json {
         command.push("--json".into());
     }

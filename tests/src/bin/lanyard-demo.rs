@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result};
 use clap::Parser;
 
-use tests::demo::{Report, Timeline, play};
+use tests::demo::{Report, Timeline, behind, play};
 use tests::python::Clients;
 use tests::robot::Setup;
 
@@ -30,22 +30,36 @@ struct Arguments {
     #[arg(long, value_name = "INTERFACE", default_value = "vcan0")]
     bus: String,
 
+    /// Put Lanyard in front of a server of Viam's that drives the motors by itself, as docs/viam.md says, and kill
+    /// the client and that server
+    #[arg(long)]
+    viam_upstream: bool,
+
     /// Print the measurements as one JSON object to stdout; the text for people goes to stderr
     #[arg(long)]
     json: bool,
 }
 
+const ALONE: &str = "Lanyard stops a robot whose driver falls silent. Two ODrive wheels and a CiA 402 arm are simulated\n\
+     on a CAN bus; everything else is real. Times of frames are the kernel's, taken by a witness on the\n\
+     bus. A window is how long a client may be silent: 2 s here, as with viam-server.\n";
+
+const BEHIND: &str = "Lanyard in front of a server of Viam's, which changes nothing. Two ODrive wheels are simulated on a CAN\n\
+     bus, and the server drives them by itself; everything else is real. Times of frames are the kernel's,\n\
+     taken by a witness on the bus. A window is how long a client may be silent: 2 s, as it was.";
+
 fn run(arguments: &Arguments) -> Result<Report> {
     let out: Box<dyn Write> = if arguments.json { Box::new(io::stderr()) } else { Box::new(io::stdout()) };
     let mut timeline = Timeline::new(out);
-    timeline.line(
-        "Lanyard stops a robot whose driver falls silent. Two ODrive wheels and a CiA 402 arm are simulated\n\
-         on a CAN bus; everything else is real. Times of frames are the kernel's, taken by a witness on the\n\
-         bus. A window is how long a client may be silent: 2 s here, as with viam-server.\n",
-    );
     let mut clients = Clients::start_with(&arguments.python)?;
-    let setup = Setup::base().on(&arguments.bus).programs(&arguments.bin_dir);
-    let report = play(setup, &mut clients, &mut timeline);
+    let report = if arguments.viam_upstream {
+        timeline.line(BEHIND);
+        behind::play(&arguments.bus, &arguments.bin_dir, &mut clients, &mut timeline)
+    } else {
+        timeline.line(ALONE);
+        let setup = Setup::base().on(&arguments.bus).programs(&arguments.bin_dir);
+        play(setup, &mut clients, &mut timeline)
+    };
     timeline.line("");
     for act in &report.acts {
         let slowest = act.motors.iter().map(|motor| motor.standstill_ms).fold(0.0, f64::max);
