@@ -4,6 +4,7 @@
 //! the call back, the other learns it at once; when the call must end for a reason of ours, the client gets that
 //! reason and the upstream a reset.
 
+use std::collections::VecDeque;
 use std::future::pending;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -29,6 +30,11 @@ use super::route::Route;
 /// How long a client may leave its answer unread before the call is given up: as much of the upstream as it
 /// occupies is meant for somebody who listens.
 pub const UNREAD: Duration = Duration::from_secs(30);
+
+/// What a call may send beyond what the upstream has room for.
+const SHORT: usize = 16 * 1024;
+/// How much of an answer is read before its client asks for it.
+const READ_AHEAD: usize = 64 * 1024;
 
 /// Resolves when a call must end, with what its client is to be told.
 pub type Over = Pin<Box<dyn Future<Output = Status> + Send>>;
@@ -81,17 +87,22 @@ async fn passed_on(
     if received.is_end_stream() {
         return Ok(Response::from_parts(parts, Body::empty()));
     }
-    let pace = Arc::new(Pace::default());
-    let attendant = tokio::spawn(attend(Arc::clone(&leash), sending, over, Arc::clone(&pace), unread));
-    let body = Answer {
+    let mut answer = Answer {
         received,
         stage: Stage::Messages,
+        ahead: VecDeque::new(),
         leash,
-        pace,
-        attendant: attendant.abort_handle(),
+        pace: Arc::default(),
+        attendant: None,
         lane: lane.clone(),
     };
-    Ok(Response::from_parts(parts, Body::new(body)))
+    // Most answers are all there by now, and need nobody to look after them.
+    std::future::poll_fn(|cx| Poll::Ready(answer.read_ahead(cx))).await;
+    if answer.stage != Stage::Done {
+        let (leash, pace) = (Arc::clone(&answer.leash), Arc::clone(&answer.pace));
+        answer.attendant = Some(tokio::spawn(attend(leash, sending, over, pace, unread)).abort_handle());
+    }
+    Ok(Response::from_parts(parts, Body::new(answer)))
 }
 
 /// The future's value if there is a future.
@@ -202,8 +213,9 @@ async fn send(mut body: Replayed, leash: &Leash) -> Result<(), Status> {
 }
 
 async fn send_data(mut data: Bytes, last: bool, leash: &Leash) -> Result<(), h2::Error> {
-    if data.is_empty() {
-        return if last { leash.stream().send_data(data, true) } else { Ok(()) };
+    // The end of a call waits for no room: it is short, and goes out with the call's headers if it is all of it.
+    if last && data.len() <= SHORT {
+        return leash.stream().send_data(data, true);
     }
     while !data.is_empty() {
         leash.stream().reserve_capacity(data.len());
@@ -276,14 +288,28 @@ enum Stage {
 /// The upstream's messages and trailers on their way to the client.
 struct Answer {
     received: RecvStream,
+    /// How far it was read.
     stage: Stage,
+    /// What was read and has not gone on.
+    ahead: VecDeque<Result<Frame<Bytes>, Status>>,
     leash: Arc<Leash>,
     pace: Arc<Pace>,
-    attendant: AbortHandle,
+    attendant: Option<AbortHandle>,
     lane: Lane,
 }
 
 impl Answer {
+    /// Reads what is there, up to the end of a short answer.
+    fn read_ahead(&mut self, cx: &mut Context<'_>) {
+        let mut room = READ_AHEAD;
+        while room > 0 && self.stage != Stage::Done {
+            let Poll::Ready(Some(frame)) = self.poll(cx) else { return };
+            let length = frame.as_ref().ok().and_then(Frame::data_ref).map_or(0, Bytes::len);
+            room = room.saturating_sub(length);
+            self.ahead.push_back(frame);
+        }
+    }
+
     /// What the client gets instead of the rest.
     fn broken(&mut self, error: h2::Error) -> Option<Result<Frame<Bytes>, Status>> {
         self.stage = Stage::Done;
@@ -335,6 +361,9 @@ impl http_body::Body for Answer {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        if let Some(frame) = self.ahead.pop_front() {
+            return Poll::Ready(Some(frame));
+        }
         self.pace.asked.fetch_add(1, Ordering::Relaxed);
         let polled = self.poll(cx);
         self.pace.waits.store(polled.is_pending(), Ordering::Relaxed);
@@ -342,7 +371,7 @@ impl http_body::Body for Answer {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.stage == Stage::Done
+        self.stage == Stage::Done && self.ahead.is_empty()
     }
 
     fn size_hint(&self) -> SizeHint {
@@ -352,7 +381,9 @@ impl http_body::Body for Answer {
 
 impl Drop for Answer {
     fn drop(&mut self) {
-        self.attendant.abort();
+        if let Some(attendant) = &self.attendant {
+            attendant.abort();
+        }
         if self.stage != Stage::Done {
             self.leash.stream().send_reset(Reason::CANCEL);
         }
