@@ -97,7 +97,11 @@ async fn passed_on(
         lane: lane.clone(),
     };
     // Most answers are all there by now, and need nobody to look after them.
-    std::future::poll_fn(|cx| Poll::Ready(answer.read_ahead(cx))).await;
+    std::future::poll_fn(|cx| {
+        answer.read_ahead(cx);
+        Poll::Ready(())
+    })
+    .await;
     if answer.stage != Stage::Done {
         let (leash, pace) = (Arc::clone(&answer.leash), Arc::clone(&answer.pace));
         answer.attendant = Some(tokio::spawn(attend(leash, sending, over, pace, unread)).abort_handle());

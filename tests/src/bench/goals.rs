@@ -40,6 +40,7 @@ const GOALS: &[Goal] = &[
     goal("supervisor.faults", Bound::Most(0.0)),
     goal("supervisor.allocations", Bound::Most(0.0)),
     goal("stop64.frames_us", Bound::Most(200.0)),
+    goal("front.beats.hanging.p999_us", Bound::MostTimes(2.0, "front.beats.idle.p999_us")),
     goal("front.cpu_percent.1000", Bound::Most(15.0)),
     goal("front.proxy.added_p50_us", Bound::Most(60.0)),
     goal("front.proxy.added_p99_us", Bound::Most(200.0)),

@@ -134,6 +134,11 @@ impl Client {
         Self { grpc: Grpc::new(channel), text: Text::default(), path: ECHO }
     }
 
+    /// Another one over the same connection.
+    pub fn another(&self) -> Self {
+        Self { grpc: self.grpc.clone(), text: self.text.clone(), path: self.path }
+    }
+
     /// One call.
     ///
     /// # Errors
@@ -239,7 +244,7 @@ pub fn serve_echo(address: &str, core: Option<usize>) -> Result<()> {
         let incoming = tokio_stream::StreamExt::map(incoming, |stream| {
             stream.and_then(|stream| stream.set_nodelay(true).map(|()| stream))
         });
-        Server::builder().add_service(Echo).serve_with_incoming(incoming).await?;
+        Server::builder().add_service(Echo).add_service(Stuck).serve_with_incoming(incoming).await?;
         Ok(())
     })
 }
@@ -266,6 +271,28 @@ impl Service<http::Request<Body>> for Echo {
             let codec = ProstCodec::<Empty, Text>::default();
             Ok(tonic::server::Grpc::new(codec).unary(Answer, request).await)
         })
+    }
+}
+
+/// A service whose methods never return.
+#[derive(Clone, Copy, Debug)]
+struct Stuck;
+
+impl NamedService for Stuck {
+    const NAME: &'static str = "viam.component.arm.v1.ArmService";
+}
+
+impl Service<http::Request<Body>> for Stuck {
+    type Response = http::Response<Body>;
+    type Error = Infallible;
+    type Future = std::future::Pending<Result<Self::Response, Self::Error>>;
+
+    fn poll_ready(&mut self, _: &mut TaskContext<'_>) -> Poll<Result<(), Self::Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, _: http::Request<Body>) -> Self::Future {
+        std::future::pending()
     }
 }
 

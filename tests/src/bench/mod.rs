@@ -16,6 +16,7 @@ pub mod footprint;
 pub mod goals;
 pub mod grpc;
 pub mod guest;
+pub mod hanging;
 pub mod harness;
 pub mod latency;
 pub mod load;
@@ -73,6 +74,7 @@ const MEASUREMENTS: &[Measurement] = &[
     Measurement { names: footprint::CPU, run: |_, figures| footprint::cpu(figures) },
     Measurement { names: grpc::NAMES, run: |_, figures| grpc::measure(figures) },
     Measurement { names: crowd::NAMES, run: |_, figures| crowd::measure(figures) },
+    Measurement { names: hanging::NAMES, run: |_, figures| hanging::measure(figures) },
     Measurement { names: proxy::NAMES, run: |_, figures| proxy::measure(figures) },
     Measurement { names: guest::NAMES, run: guest::measure },
 ];

@@ -5,12 +5,10 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
-use nix::sys::time::TimeSpec;
-use nix::time::{clock_getcpuclockid, clock_gettime};
-use nix::unistd::Pid;
 
 use super::child::{Background, hush, role};
 use super::figures::Figures;
+use super::footprint::processor_time;
 use super::grpc::{Client, Empty, calls_per_second, connect_all, free_address, runtime};
 use super::progress;
 use super::supervise::{self, Program};
@@ -83,7 +81,11 @@ async fn latencies(figures: &mut Figures, through: &mut Client, direct: &mut Cli
     Ok(())
 }
 
-async fn one_by_one(client: &mut Client, calls: usize) -> Result<Vec<u64>> {
+/// How long each of that many calls takes, in nanoseconds.
+///
+/// # Errors
+/// One fails.
+pub async fn one_by_one(client: &mut Client, calls: usize) -> Result<Vec<u64>> {
     let mut times = Vec::with_capacity(calls);
     for _ in 0..calls {
         let begun = Instant::now();
@@ -117,10 +119,4 @@ impl Load {
         // Where the client takes from the server's core, this is what the whole core would have given.
         figures.note(format!("{prefix}.calls_per_core_s"), self.calls / self.busy);
     }
-}
-
-fn processor_time(server: &Background) -> Result<Duration> {
-    let pid = Pid::from_raw(i32::try_from(server.pid())?);
-    let time: TimeSpec = clock_gettime(clock_getcpuclockid(pid)?)?;
-    Ok(time.into())
 }

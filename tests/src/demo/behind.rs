@@ -93,11 +93,21 @@ fn follow_the_page(bus: &str, programs: &Path, timeline: &mut Timeline) -> Resul
         lanyard(&["import-viam".as_ref(), robot.as_os_str(), "--out".as_ref(), config.as_os_str()])?;
     ensure!(imported.status.success(), "import-viam: {}", String::from_utf8_lossy(&imported.stderr));
     let text = fs::read_to_string(&config)?;
-    let marked = text.lines().filter(|line| line.contains("FILL IN:")).count();
-    timeline.say(&format!("lanyard import-viam robot.json --out lanyard.toml: {marked} lines to fill in"));
+    let numbered = (1..).zip(text.lines());
+    let marked: Vec<usize> =
+        numbered.filter(|(_, line)| line.contains("FILL IN:")).map(|(number, _)| number).collect();
+    timeline.say(&format!(
+        "lanyard import-viam robot.json --out lanyard.toml: {} lines to fill in",
+        marked.len()
+    ));
 
     let checked = lanyard(&["check".as_ref(), config.as_os_str()])?;
-    ensure!(!checked.status.success(), "a file with gaps is called right");
+    let said = String::from_utf8_lossy(&checked.stderr).into_owned();
+    let named: Vec<usize> = said.lines().filter_map(line_of).collect();
+    ensure!(
+        !checked.status.success() && named == marked,
+        "lines {marked:?} are to be filled in, check says: {said}"
+    );
     timeline.say("lanyard check lanyard.toml names these lines, and no other");
 
     let socket = folder.file("supervisor.sock");
@@ -110,6 +120,11 @@ fn follow_the_page(bus: &str, programs: &Path, timeline: &mut Timeline) -> Resul
     timeline.say(&format!("viam-server moves to port {upstream_port}; clients go on calling port {port}"));
     let address = format!("127.0.0.1:{port}");
     Ok(Installed { config, address, socket, upstream_port, _folder: folder })
+}
+
+/// The line of the file that a mistake is on.
+fn line_of(mistake: &str) -> Option<usize> {
+    mistake.split_once(".toml:")?.1.split(':').next()?.parse().ok()
 }
 
 /// What a person fills in; and what makes this robot fit beside others on one machine.
