@@ -10,6 +10,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use http::header::AUTHORIZATION;
 use http::{Request, Response};
 use tonic::Status;
 use tonic::body::Body;
@@ -81,6 +82,10 @@ where
         match admit(&self.access, &request) {
             Ok(caller) => {
                 request.extensions_mut().insert(caller);
+                // A token of ours is nobody else's: a server behind this one could use it against us.
+                if self.access.is_required() {
+                    request.headers_mut().remove(AUTHORIZATION);
+                }
                 Box::pin(self.inner.call(request))
             }
             Err(refusal) => Box::pin(ready(Ok(refusal.into_http()))),

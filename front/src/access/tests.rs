@@ -59,11 +59,21 @@ impl Scene {
         self.access.caller(&headers, None)
     }
 
-    /// What the gate says to a call, with this behind `authorization` if anything; the caller's name behind it.
+    /// What the gate says to a call, with this behind `authorization` if anything; the caller as known behind it.
     async fn call(&self, path: &str, authorization: Option<&str>) -> Result<Caller, Status> {
+        self.passed(path, authorization).await.map(|(caller, _)| caller)
+    }
+
+    /// The same, and what has become of `authorization`.
+    async fn passed(
+        &self,
+        path: &str,
+        authorization: Option<&str>,
+    ) -> Result<(Caller, Option<HeaderValue>), Status> {
         let inner = service_fn(|request: Request<Body>| async move {
             let mut response = Response::new(Body::empty());
-            response.extensions_mut().insert(Caller::of(request.extensions()).unwrap().clone());
+            let caller = Caller::of(request.extensions()).unwrap().clone();
+            response.extensions_mut().insert((caller, request.headers().get(AUTHORIZATION).cloned()));
             Ok::<_, Infallible>(response)
         });
         let mut request = Request::post(path).body(Body::empty()).unwrap();
@@ -73,7 +83,7 @@ impl Scene {
         let response = Gate::new(inner, Arc::clone(&self.access)).call(request).await.unwrap();
         match Status::from_header_map(response.headers()) {
             Some(status) => Err(status),
-            None => Ok(response.extensions().get::<Caller>().unwrap().clone()),
+            None => Ok(response.extensions().get::<(Caller, Option<HeaderValue>)>().unwrap().clone()),
         }
     }
 }
@@ -91,8 +101,9 @@ async fn without_a_key_everybody_may_do_everything() {
         let caller = scene.call(path, None).await.unwrap();
         assert!(caller.entity.is(&Caller::anonymous().entity), "{path}");
     }
-    // Somebody else's token, as for a server behind this one, is none of ours.
-    assert!(scene.call(SET_POWER, Some("Bearer x")).await.is_ok());
+    // Somebody else's token, as for a server behind this one, is none of ours, and goes on to it.
+    let (_, token) = scene.passed(SET_POWER, Some("Bearer x")).await.unwrap();
+    assert_eq!(token.unwrap(), "Bearer x");
 }
 
 #[tokio::test]
@@ -114,7 +125,8 @@ async fn with_a_key_nothing_goes_without_a_token() {
             );
         }
     }
-    let caller = scene.call(SET_POWER, Some(&good)).await.unwrap();
+    let (caller, left) = scene.passed(SET_POWER, Some(&good)).await.unwrap();
+    assert!(left.is_none(), "a token of ours goes on to others");
     assert!(caller.entity.is(&Entity::new(&key.0.to_string())));
     assert!(scene.call(RESET, Some(&good)).await.is_ok());
     for open in ["/grpc.health.v1.Health/Check", "/proto.rpc.webrtc.v1.SignalingService/Call"] {
