@@ -1,12 +1,12 @@
 //! Leases: sessions for clients that never open one.
 //!
-//! A client over HTTP/2 answers our pings for as long as its program runs, so its lease belongs to its connection and
-//! lives as long as that is heard. A client over HTTP/1 answers nothing and uses several connections at once, so its
-//! lease belongs to its address, and only what it sends keeps it alive. Either way a beat is dated back to when the
-//! client was heard, and the supervisor counts the window from there.
+//! A lease belongs to a connection and lives for as long as that is heard. A client over HTTP/2 answers our pings for as
+//! long as its program runs; one over HTTP/1 answers nothing, so only what it sends keeps its lease alive. Either way a
+//! beat is dated back to when the client was heard, and the supervisor counts the window from there.
 //!
 //! A client that fell silent while something moved may come back with commands that have waited in a buffer since.
-//! So the first one after that is refused, as with an expired session.
+//! So the first one after that is refused, as with an expired session. Over HTTP/1 it may come over another connection, so
+//! there the refusal waits for its address.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -32,10 +32,11 @@ struct Holder {
     tie: Tie,
 }
 
-/// What a lease is tied to.
+/// What a lease, or a refusal, is tied to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Tie {
     Connection(u64),
+    /// Only refusals are: clients of one address must not keep each other's motors running.
     Address(IpAddr),
     /// To nothing: everybody's, kept alive by the front itself.
     Nothing,
@@ -46,13 +47,12 @@ enum Lease {
     Open {
         id: SessionId,
         entity: Entity,
-        connections: Vec<Weak<Connection>>,
+        connection: Weak<Connection>,
+        /// What a refusal waits for when it runs out.
+        refused_at: Tie,
     },
     /// It ended while something moved; since when, and why.
-    RanOut {
-        since: Nanos,
-        why: String,
-    },
+    RanOut { since: Nanos, why: String },
 }
 
 /// All leases.
@@ -68,36 +68,45 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Leases {
-    /// The lease of that holder, which has just been heard over that connection.
-    fn look(&self, holder: &Holder, connection: &Arc<Connection>) -> Result<Option<SessionId>, SessionError> {
+    /// The open lease of that holder.
+    ///
+    /// # Errors
+    ///
+    /// Once after one ran out whose refusal waits for `refused`.
+    fn look(&self, holder: &Holder, refused: &Holder) -> Result<Option<SessionId>, SessionError> {
         let mut held = locked(&self.held);
-        match held.get_mut(holder) {
-            None => Ok(None),
-            Some(Lease::RanOut { .. }) => Err(Self::refuse(&mut held, holder)),
-            Some(Lease::Open { id, connections, .. }) => {
-                connections.retain(|known| known.strong_count() > 0);
-                if !connections.iter().any(|known| std::ptr::eq(known.as_ptr(), Arc::as_ptr(connection))) {
-                    connections.push(Arc::downgrade(connection));
-                }
-                Ok(Some(*id))
+        if let Some(Lease::Open { id, .. }) = held.get(holder) {
+            return Ok(Some(*id));
+        }
+        match held.get(refused) {
+            Some(Lease::RanOut { why, .. }) => {
+                let why = why.clone();
+                held.remove(refused);
+                Err(SessionError::LeaseRanOut(why))
             }
+            Some(Lease::Open { .. }) | None => Ok(None),
         }
     }
 
-    fn refuse(held: &mut HashMap<Holder, Lease>, holder: &Holder) -> SessionError {
-        match held.remove(holder) {
-            Some(Lease::RanOut { why, .. }) => SessionError::LeaseRanOut(why),
-            Some(Lease::Open { .. }) | None => SessionError::Expired,
+    /// Forgets an open lease that has ended.
+    fn forget(&self, holder: &Holder, ended: SessionId) {
+        let mut held = locked(&self.held);
+        if matches!(held.get(holder), Some(Lease::Open { id, .. }) if *id == ended) {
+            held.remove(holder);
         }
     }
 
     /// Notes that a session has ended which had not brought everything to rest. Most are no leases.
     pub fn note_end(&self, id: SessionId, why: &str) {
         let mut held = locked(&self.held);
-        let lease =
-            held.values_mut().find(|lease| matches!(lease, Lease::Open { id: open, .. } if *open == id));
-        if let Some(lease) = lease {
-            *lease = Lease::RanOut { since: Nanos::now(), why: why.to_owned() };
+        let of = |(holder, lease): (&Holder, &Lease)| match lease {
+            Lease::Open { id: open, refused_at, .. } if *open == id => Some((holder.clone(), *refused_at)),
+            _ => None,
+        };
+        if let Some((holder, tie)) = held.iter().find_map(of) {
+            held.remove(&holder);
+            let why = why.to_owned();
+            held.insert(Holder { entity: holder.entity, tie }, Lease::RanOut { since: Nanos::now(), why });
         }
     }
 }
@@ -111,23 +120,23 @@ impl Sessions {
     /// [`SessionError::LeaseRanOut`] once after its client fell silent while something moved; else as for
     /// [`Self::open`].
     pub fn lease(&self, entity: &Entity, connection: &Arc<Connection>) -> Result<Hold, SessionError> {
-        let tie = match (self.rules.sessionless, connection.liveness()) {
-            (Sessionless::Viam, _) => Tie::Nothing,
-            (_, Liveness::Pings) => Tie::Connection(connection.id),
-            (_, Liveness::OwnBytes) => Tie::Address(connection.remote.ip()),
+        let own = Tie::Connection(connection.id);
+        let (tie, refused_at) = match (self.rules.sessionless, connection.liveness()) {
+            (Sessionless::Viam, _) => (Tie::Nothing, Tie::Nothing),
+            (_, Liveness::Pings) => (own, own),
+            (_, Liveness::OwnBytes) => (own, Tie::Address(connection.remote.ip())),
         };
         let entity = if tie == Tie::Nothing { Entity::new("without session") } else { entity.clone() };
         let holder = Holder { entity: entity.name().into(), tie };
+        let refused = Holder { entity: entity.name().into(), tie: refused_at };
         let _turn = locked(&self.leases.turn);
-        if let Some(id) = self.leases.look(&holder, connection)? {
+        if let Some(id) = self.leases.look(&holder, &refused)? {
             match self.hold(&entity, id) {
                 Err(SessionError::Expired) => {}
                 held => return held,
             }
-            let mut held = locked(&self.leases.held);
-            if let Some(Lease::RanOut { .. }) = held.get(&holder) {
-                return Err(Leases::refuse(&mut held, &holder));
-            }
+            self.leases.forget(&holder, id);
+            self.leases.look(&holder, &refused)?;
         }
         if tie == Tie::Nothing {
             warn!(
@@ -137,11 +146,11 @@ impl Sessions {
         }
         let peer = Peer { remote: Some(connection.remote), local: Some(connection.local) };
         let id = self.open(&entity, peer, self.rules.lease_window)?.id;
-        let connections = vec![Arc::downgrade(connection)];
+        let connection = Arc::downgrade(connection);
         let now = Nanos::now();
         let mut held = locked(&self.leases.held);
         held.retain(|_, lease| !matches!(lease, Lease::RanOut { since, .. } if now.since(*since) > KEPT));
-        held.insert(holder, Lease::Open { id, entity: entity.clone(), connections });
+        held.insert(holder, Lease::Open { id, entity: entity.clone(), connection, refused_at });
         drop(held);
         self.hold(&entity, id)
     }
@@ -158,27 +167,23 @@ impl Sessions {
     }
 
     fn beat_leases(&self) {
-        let heard = |connections: &[Weak<Connection>]| {
-            let heard = connections.iter().filter_map(Weak::upgrade).map(|connection| connection.heard());
-            heard.max_by_key(|at| at.0)
-        };
         let open: Vec<(Holder, SessionId, Entity, Option<Nanos>)> = locked(&self.leases.held)
             .iter()
             .filter_map(|(holder, lease)| match lease {
                 Lease::RanOut { .. } => None,
-                Lease::Open { id, entity, connections } => {
-                    let at = if holder.tie == Tie::Nothing { Some(Nanos::now()) } else { heard(connections) };
-                    Some((holder.clone(), *id, entity.clone(), at))
+                Lease::Open { id, entity, connection, .. } => {
+                    let heard = match holder.tie {
+                        Tie::Nothing => Some(Nanos::now()),
+                        Tie::Connection(_) | Tie::Address(_) => connection.upgrade().map(|open| open.heard()),
+                    };
+                    Some((holder.clone(), *id, entity.clone(), heard))
                 }
             })
             .collect();
-        for (holder, id, entity, at) in open {
+        for (holder, id, entity, heard) in open {
             // Also without news: this is how the end of a lease is noticed.
-            if self.beat_of(&entity, id, at).is_err() {
-                let mut held = locked(&self.leases.held);
-                if matches!(held.get(&holder), Some(Lease::Open { id: open, .. }) if *open == id) {
-                    held.remove(&holder);
-                }
+            if self.beat_of(&entity, id, heard).is_err() {
+                self.leases.forget(&holder, id);
             }
         }
     }
@@ -248,12 +253,36 @@ mod tests {
     }
 
     #[test]
-    fn over_http_2_every_connection_has_its_own_over_http_1_every_address() {
+    fn clients_of_one_address_do_not_keep_each_others_leases_alive() {
+        for version in [http::Version::HTTP_11, http::Version::HTTP_2] {
+            let (_watcher, sessions) = sessions(Sessionless::Lease);
+            let me = Entity::anonymous();
+            let (silent, heard) = (connection(1, version), connection(2, version));
+            let lost = sessions.lease(&me, &silent).unwrap();
+            drop(sessions.use_resource(&lost, "motor/left", &[]).unwrap());
+            let kept = sessions.lease(&me, &heard).unwrap();
+            for _ in 0..4 {
+                sleep(Duration::from_millis(100));
+                heard.note_heard();
+                sessions.beat_leases();
+            }
+            assert_eq!(sessions.lease(&me, &heard).unwrap().owner, kept.owner);
+            assert_ne!(kept.owner, lost.owner);
+            assert!(matches!(sessions.lease(&me, &silent), Err(SessionError::LeaseRanOut(_))), "{version:?}");
+        }
+    }
+
+    #[test]
+    fn over_http_1_the_refusal_also_meets_another_connection() {
         let (_watcher, sessions) = sessions(Sessionless::Lease);
         let me = Entity::anonymous();
-        let of = |port, version| sessions.lease(&me, &connection(port, version)).unwrap().owner;
-        assert_ne!(of(1, http::Version::HTTP_2), of(2, http::Version::HTTP_2));
-        assert_eq!(of(3, http::Version::HTTP_11), of(4, http::Version::HTTP_11));
+        let hold = sessions.lease(&me, &connection(1, http::Version::HTTP_11)).unwrap();
+        drop(sessions.use_resource(&hold, "motor/left", &[]).unwrap());
+        sleep(AFTER_SHORT);
+        sessions.beat_leases();
+        let next = connection(2, http::Version::HTTP_11);
+        assert!(matches!(sessions.lease(&me, &next), Err(SessionError::LeaseRanOut(_))));
+        assert!(sessions.lease(&me, &next).is_ok());
     }
 
     #[test]

@@ -246,3 +246,19 @@ fn a_foreign_page_in_a_browser_reaches_nothing() -> Result<()> {
         Ok(())
     })
 }
+
+/// Fails if a client over HTTP/1 keeps the motor of another one running that has died, because both come from one
+/// address; or if it is stopped with it.
+#[test]
+fn clients_of_one_address_do_not_keep_each_others_motors_running() -> Result<()> {
+    play(leases(), |robot, node| {
+        let mut one = node.client(robot, Transport::GrpcWeb)?;
+        let mut two = node.client(robot, Transport::GrpcWeb)?;
+        keep_driving(robot, &mut one, "left")?;
+        keep_driving(robot, &mut two, "right")?;
+        let death = one.kill()?;
+        let stop = robot.listener.wait_for_stop(&LEFT, death, 3 * WINDOW)?;
+        robot.is_prompt(death, WINDOW + LATE, &stop)?;
+        no_stop_for(&robot.listener, &RIGHT, WINDOW)
+    })
+}
