@@ -31,7 +31,7 @@ use super::route::Route;
 /// occupies is meant for somebody who listens.
 pub const UNREAD: Duration = Duration::from_secs(30);
 
-/// What a call may send beyond what the upstream has room for.
+/// How much of a call is sent whether the upstream has room for it or not.
 const SHORT: usize = 16 * 1024;
 /// How much of an answer is read before its client asks for it.
 const READ_AHEAD: usize = 64 * 1024;
@@ -195,11 +195,19 @@ fn sending(body: Replayed, leash: Arc<Leash>) -> Pin<Box<dyn Future<Output = ()>
 
 /// Ends early, and without an error, when the upstream wants no more.
 async fn send(mut body: Replayed, leash: &Leash) -> Result<(), Status> {
+    let mut unasked = SHORT;
     while let Some(frame) = body.frame().await {
         match frame?.into_data() {
             Ok(data) => {
                 let last = body.is_end_stream();
-                if send_data(data, last, leash).await.is_err() || last {
+                // A call's beginning waits for no room: it goes out with its headers, and is all of most calls.
+                let sent = if data.len() <= unasked {
+                    unasked -= data.len();
+                    leash.stream().send_data(data, last)
+                } else {
+                    send_data(data, last, leash).await
+                };
+                if sent.is_err() || last {
                     return Ok(());
                 }
             }
@@ -217,9 +225,8 @@ async fn send(mut body: Replayed, leash: &Leash) -> Result<(), Status> {
 }
 
 async fn send_data(mut data: Bytes, last: bool, leash: &Leash) -> Result<(), h2::Error> {
-    // The end of a call waits for no room: it is short, and goes out with the call's headers if it is all of it.
-    if last && data.len() <= SHORT {
-        return leash.stream().send_data(data, true);
+    if data.is_empty() {
+        return if last { leash.stream().send_data(data, true) } else { Ok(()) };
     }
     while !data.is_empty() {
         leash.stream().reserve_capacity(data.len());
