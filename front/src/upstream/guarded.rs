@@ -239,6 +239,19 @@ async fn what_another_session_has_taken_over_is_not_stopped() {
 }
 
 #[tokio::test]
+async fn what_is_taken_over_between_two_tries_is_not_stopped_any_more() {
+    let mut setting = setting("").await;
+    let (first, second) = (setting.open(), setting.open());
+    setting.command(GANTRY, "gantry1", first).await;
+    setting.says(first, Tripped);
+    // It fails, and would be tried again after 100 ms.
+    setting.backend.call_of(GANTRY_STOP).await;
+    setting.command(GANTRY, "gantry1", second).await;
+    sleep(5 * A_WHILE).await;
+    assert_eq!(paths(&setting.backend.so_far()), [GANTRY], "the gantry is the second's");
+}
+
+#[tokio::test]
 async fn a_command_waits_for_a_stop_under_way_and_is_not_overtaken_by_it() {
     let mut setting = setting("").await;
     let (first, second) = (setting.open(), setting.open());
