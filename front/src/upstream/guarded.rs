@@ -274,7 +274,8 @@ async fn a_command_waits_for_a_stop_under_way_and_is_not_overtaken_by_it() {
 async fn a_hundred_commands_that_hang_keep_no_stop_waiting() {
     let backend = Backend::start_at("127.0.0.1:0".parse().unwrap(), 10).await;
     let mut setting = setting_before(backend, "").await;
-    let id = setting.open();
+    let (id, other) = (setting.open(), setting.open());
+    setting.command(SERVO, "servo1", other).await;
     let sid = id.to_string();
     let mut hanging = Vec::new();
     for _ in 0..100 {
@@ -289,6 +290,9 @@ async fn a_hundred_commands_that_hang_keep_no_stop_waiting() {
     assert_eq!(stopped.status().0, "0");
     let all = setting.client.call("/viam.robot.v1.RobotService/StopAll", &[], &super::framed(&[])).await;
     assert_eq!(all.status().0, "0");
+    // The front's own Stop, after a session that has nothing to do with those that hang.
+    setting.says(other, Tripped);
+    setting.backend.call_of(SERVO_STOP).await;
     let beat = "/viam.robot.v1.RobotService/SendSessionHeartbeat";
     assert_eq!(setting.client.call(beat, &[], &message(&sid)).await.status().0, "0");
     setting.says(id, Tripped);
