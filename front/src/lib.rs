@@ -24,6 +24,8 @@
 mod access;
 mod discovery;
 mod dispatch;
+#[cfg(test)]
+mod fuzz;
 mod gate;
 mod lanyard;
 mod link;
