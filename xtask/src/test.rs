@@ -87,8 +87,8 @@ pub struct TestArgs {
     /// Run only tests with this in their name
     #[arg(long, value_name = "NAME")]
     filter: Option<String>,
-    /// The tests on a rig are killed after this time, each part for itself
-    #[arg(long, default_value_t = 1800, value_name = "SECS", value_parser = clap::value_parser!(u64).range(1..))]
+    /// The tests on a rig are killed after this time, each part for itself: twice what they take on a quiet machine
+    #[arg(long, default_value_t = 2400, value_name = "SECS", value_parser = clap::value_parser!(u64).range(1..))]
     timeout: u64,
 }
 
