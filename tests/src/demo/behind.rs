@@ -196,8 +196,12 @@ fn drive(robot: &Robot, clients: &mut Clients, timeline: &mut Timeline) -> Resul
         let seen = names.as_array().is_some_and(|names| names.iter().any(|name| name == base));
         if seen { Ok(client) } else { Err(names.to_string()) }
     })?;
-    let from = Moment::now();
-    client.ask("base_set_velocity", json!({ "name": "base1", "forward": 600.0 }))?;
+    // Lanyard knows the names of a server that was there before; whether it is there again the first command shows.
+    let from = expect::within(START, "the server takes a command", || {
+        let from = Moment::now();
+        let command = json!({ "name": "base1", "forward": 600.0 });
+        client.ask("base_set_velocity", command).map(|_| from).map_err(|error| format!("{error:#}"))
+    })?;
     for motor in &MOTORS {
         robot.moves(motor, from, 1.0)?;
     }
