@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use config::Config;
-use drivers::Frame;
 use http::{HeaderValue, Request, Response};
 use http_body_util::{BodyExt as _, Full};
 use proptest::collection::vec;
@@ -23,7 +22,7 @@ use crate::access::Access;
 use crate::dispatch::Dispatch;
 use crate::gate::Gate;
 use crate::link::Link;
-use crate::motion::{Motion, SendError, Wire};
+use crate::motion::{Motion, NoWire};
 use crate::sessions::testing::Watcher;
 use crate::sessions::{Entity, Peer, Rules, Sessions};
 use crate::transport::Connection;
@@ -34,14 +33,6 @@ const SOON: Duration = Duration::from_secs(10);
 const LONG: Window = Window::from_millis(60_000);
 /// Calls: enough for each method to be called a hundred times.
 const CASES: u32 = 4_000;
-
-struct NoWire;
-
-impl Wire for NoWire {
-    fn send(&self, _: &Frame) -> Result<(), SendError> {
-        Ok(())
-    }
-}
 
 /// Every method there is, from the descriptors.
 fn methods() -> Vec<String> {

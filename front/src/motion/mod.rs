@@ -54,6 +54,8 @@ use grant::Permit;
 use group::Group;
 use line::Line;
 use travel::Leg;
+#[cfg(test)]
+pub use wire::NoWire;
 pub use wire::{SendError, Wire};
 
 /// A motor and the speed it is to turn at.

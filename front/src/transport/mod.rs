@@ -8,10 +8,12 @@
 //! | [`door`] | plain text or TLS |
 //! | [`places`] | how many may be in, and who makes room |
 //! | [`connection`] | what is known of one connection |
+//! | [`heard`] | when bytes came last |
 //! | [`http`] | what one client may have under way |
 
 mod connection;
 mod door;
+mod heard;
 mod http;
 mod lobby;
 mod places;
@@ -27,9 +29,9 @@ use tonic::body::Body;
 use tower::Service;
 use tracing::{debug, warn};
 
-use connection::Heard;
 pub use connection::{Connection, Liveness};
 pub use door::{Door, PlainText};
+pub use heard::Heard;
 use http::Http;
 use lobby::MOST_WAITING;
 use places::Places;

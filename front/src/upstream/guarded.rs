@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use config::Config;
-use drivers::Frame;
 use shm_proto::verdicts::SessionState::{Closed, Tripped};
 use shm_proto::{SessionId, Window};
 use tokio::time::{sleep, timeout};
@@ -18,7 +17,7 @@ use crate::access::Access;
 use crate::dispatch::{Behind, Dispatch};
 use crate::gate::Gate;
 use crate::link::Link;
-use crate::motion::{Motion, SendError, Wire};
+use crate::motion::{Motion, NoWire};
 use crate::native;
 use crate::sessions::testing::Watcher;
 use crate::sessions::{Entity, Peer, Rules, Sessions};
@@ -55,15 +54,6 @@ firmware = "0.6"
 after_stop = "hold"
 max_rpm = 600
 "#;
-
-/// Nothing is moved here.
-struct NoWire;
-
-impl Wire for NoWire {
-    fn send(&self, _: &Frame) -> Result<(), SendError> {
-        Ok(())
-    }
-}
 
 struct Setting {
     backend: Backend,

@@ -168,7 +168,7 @@ impl Line {
         let wire = timeout(window, route.connect())
             .await
             .unwrap_or_else(|_| Err(silent("nobody took the connection")))?;
-        let heard = wire.heard();
+        let heard = Arc::clone(wire.listener());
         let (sender, mut connection) = handshake(wire).await.map_err(io::Error::other)?;
         let pings = connection.ping_pong().ok_or_else(|| io::Error::other("no PING is possible"))?;
         let mut line = Self { running: tokio::spawn(connection), pings, heard, window };

@@ -9,34 +9,13 @@ use tonic::Status;
 
 use super::ask::ask;
 use super::lane::Lane;
+use crate::proto::rpc::{AuthenticateRequest, AuthenticateResponse, Credentials};
 
 const AUTHENTICATE: &str = "/proto.rpc.v1.AuthService/Authenticate";
 /// How long a login may take: a key is looked up, perhaps in a cloud.
 const WITHIN: Duration = Duration::from_secs(5);
 /// Pause after a login that failed: the calls that come meanwhile get its reason, and the upstream some rest.
 const PAUSE: Duration = Duration::from_secs(1);
-
-#[derive(Clone, PartialEq, prost::Message)]
-struct Credentials {
-    #[prost(string, tag = "1")]
-    kind: String,
-    #[prost(string, tag = "2")]
-    payload: String,
-}
-
-#[derive(Clone, PartialEq, prost::Message)]
-struct AuthenticateRequest {
-    #[prost(string, tag = "1")]
-    entity: String,
-    #[prost(message, optional, tag = "2")]
-    credentials: Option<Credentials>,
-}
-
-#[derive(Clone, PartialEq, prost::Message)]
-struct AuthenticateResponse {
-    #[prost(string, tag = "1")]
-    access_token: String,
-}
 
 /// Logs in when a token is needed and there is none.
 pub struct Login {
@@ -105,7 +84,10 @@ impl Login {
             .map_err(|error| Status::internal(format!("cannot read {}: {error}", file.display())))?;
         let request = AuthenticateRequest {
             entity: self.key.key_id.clone(),
-            credentials: Some(Credentials { kind: "api-key".to_owned(), payload: secret.trim().to_owned() }),
+            credentials: Some(Credentials {
+                r#type: "api-key".to_owned(),
+                payload: secret.trim().to_owned(),
+            }),
         };
         let answer = ask(lane, AUTHENTICATE, HeaderMap::new(), &request.encode_to_vec(), WITHIN).await?;
         let answer = AuthenticateResponse::decode(answer)

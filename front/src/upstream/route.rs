@@ -1,20 +1,20 @@
 //! The way to the upstream: TCP, TLS over TCP, or a Unix socket, as the configuration has it.
 
 use std::io;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::task::{Context, Poll};
+use std::sync::atomic::AtomicU64;
 
 use config::{Address, HostPort, Trust};
 use http::uri::{Authority, Scheme};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::crypto::ring;
 use tokio_rustls::rustls::pki_types::pem::PemObject as _;
 use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
+
+use crate::transport::Heard;
 
 /// Why the way cannot be taken, before anybody tries it.
 #[derive(Debug, thiserror::Error)]
@@ -110,7 +110,7 @@ impl Route {
                 Box::new(stream)
             }
         };
-        Ok(Wire { stream, heard: Arc::default() })
+        Ok(Heard::new(stream, Arc::default()))
     }
 }
 
@@ -162,61 +162,10 @@ fn client_config(trust: &Trust, shown: &str) -> Result<ClientConfig, RouteError>
     Ok(config)
 }
 
-trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+/// What all ways come to.
+pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
 /// A connection that counts how often something was heard on it.
-pub struct Wire {
-    stream: Box<dyn Stream>,
-    heard: Arc<AtomicU64>,
-}
-
-impl Wire {
-    /// The count.
-    #[must_use]
-    pub fn heard(&self) -> Arc<AtomicU64> {
-        Arc::clone(&self.heard)
-    }
-}
-
-impl AsyncRead for Wire {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let before = buf.filled().len();
-        let read = Pin::new(&mut self.stream).poll_read(cx, buf);
-        if buf.filled().len() > before {
-            self.heard.fetch_add(1, Ordering::Relaxed);
-        }
-        read
-    }
-}
-
-impl AsyncWrite for Wire {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, buf)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-}
+pub type Wire = Heard<Box<dyn Stream>, Arc<AtomicU64>>;
