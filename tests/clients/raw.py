@@ -9,21 +9,25 @@ from h2.connection import H2Connection
 from h2.events import DataReceived, ResponseReceived, StreamEnded, StreamReset, TrailersReceived
 
 
+def headers_of(host, port, path):
+    """What every gRPC call begins with."""
+    return [
+        (":method", "POST"),
+        (":scheme", "http"),
+        (":path", path),
+        (":authority", f"{host}:{port}"),
+        ("te", "trailers"),
+        ("content-type", "application/grpc"),
+    ]
+
+
 def call(host, port, path, messages, metadata, answers):
     """Sends messages (hex) and returns headers, answers (hex) and status; with `answers` it hangs up after so many."""
     with socket.create_connection((host, port), timeout=10) as connection:
         http = H2Connection(H2Configuration(client_side=True, header_encoding="utf-8"))
         http.initiate_connection()
         stream = http.get_next_available_stream_id()
-        headers = [
-            (":method", "POST"),
-            (":scheme", "http"),
-            (":path", path),
-            (":authority", f"{host}:{port}"),
-            ("te", "trailers"),
-            ("content-type", "application/grpc"),
-        ]
-        http.send_headers(stream, headers + [tuple(pair) for pair in metadata])
+        http.send_headers(stream, headers_of(host, port, path) + [tuple(pair) for pair in metadata])
         for message in map(bytes.fromhex, messages):
             http.send_data(stream, struct.pack(">BI", 0, len(message)) + message)
         http.end_stream(stream)

@@ -8,6 +8,8 @@ from h2.config import H2Configuration
 from h2.connection import H2Connection
 from h2.events import ConnectionTerminated, ResponseReceived, StreamEnded, StreamReset, TrailersReceived
 
+from raw import headers_of
+
 START_SESSION = "/viam.robot.v1.RobotService/StartSession"
 
 
@@ -18,15 +20,7 @@ def call(host, port, body, declared_end=True, path=START_SESSION):
         http.initiate_connection()
         connection.sendall(http.data_to_send())
         stream = http.get_next_available_stream_id()
-        headers = [
-            (":method", "POST"),
-            (":scheme", "http"),
-            (":path", path),
-            (":authority", f"{host}:{port}"),
-            ("te", "trailers"),
-            ("content-type", "application/grpc"),
-        ]
-        http.send_headers(stream, headers)
+        http.send_headers(stream, headers_of(host, port, path))
         sent = 0
         connection.sendall(http.data_to_send())
         while True:

@@ -13,7 +13,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
-use super::{Act, PROMPT, Report, Stopped, Timeline, WINDOW, figures, report, show, stopped};
+use super::{Act, Expired, PROMPT, Report, Timeline, expired, figures, proven, show, wait_for_stops};
 use crate::clock::Moment;
 use crate::expect;
 use crate::folder::Folder;
@@ -216,19 +216,7 @@ fn client_killed(
     timeline: &mut Timeline,
 ) -> Result<Act> {
     let mut client = drive(robot, clients, timeline)?;
-    let death = client.kill()?;
-    let mut stops = Vec::new();
-    let mut last = None;
-    for motor in MOTORS {
-        let (trip, stop) = robot.stopped_at_deadline(&motor, death, WINDOW)?;
-        last = last.or(trip.last_beat().zip(trip.deadline()));
-        stops.push(stopped(robot, motor, stop.at)?);
-    }
-    let (last_beat, deadline) = last.context("no trip")?;
-    timeline.at(last_beat, "the last heartbeat of its session");
-    timeline.at(death, "SIGKILL for the client");
-    timeline.at(deadline, "deadline: the heartbeat window of 2 s is over");
-    show(timeline, &stops, deadline);
+    let Expired { last_beat, deadline, stops } = expired(robot, &mut client, &MOTORS, timeline)?;
     let asked = expect::within(STILL, "the server is told to stop base1", || {
         let told = server.ask("told", json!({})).map_err(|error| format!("{error:#}"))?;
         let stop = |note: &&Value| note["resource"] == "base/base1" && note["did"] == "stop";
@@ -238,7 +226,8 @@ fn client_killed(
     timeline.at(asked, "the server is told to stop base1, too");
     let first = stops.iter().map(|stop| stop.first).min().context("no stop")?;
     ensure!(asked >= first, "the server was told before the stop on CAN");
-    proven("client killed", robot, timeline, &stops, Some(last_beat), deadline)
+    let motors = proven(robot, timeline, &stops)?;
+    figures("client killed", &stops, Some(last_beat), deadline, motors)
 }
 
 fn server_killed(
@@ -250,12 +239,7 @@ fn server_killed(
     let mut client = drive(robot, clients, timeline)?;
     let death = server.kill()?;
     timeline.at(death, "SIGKILL for the server; its client is alive and well");
-    let mut stops = Vec::new();
-    for motor in MOTORS {
-        let stop = robot.listener.wait_for_stop(&motor, death, START)?;
-        robot.is_prompt(death, NOTICED + PROMPT, &stop)?;
-        stops.push(stopped(robot, motor, stop.at)?);
-    }
+    let stops = wait_for_stops(robot, &MOTORS, death, NOTICED + PROMPT)?;
     show(timeline, &stops, death);
     let trip = robot.lanyard.wait_for_trip(death, "session closed", LEFT.name, START)?;
     // The library forgets its session with the first refusal; the second says what is wrong.
@@ -270,24 +254,6 @@ fn server_killed(
         }
     })?;
     timeline.say(&format!("the client's next command: UNAVAILABLE, \"{}\"", refused.message));
-    proven("server killed", robot, timeline, &stops, trip.last_beat(), death)
-}
-
-/// Waits for the proof of every motor's standstill.
-fn proven(
-    name: &'static str,
-    robot: &Robot,
-    timeline: &mut Timeline,
-    stops: &[Stopped],
-    last_beat: Option<Moment>,
-    deadline: Moment,
-) -> Result<Act> {
-    let mut motors = Vec::new();
-    for stop in stops {
-        let status = robot.verified(&stop.motor)?;
-        let still = status.standstill().context("no moment of standstill")?;
-        timeline.at(still, &format!("{}: proven to stand still by its own feedback", stop.motor.name));
-        motors.push(report(stop, still));
-    }
-    Ok(figures(name, stops, last_beat, deadline, motors))
+    let motors = proven(robot, timeline, &stops)?;
+    figures("server killed", &stops, trip.last_beat(), death, motors)
 }

@@ -133,20 +133,33 @@ fn drive(robot: &Robot, clients: &mut Clients, timeline: &mut Timeline) -> Resul
 
 fn client_killed(robot: &Robot, clients: &mut Clients, timeline: &mut Timeline) -> Result<Act> {
     let mut client = drive(robot, clients, timeline)?;
+    let Expired { last_beat, deadline, stops } = expired(robot, &mut client, &MOTORS, timeline)?;
+    act("client killed", robot, timeline, &stops, Some(last_beat), deadline)
+}
+
+/// What a client's silence has come to.
+struct Expired {
+    last_beat: Moment,
+    deadline: Moment,
+    stops: Vec<Stopped>,
+}
+
+/// Kills a client and waits for the stops of what it drove.
+fn expired(robot: &Robot, client: &mut Client, motors: &[Motor], timeline: &mut Timeline) -> Result<Expired> {
     let death = client.kill()?;
     let mut stops = Vec::new();
     let mut last = None;
-    for motor in MOTORS {
-        let (trip, stop) = robot.stopped_at_deadline(&motor, death, WINDOW)?;
+    for motor in motors {
+        let (trip, stop) = robot.stopped_at_deadline(motor, death, WINDOW)?;
         last = last.or(trip.last_beat().zip(trip.deadline()));
-        stops.push(stopped(robot, motor, stop.at)?);
+        stops.push(stopped(robot, motor.clone(), stop.at)?);
     }
     let (last_beat, deadline) = last.context("no trip")?;
     timeline.at(last_beat, "the last heartbeat of its session");
     timeline.at(death, "SIGKILL for the client");
     timeline.at(deadline, "deadline: the heartbeat window of 2 s is over");
     show(timeline, &stops, deadline);
-    act("client killed", robot, timeline, &stops, Some(last_beat), deadline)
+    Ok(Expired { last_beat, deadline, stops })
 }
 
 fn front_killed(robot: &mut Robot, clients: &mut Clients, timeline: &mut Timeline) -> Result<Act> {
@@ -154,7 +167,7 @@ fn front_killed(robot: &mut Robot, clients: &mut Clients, timeline: &mut Timelin
     let death = Moment::now();
     robot.front()?.kill()?;
     timeline.at(death, "SIGKILL for lanyard-front; its client is alive and well");
-    let stops = wait_for_stops(robot, death, FRONT_WINDOW + FRONT_MARGIN)?;
+    let stops = wait_for_stops(robot, &MOTORS, death, FRONT_WINDOW + FRONT_MARGIN)?;
     let trip = robot.lanyard.wait_for_trip(death, "front dead", LEFT.name, START)?;
     show(timeline, &stops, death);
     drop(client);
@@ -168,7 +181,7 @@ fn supervisor_terminated(robot: &mut Robot, clients: &mut Clients, timeline: &mu
     let told = Moment::now();
     robot.supervisor()?.signal(Signal::SIGTERM)?;
     timeline.at(told, "SIGTERM for lanyard-supervisor");
-    let stops = wait_for_stops(robot, told, PROMPT)?;
+    let stops = wait_for_stops(robot, &MOTORS, told, PROMPT)?;
     show(timeline, &stops, told);
     // Nobody is left to ask for a proof afterwards: the shafts themselves are looked at.
     let mut motors = Vec::new();
@@ -182,15 +195,15 @@ fn supervisor_terminated(robot: &mut Robot, clients: &mut Clients, timeline: &mu
     timeline.say("lanyard-supervisor: every motor is proven to stand still; exit code 0");
     drop(client);
     let motors = motors.into_iter().map(|(stop, still)| report(stop, still)).collect();
-    Ok(figures("supervisor terminated", &stops, last_beat, told, motors))
+    figures("supervisor terminated", &stops, last_beat, told, motors)
 }
 
-fn wait_for_stops(robot: &Robot, from: Moment, limit: Duration) -> Result<Vec<Stopped>> {
+fn wait_for_stops(robot: &Robot, motors: &[Motor], from: Moment, limit: Duration) -> Result<Vec<Stopped>> {
     let mut stops = Vec::new();
-    for motor in MOTORS {
-        let stop = robot.listener.wait_for_stop(&motor, from, START)?;
+    for motor in motors {
+        let stop = robot.listener.wait_for_stop(motor, from, START)?;
         robot.is_prompt(from, limit, &stop)?;
-        stops.push(stopped(robot, motor, stop.at)?);
+        stops.push(stopped(robot, motor.clone(), stop.at)?);
     }
     Ok(stops)
 }
@@ -214,14 +227,7 @@ fn show(timeline: &mut Timeline, stops: &[Stopped], deadline: Moment) {
 }
 
 /// Waits for the proof of every motor's standstill.
-fn act(
-    name: &'static str,
-    robot: &Robot,
-    timeline: &mut Timeline,
-    stops: &[Stopped],
-    last_beat: Option<Moment>,
-    deadline: Moment,
-) -> Result<Act> {
+fn proven(robot: &Robot, timeline: &mut Timeline, stops: &[Stopped]) -> Result<Vec<MotorReport>> {
     let mut motors = Vec::new();
     for stop in stops {
         let status = robot.verified(&stop.motor)?;
@@ -232,14 +238,25 @@ fn act(
         timeline.at(still, &format!("{}: proven to stand still by its own feedback", stop.motor.name));
         motors.push(report(stop, still));
     }
+    Ok(motors)
+}
+
+/// Waits for the proof of every motor's standstill, and sees that nobody moves one after its stop.
+fn act(
+    name: &'static str,
+    robot: &Robot,
+    timeline: &mut Timeline,
+    stops: &[Stopped],
+    last_beat: Option<Moment>,
+    deadline: Moment,
+) -> Result<Act> {
+    let motors = proven(robot, timeline, stops)?;
     for stop in stops {
         let frame = robot.listener.wait_for_stop(&stop.motor, stop.first, START)?;
         robot.no_motion_after(&stop.motor, &frame)?;
     }
     timeline.say("and no motion frame since");
-    let act = figures(name, stops, last_beat, deadline, motors);
-    ensure!(act.deadline_to_stop_us >= 0.0, "stopped before the deadline");
-    Ok(act)
+    figures(name, stops, last_beat, deadline, motors)
 }
 
 fn figures(
@@ -248,14 +265,16 @@ fn figures(
     last_beat: Option<Moment>,
     deadline: Moment,
     motors: Vec<MotorReport>,
-) -> Act {
+) -> Result<Act> {
     let slowest = stops.iter().map(|stop| stop.first).max().unwrap_or(deadline);
-    Act {
+    let act = Act {
         name,
         last_beat_to_stop_ms: last_beat.map(|beat| round(slowest.millis_since(beat))),
         deadline_to_stop_us: round(slowest.millis_since(deadline) * 1e3),
         motors,
-    }
+    };
+    ensure!(act.deadline_to_stop_us >= 0.0, "stopped before the deadline");
+    Ok(act)
 }
 
 fn report(stop: &Stopped, still: Moment) -> MotorReport {
