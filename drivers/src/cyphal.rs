@@ -203,7 +203,7 @@ struct Model {
     subjects: Subjects,
     mode: Mode,
     /// Speed at a ratio of 1; not used otherwise.
-    full: RevolutionsPerSecond,
+    full_rpm: f64,
 }
 
 const fn message_id(priority: u8, subject: u16, source: u8) -> ArbitrationId {
@@ -229,7 +229,7 @@ impl Model {
     fn setpoint(&self, velocity: RevolutionsPerSecond) -> [Frame; 2] {
         let velocity = match self.mode {
             Mode::Speed => f64::from(velocity.0) * TAU,
-            Mode::Ratio => (velocity.rpm() / self.full.rpm()).clamp(-1.0, 1.0),
+            Mode::Ratio => (velocity.rpm() / self.full_rpm).clamp(-1.0, 1.0),
         };
         #[expect(clippy::cast_possible_truncation, reason = "f16 is what the drive takes")]
         let element = to_half(velocity as f32).to_le_bytes();
@@ -413,7 +413,7 @@ fn read(settings: &Settings, common: &Common) -> Result<Model, SettingsError> {
         index: settings.small("index", 0..=2, None)?,
         subjects,
         mode,
-        full: RevolutionsPerSecond::from_rpm(full),
+        full_rpm: full,
     };
     if model.source_node == model.esc_node {
         return Err(SettingsError::new(

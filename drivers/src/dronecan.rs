@@ -241,7 +241,7 @@ struct Model {
     index: u8,
     command: Command,
     /// Speed at a raw command of 8191; not used otherwise.
-    full: RevolutionsPerSecond,
+    full_rpm: f64,
     idle_amps: f32,
 }
 
@@ -266,7 +266,7 @@ impl Model {
     /// The element that commands this speed, the nearest there is.
     fn element(&self, velocity: RevolutionsPerSecond) -> i32 {
         let (value, most) = match self.command {
-            Command::Raw => (velocity.rpm() / self.full.rpm() * FULL_RAW, FULL_RAW),
+            Command::Raw => (velocity.rpm() / self.full_rpm * FULL_RAW, FULL_RAW),
             Command::Rpm => (velocity.rpm(), FULL_RPM),
         };
         #[expect(clippy::cast_possible_truncation, reason = "within the range; NaN becomes 0")]
@@ -394,7 +394,7 @@ fn read(settings: &Settings, common: &Common) -> Result<Model, SettingsError> {
         source_node: settings.small("source_node", 1..=125, Some(125))?,
         index: settings.small("index", 0..=last, None)?,
         command,
-        full: RevolutionsPerSecond::from_rpm(full),
+        full_rpm: full,
         #[expect(clippy::cast_possible_truncation, reason = "a configured current")]
         idle_amps: settings.number("idle_amps", 0.01..=10.0, Some(0.2))? as f32,
     };

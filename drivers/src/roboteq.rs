@@ -162,7 +162,7 @@ struct Model {
     mode: Loop,
     sensor: Sensor,
     /// Speed at a command, or a feedback, of 1000; not used otherwise.
-    full: RevolutionsPerSecond,
+    full_rpm: f64,
     counts_per_rev: Option<f64>,
 }
 
@@ -197,7 +197,7 @@ impl Model {
     fn speed(&self, reading: i32) -> RevolutionsPerSecond {
         match self.sensor {
             Sensor::Encoder | Sensor::Brushless => RevolutionsPerSecond::from_rpm(f64::from(reading)),
-            Sensor::Feedback => RevolutionsPerSecond::from_rpm(f64::from(reading) / FULL * self.full.rpm()),
+            Sensor::Feedback => RevolutionsPerSecond::from_rpm(f64::from(reading) / FULL * self.full_rpm),
         }
     }
 
@@ -210,7 +210,7 @@ impl Model {
                 sdo::write_i16(self.node, self.of_channel(object::SPEED), rpm)
             }
             Loop::Open => {
-                let command = round((velocity.rpm() / self.full.rpm() * FULL).clamp(-FULL, FULL));
+                let command = round((velocity.rpm() / self.full_rpm * FULL).clamp(-FULL, FULL));
                 #[expect(clippy::cast_possible_truncation, reason = "within the full range; NaN becomes 0")]
                 sdo::write_i32(self.node, self.of_channel(object::COMMAND), command as i32)
             }
@@ -360,7 +360,7 @@ fn read(settings: &Settings, common: &Common) -> Result<Model, SettingsError> {
         channel: settings.small("channel", 1..=3, Some(1))?,
         mode,
         sensor,
-        full: RevolutionsPerSecond::from_rpm(full),
+        full_rpm: full,
         counts_per_rev,
     })
 }

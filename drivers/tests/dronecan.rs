@@ -48,6 +48,18 @@ fn commands(drive: &Drive, rpm: f64) -> Vec<Frame> {
     drive.velocity(RevolutionsPerSecond::from_rpm(rpm)).unwrap().as_slice().to_vec()
 }
 
+/// 8057.5002 of 8191 rounds up. With 30694 rpm kept in revolutions per second, as an f32, it came to 8057.4997.
+#[test]
+fn the_speed_of_a_full_command_is_kept_as_it_was_given() {
+    let mut keys = keys(0, "raw");
+    keys.retain(|(name, _)| *name != "full_rpm");
+    keys.push(("full_rpm", Value::Float(30_694.0)));
+    let common = Common { max_speed: RevolutionsPerSecond::from_rpm(30_600.0), ..COMMON };
+    let drive = build("dronecan", &common, &keys).unwrap();
+    let sent = drive.velocity(RevolutionsPerSecond(-503.228_97)).unwrap();
+    assert_eq!(sent.as_slice()[0].payload(), bytes("86800000000000c0"));
+}
+
 /// What is golden but never sent, and why.
 const NOT_SENT: &[(&str, &str)] = &[
     ("esc.RawCommand cmd=[0] ", "leaves the others of the bus without a command"),
