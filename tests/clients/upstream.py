@@ -20,6 +20,8 @@ from viam.components.servo import Servo
 from viam.components.switch import Switch
 from viam.rpc.server import Server
 
+from testecho import TestEcho
+
 # ODrive CANSimple.
 SET_AXIS_STATE, SET_CONTROLLER_MODES, SET_INPUT_VEL = 0x07, 0x0B, 0x0D
 CLOSED_LOOP, VELOCITY, PASSTHROUGH = 8, 2, 1
@@ -158,9 +160,15 @@ class OurSwitch(Moving, Switch):
     pass
 
 
+class OurTestEcho(Moving, TestEcho):
+    async def echo_multiple(self, message):
+        await self.begin(f"echo_multiple {message}")
+        return message
+
+
 KINDS = {
     kind.API.resource_subtype: kind
-    for kind in (OurArm, OurBase, OurButton, OurGantry, OurGripper, OurMotor, OurServo, OurSwitch)
+    for kind in (OurArm, OurBase, OurButton, OurGantry, OurGripper, OurMotor, OurServo, OurSwitch, OurTestEcho)
 }
 
 

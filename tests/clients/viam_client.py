@@ -42,9 +42,11 @@ from viam.rpc.dial import Credentials, DialOptions
 import floods
 import raw
 import rude
+from testecho import TestEcho
 
 COMPONENTS = {
-    kind.API.resource_subtype: kind for kind in (Arm, Base, Button, Gantry, Gripper, Motor, Servo, Switch)
+    kind.API.resource_subtype: kind
+    for kind in (Arm, Base, Button, Gantry, Gripper, Motor, Servo, Switch, TestEcho)
 }
 
 
@@ -64,7 +66,7 @@ async def stream_trajectory(arm):
     return updates
 
 
-# Every monitored method that the SDK's own server has: all of Viam's but that of its test service.
+# Every monitored method of Viam's.
 MOVES = {
     "arm/MoveToPosition": lambda arm: arm.move_to_position(Pose(x=1)),
     "arm/MoveToJointPositions": lambda arm: arm.move_to_joint_positions(JointPositions(values=[1.0])),
@@ -85,6 +87,7 @@ MOVES = {
     "motor/SetRPM": lambda motor: motor.set_rpm(60.0),
     "servo/Move": lambda servo: servo.move(30),
     "switch/SetPosition": lambda switch: switch.set_position(1),
+    "testecho/EchoMultiple": lambda echo: echo.echo_multiple("abc"),
 }
 
 

@@ -24,6 +24,7 @@ const SCRIPTS: &[(&str, &str)] = &[
     ("zygote.py", include_str!("../clients/zygote.py")),
     ("viam_client.py", include_str!("../clients/viam_client.py")),
     ("upstream.py", include_str!("../clients/upstream.py")),
+    ("testecho.py", include_str!("../clients/testecho.py")),
     ("rude.py", include_str!("../clients/rude.py")),
     ("floods.py", include_str!("../clients/floods.py")),
     ("raw.py", include_str!("../clients/raw.py")),

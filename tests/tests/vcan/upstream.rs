@@ -21,7 +21,7 @@ const WINDOW: Duration = Duration::from_secs(1);
 /// needs the whole of it.
 const UPSTREAM_WINDOW: Duration = Duration::from_secs(1);
 /// Everything the upstream has. All of it turns the left wheel; the right one is Lanyard's own.
-const RESOURCES: [&str; 8] = [
+const RESOURCES: [&str; 9] = [
     "arm/arm1",
     "base/base1",
     "button/button1",
@@ -30,6 +30,7 @@ const RESOURCES: [&str; 8] = [
     "motor/motor1",
     "servo/servo1",
     "switch/switch1",
+    "testecho/testecho1",
 ];
 
 /// A running upstream and where it is.
@@ -206,6 +207,7 @@ fn every_method_of_all_other_components_is_guarded() -> Result<()> {
         ("gripper/GoToInputs", "go_to_inputs"),
         ("servo/Move", "move"),
         ("switch/SetPosition", "set_position"),
+        ("testecho/EchoMultiple", "echo_multiple abc"),
     ])
 }
 
