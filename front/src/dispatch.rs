@@ -46,6 +46,15 @@ pub struct Dispatch {
 enum Place {
     /// To the front.
     Own,
+    /// To the server behind.
+    Upstream,
+    /// That depends, or to both.
+    Shared(Shared),
+}
+
+/// What both sides have a part in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Shared {
     /// To the front, when it has the operation of that id.
     Operation,
     /// To both, and both answer.
@@ -54,20 +63,18 @@ enum Place {
     StopAll,
     /// To whoever has the resource.
     Resource(Call),
-    /// To the server behind.
-    Upstream,
 }
 
 impl Place {
     fn of(path: &str) -> Self {
         if let Some(question) = Question::of(path) {
-            return Self::Both(question);
+            return Self::Shared(Shared::Both(question));
         }
         if let Some(method) = path.strip_prefix("/viam.robot.v1.RobotService/") {
             return match method {
                 "StartSession" | "SendSessionHeartbeat" | "GetSessions" => Self::Own,
-                "StopAll" => Self::StopAll,
-                "CancelOperation" | "BlockForOperation" => Self::Operation,
+                "StopAll" => Self::Shared(Shared::StopAll),
+                "CancelOperation" | "BlockForOperation" => Self::Shared(Shared::Operation),
                 _ => Self::Upstream,
             };
         }
@@ -76,7 +83,7 @@ impl Place {
         }
         match upstream::call(path) {
             Call::Foreign => Self::Upstream,
-            call => Self::Resource(call),
+            call => Self::Shared(Shared::Resource(call)),
         }
     }
 }
@@ -105,24 +112,25 @@ impl Service<Request<Body>> for Dispatch {
         };
         match (&self.behind, place) {
             (None, _) | (_, Place::Own) => Box::pin(self.own.call(request)),
-            (Some(behind), place) => {
+            (Some(behind), Place::Upstream) => {
+                let upstream = Arc::clone(&behind.upstream);
+                Box::pin(async move { Ok(upstream.pass(request.map(Replayed::untouched)).await) })
+            }
+            (Some(behind), Place::Shared(shared)) => {
                 let (behind, own) = (Arc::clone(behind), self.own.clone());
-                Box::pin(async move { Ok(behind.answer(place, own, request).await) })
+                Box::pin(async move { Ok(behind.answer(shared, own, request).await) })
             }
         }
     }
 }
 
 impl Behind {
-    async fn answer(&self, place: Place, own: Routes, request: Request<Body>) -> Response<Body> {
-        let upstream = &self.upstream;
-        let answer = match place {
-            Place::Own => Ok(at_home(own, request).await),
-            Place::Upstream => Ok(upstream.pass(request.map(Replayed::untouched)).await),
-            Place::Operation => self.operation(own, request).await,
-            Place::Both(question) => self.both(question, own, request).await,
-            Place::StopAll => self.stop_all(own, request).await,
-            Place::Resource(call) => self.resource(call, own, request).await,
+    async fn answer(&self, shared: Shared, own: Routes, request: Request<Body>) -> Response<Body> {
+        let answer = match shared {
+            Shared::Operation => self.operation(own, request).await,
+            Shared::Both(question) => self.both(question, own, request).await,
+            Shared::StopAll => self.stop_all(own, request).await,
+            Shared::Resource(call) => self.resource(call, own, request).await,
         };
         answer.unwrap_or_else(Status::into_http)
     }
@@ -229,7 +237,7 @@ fn answer_of(message: &Bytes, mut trailers: HeaderMap) -> Response<Body> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Place, Question};
+    use super::{Place, Question, Shared};
 
     #[test]
     fn every_call_has_its_place() {
@@ -237,13 +245,13 @@ mod tests {
         for method in ["StartSession", "SendSessionHeartbeat", "GetSessions"] {
             assert_eq!(robot(method), Place::Own, "{method}");
         }
-        assert_eq!(robot("ResourceNames"), Place::Both(Question::Names));
-        assert_eq!(robot("GetMachineStatus"), Place::Both(Question::Status));
-        assert_eq!(robot("ResourceRPCSubtypes"), Place::Both(Question::Subtypes));
-        assert_eq!(robot("GetOperations"), Place::Both(Question::Operations));
-        assert_eq!(robot("StopAll"), Place::StopAll);
-        assert_eq!(robot("CancelOperation"), Place::Operation);
-        assert_eq!(robot("BlockForOperation"), Place::Operation);
+        assert_eq!(robot("ResourceNames"), Place::Shared(Shared::Both(Question::Names)));
+        assert_eq!(robot("GetMachineStatus"), Place::Shared(Shared::Both(Question::Status)));
+        assert_eq!(robot("ResourceRPCSubtypes"), Place::Shared(Shared::Both(Question::Subtypes)));
+        assert_eq!(robot("GetOperations"), Place::Shared(Shared::Both(Question::Operations)));
+        assert_eq!(robot("StopAll"), Place::Shared(Shared::StopAll));
+        assert_eq!(robot("CancelOperation"), Place::Shared(Shared::Operation));
+        assert_eq!(robot("BlockForOperation"), Place::Shared(Shared::Operation));
         for path in [
             "/viam.robot.v1.RobotService/FrameSystemConfig",
             "/grpc.health.v1.Health/Check",
@@ -255,7 +263,13 @@ mod tests {
         }
         assert_eq!(Place::of("/proto.rpc.webrtc.v1.SignalingService/Call"), Place::Own);
         assert_eq!(Place::of("/lanyard.v1.LanyardService/EndSession"), Place::Own);
-        assert!(matches!(Place::of("/viam.component.motor.v1.MotorService/Stop"), Place::Resource(_)));
-        assert!(matches!(Place::of("/viam.component.arm.v1.ArmService/IsMoving"), Place::Resource(_)));
+        assert!(matches!(
+            Place::of("/viam.component.motor.v1.MotorService/Stop"),
+            Place::Shared(Shared::Resource(_))
+        ));
+        assert!(matches!(
+            Place::of("/viam.component.arm.v1.ArmService/IsMoving"),
+            Place::Shared(Shared::Resource(_))
+        ));
     }
 }

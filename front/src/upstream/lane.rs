@@ -17,6 +17,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{info, warn};
 
+use super::gathering::Gathering;
 use super::route::{Route, Wire};
 
 /// Pause before the second try, doubled with each further one up to the last. The first is short against the time
@@ -171,7 +172,7 @@ impl Line {
         let heard = Arc::clone(wire.listener());
         let (sender, mut connection) = handshake(wire).await.map_err(io::Error::other)?;
         let pings = connection.ping_pong().ok_or_else(|| io::Error::other("no PING is possible"))?;
-        let mut line = Self { running: tokio::spawn(connection), pings, heard, window };
+        let mut line = Self { running: tokio::spawn(Gathering::new(connection)), pings, heard, window };
         match timeout(window, line.pings.ping(Ping::opaque())).await {
             Ok(Ok(_)) => Ok((sender, line)),
             Ok(Err(error)) => Err(io::Error::other(error)),

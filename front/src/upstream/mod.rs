@@ -12,6 +12,7 @@
 //! |---|---|
 //! | [`route`] | TCP, TLS or a Unix socket |
 //! | [`lane`] | one connection, watched and made anew |
+//! | [`gathering`] | calls that go out together share one write |
 //! | [`call`] | one call, there and back |
 //! | [`peek`] | the name in a call's first message |
 //! | [`monitored`] | which methods move something |
@@ -22,6 +23,7 @@
 
 mod ask;
 mod call;
+mod gathering;
 #[cfg(test)]
 mod guarded;
 mod lane;
@@ -48,7 +50,6 @@ use http_body_util::BodyExt as _;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tonic::body::Body;
-use tonic::metadata::MetadataMap;
 use tonic::{Code, Status};
 use tracing::debug;
 
@@ -235,8 +236,7 @@ impl Upstream {
         headers: &HeaderMap,
         extensions: &Extensions,
     ) -> Result<Over, Status> {
-        let metadata = MetadataMap::from_headers(headers.clone());
-        let hold = association::monitored(&self.sessions, extensions, &metadata)?;
+        let hold = association::monitored(&self.sessions, extensions, headers)?;
         self.calls.sender().map_err(|why| Status::unavailable(&*why))?;
         let key = key(component, name);
         self.resources.admit(component.kind, name, &key)?;
@@ -250,7 +250,7 @@ impl Upstream {
         }
         self.stopping.quiet(&key).await;
         let entity = Caller::of(extensions)?.entity.clone();
-        let id = metadata::session_id(&metadata)?;
+        let id = metadata::session_id(headers)?;
         let sessions = Arc::clone(&self.sessions);
         Ok(Box::pin(async move {
             let _under_way = under_way;

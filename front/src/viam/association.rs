@@ -8,9 +8,8 @@
 use std::sync::Arc;
 
 use config::Sessionless;
-use http::Extensions;
+use http::{Extensions, HeaderMap};
 use tonic::Status;
-use tonic::metadata::MetadataMap;
 
 use super::metadata;
 use super::refusal::because;
@@ -30,13 +29,9 @@ const NO_SESSION: &str = "this robot moves only under a session, so that it stop
 ///
 /// FAILED_PRECONDITION without a session, UNKNOWN for metadata that names none clearly,
 /// INVALID_ARGUMENT "SESSION_EXPIRED" for one that is over, UNAVAILABLE when nobody watches.
-pub fn monitored(
-    sessions: &Sessions,
-    extensions: &Extensions,
-    metadata: &MetadataMap,
-) -> Result<Hold, Status> {
+pub fn monitored(sessions: &Sessions, extensions: &Extensions, headers: &HeaderMap) -> Result<Hold, Status> {
     let caller = Caller::of(extensions)?;
-    if let Some(id) = metadata::session_id(metadata)? {
+    if let Some(id) = metadata::session_id(headers)? {
         let held = sessions.hold(&caller.entity, id);
         return held.map_err(|error| because(error.into(), sessions.why(&caller.entity, id)));
     }
@@ -53,18 +48,17 @@ mod tests {
     use std::sync::Arc;
 
     use config::Sessionless;
-    use http::Extensions;
+    use http::{Extensions, HeaderMap};
     use shm_proto::Window;
     use tonic::Code;
-    use tonic::metadata::MetadataMap;
 
     use super::{Caller, Connection, Sessions, monitored};
     use crate::link::Link;
     use crate::sessions::testing::Watcher;
     use crate::sessions::{Peer, Rules};
 
-    fn with(ids: &[String]) -> MetadataMap {
-        let mut metadata = MetadataMap::new();
+    fn with(ids: &[String]) -> HeaderMap {
+        let mut metadata = HeaderMap::new();
         for id in ids {
             metadata.append("viam-sid", id.parse().unwrap());
         }

@@ -1,8 +1,8 @@
-//! The session id in a call's metadata.
+//! The session id in a call's metadata, which is its headers.
 
+use http::HeaderMap;
 use shm_proto::SessionId;
 use tonic::Status;
-use tonic::metadata::MetadataMap;
 
 const KEY: &str = "viam-sid";
 
@@ -11,8 +11,8 @@ const KEY: &str = "viam-sid";
 /// # Errors
 ///
 /// UNKNOWN, as Viam's own server has it: for more than one id, or one that is no UUID.
-pub fn session_id(metadata: &MetadataMap) -> Result<Option<SessionId>, Status> {
-    let mut ids = metadata.get_all(KEY).iter();
+pub fn session_id(headers: &HeaderMap) -> Result<Option<SessionId>, Status> {
+    let mut ids = headers.get_all(KEY).iter();
     let Some(id) = ids.next() else { return Ok(None) };
     if ids.next().is_some() {
         return Err(Status::unknown("found more than one session id in metadata"));
@@ -35,11 +35,11 @@ pub fn parse(text: &str) -> Result<SessionId, Status> {
 
 #[cfg(test)]
 mod tests {
-    use super::{KEY, MetadataMap, SessionId, session_id};
+    use super::{HeaderMap, KEY, SessionId, session_id};
     use tonic::Code;
 
-    fn metadata(ids: &[&str]) -> MetadataMap {
-        let mut metadata = MetadataMap::new();
+    fn metadata(ids: &[&str]) -> HeaderMap {
+        let mut metadata = HeaderMap::new();
         for id in ids {
             metadata.append(KEY, id.parse().unwrap());
         }

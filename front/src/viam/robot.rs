@@ -37,7 +37,7 @@ impl Robot {
 
     /// The session of a call that moves something; to be asked first.
     pub(super) fn monitored<T>(&self, request: &Request<T>) -> Result<Hold, Status> {
-        association::monitored(&self.sessions, request.extensions(), request.metadata())
+        association::monitored(&self.sessions, request.extensions(), request.metadata().as_ref())
     }
 
     fn names(&self) -> impl Iterator<Item = ResourceName> {
