@@ -162,10 +162,15 @@ mod tests {
 
     /// A port with that door, and who came in by it.
     async fn port(door: Door) -> (SocketAddr, mpsc::UnboundedReceiver<Stream>) {
+        patient_port(door, lobby::FIRST_WORD).await
+    }
+
+    async fn patient_port(door: Door, patience: Duration) -> (SocketAddr, mpsc::UnboundedReceiver<Stream>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (admitted, streams) = mpsc::unbounded_channel();
-        tokio::spawn(lobby::receive(listener, door, move |stream| drop(admitted.send(stream))));
+        let admit = move |stream| drop(admitted.send(stream));
+        tokio::spawn(lobby::receive(listener, door, patience, admit));
         (address, streams)
     }
 
@@ -238,5 +243,18 @@ mod tests {
         assert_eq!(stream.ends().unwrap().0, client.get_ref().0.local_addr().unwrap());
         assert!(streams.try_recv().is_err(), "somebody came in without a handshake");
         drop(slow);
+    }
+
+    #[tokio::test]
+    async fn who_does_not_finish_the_handshake_in_time_is_shown_out() {
+        let pair = Pair::new("late");
+        let door = Door::Tls(Arc::new(Tls::load(&pair.files).unwrap()), PlainText::Loopback);
+        let (address, mut streams) = patient_port(door, Duration::from_millis(100)).await;
+        let mut client = TcpStream::connect(address).await.unwrap();
+        client.write_all(&[HANDSHAKE, 3, 1, 2, 0, 1, 0, 1, 252, 3, 3]).await.unwrap();
+        client.write_all(&[0; 20]).await.unwrap();
+        let gone = timeout(SOON, client.read(&mut [0])).await.unwrap();
+        assert!(matches!(gone, Ok(0) | Err(_)));
+        assert!(streams.try_recv().is_err());
     }
 }

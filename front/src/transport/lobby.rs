@@ -19,7 +19,7 @@ use super::door::{Door, Stream};
 /// Connections that have not spoken yet.
 pub const MOST_WAITING: usize = 256;
 /// Time for the first word, and the handshake of TLS. A person with a bad connection needs one second.
-const FIRST_WORD: Duration = Duration::from_secs(10);
+pub const FIRST_WORD: Duration = Duration::from_secs(10);
 /// Its length: what every HTTP/2 client sends first, and less than any HTTP/1 request or TLS greeting.
 const FIRST_WORD_BYTES: usize = 24;
 /// How often an incomplete first word is looked at again.
@@ -27,8 +27,14 @@ const LOOK_AGAIN: Duration = Duration::from_millis(20);
 /// Pause after a failed accept: out of descriptors, which a retry at once would not cure.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// Accepts connections for ever and hands on those that come in by the door; `admit` is to return soon.
-pub async fn receive(listener: TcpListener, door: Door, admit: impl Fn(Stream) + Send + Sync + 'static) {
+/// Accepts connections for ever and hands on those that come in by the door within `patience`; `admit` is to return
+/// soon.
+pub async fn receive(
+    listener: TcpListener,
+    door: Door,
+    patience: Duration,
+    admit: impl Fn(Stream) + Send + Sync + 'static,
+) {
     let (door, admit) = (Arc::new(door), Arc::new(admit));
     let mut waiting: VecDeque<AbortHandle> = VecDeque::new();
     loop {
@@ -52,7 +58,7 @@ pub async fn receive(listener: TcpListener, door: Door, admit: impl Fn(Stream) +
                 let first = first_word(&stream).await?;
                 door.open(stream, first).await
             };
-            match timeout(FIRST_WORD, greeted).await {
+            match timeout(patience, greeted).await {
                 Ok(Ok(stream)) => admit(stream),
                 Ok(Err(error)) => debug!("a connection did not get in: {error}"),
                 Err(_) => debug!("a connection did not get in: it took too long to speak"),
@@ -84,7 +90,7 @@ mod tests {
     use tokio::time::timeout;
 
     use super::super::door::Door;
-    use super::{FIRST_WORD_BYTES, MOST_WAITING, receive};
+    use super::{FIRST_WORD, FIRST_WORD_BYTES, MOST_WAITING, receive};
 
     const SOON: Duration = Duration::from_secs(5);
 
@@ -93,7 +99,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (admitted, mut connections) = mpsc::unbounded_channel();
-        tokio::spawn(receive(listener, Door::Plain, move |stream| drop(admitted.send(stream))));
+        tokio::spawn(receive(listener, Door::Plain, FIRST_WORD, move |stream| drop(admitted.send(stream))));
 
         let mut silent = Vec::new();
         for _ in 0..MOST_WAITING + 2 {

@@ -33,7 +33,7 @@ pub use connection::{Connection, Liveness};
 pub use door::{Door, PlainText};
 pub use heard::Heard;
 use http::Http;
-use lobby::MOST_WAITING;
+use lobby::{FIRST_WORD, MOST_WAITING};
 use places::Places;
 
 /// Descriptors for everything that is not a client: buses, the runtime, the supervisor.
@@ -81,7 +81,7 @@ pub async fn serve<S>(
     make_room(limits.connections);
     let places = Places::new(limits.connections);
     let http = Http::new(limits.ping_every);
-    lobby::receive(listener, door, move |stream| {
+    lobby::receive(listener, door, FIRST_WORD, move |stream| {
         let Ok((remote, local)) = stream.ends() else { return };
         let connection = Connection::new(remote, local);
         let Some(place) = places.take(&connection) else { return };
