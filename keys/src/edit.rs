@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use config::duration;
 use toml::Value;
 
-use crate::{Hash, Key, KeyId, KeysError, KeysFile, Role, Secret, parse};
+use crate::{Hash, Key, KeyId, KeysError, KeysFile, Password, Role, Secret, parse};
 
 /// What a new file begins with.
 const HEAD: &str = "\
@@ -44,9 +44,26 @@ impl KeysFile {
     /// When the name is taken, or the file has mistakes or cannot be written.
     pub fn add(&self, draft: &Draft, sibling: Option<&Path>) -> Result<(Key, Secret), KeysError> {
         let secret = Secret::random();
+        Ok((self.add_with(draft, Hash::of(&secret), sibling)?, secret))
+    }
+
+    /// Makes a key for who has that password.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Self::add`].
+    pub fn add_with_password(
+        &self,
+        draft: &Draft,
+        password: &Password,
+        sibling: Option<&Path>,
+    ) -> Result<Key, KeysError> {
+        self.add_with(draft, Hash::of_password(password.reveal()), sibling)
+    }
+
+    fn add_with(&self, draft: &Draft, hash: Hash, sibling: Option<&Path>) -> Result<Key, KeysError> {
         let Draft { name, role, window } = draft.clone();
-        let (id, hash) = (KeyId::random(), Hash::of(&secret));
-        let key = Key { id, name, role, window, created: SystemTime::now(), hash };
+        let key = Key { id: KeyId::random(), name, role, window, created: SystemTime::now(), hash };
         self.change(sibling, |text| {
             if parse::keys(self.path(), text)?.iter().any(|other| other.name == key.name) {
                 let what =
@@ -57,7 +74,7 @@ impl KeysFile {
             let end = if text.ends_with('\n') { "" } else { "\n" };
             Ok((format!("{text}{end}\n{}", lines(&key)), ()))
         })?;
-        Ok((key, secret))
+        Ok(key)
     }
 
     /// Takes a key away; who uses it is not let in any more.

@@ -3,6 +3,7 @@
 use core::fmt;
 use std::time::{Duration, SystemTime};
 
+use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use crate::{Hash, Role};
@@ -16,6 +17,14 @@ impl KeyId {
     #[must_use]
     pub fn random() -> Self {
         Self(Uuid::new_v4())
+    }
+
+    /// Always the same one for a name, and nobody's: whom failed logins of users that do not exist are counted for.
+    #[must_use]
+    pub(crate) fn of_nobody(name: &str) -> Self {
+        let digest: [u8; 32] = Sha256::digest(name).into();
+        let [a, b, ..] = digest.as_chunks::<8>().0 else { unreachable!("it has four times eight bytes") };
+        Self(Uuid::from_u64_pair(u64::from_be_bytes(*a), u64::from_be_bytes(*b)))
     }
 
     /// The id in a text of 36 characters; nothing else is one.

@@ -5,7 +5,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::thread;
 
-use lanyard_keys::{Draft, Key, KeyId, Keys, KeysFile, Role};
+use lanyard_keys::{Draft, Key, KeyId, Keys, KeysFile, Kind, Password, Role};
 use proptest::prelude::*;
 
 /// A directory of its own for each test, removed at the end.
@@ -82,6 +82,25 @@ fn a_key_is_added_used_and_revoked() {
     file.revoke(arm.id).unwrap();
     assert!(file.load().unwrap().is_empty());
     assert_eq!(folder.names(), ["keys.toml"], "something is left over");
+}
+
+#[test]
+fn a_password_is_added_used_and_revoked() {
+    let folder = Folder::new("password");
+    let file = folder.file();
+    let password = Password::new("correct horse".to_owned(), "ada").unwrap();
+    let ada = file.add_with_password(&draft("ada", Role::Operate, Some("1s")), &password, None).unwrap();
+    let (panel, secret) = file.add(&draft("panel", Role::Observe, None), None).unwrap();
+    let text = fs::read_to_string(file.path()).unwrap();
+    assert!(!text.contains("correct horse") && text.contains("$argon2id$v=19$m=19456,t=2,p=1$"), "{text}");
+    let keys = file.load().unwrap();
+    let found = keys.authenticate_password("ada", "correct horse").unwrap();
+    assert_eq!((found.id, found.role, found.hash.kind()), (ada.id, Role::Operate, Kind::Password));
+    assert_eq!(keys.authenticate_named("panel", secret.reveal()).unwrap().id, panel.id);
+    let error = file.add_with_password(&draft("panel", Role::Operate, None), &password, None).unwrap_err();
+    assert!(error.to_string().contains("there is a key \"panel\" already"), "{error}");
+    assert_eq!(file.revoke(ada.id).unwrap().name, "ada");
+    assert!(file.load().unwrap().authenticate_password("ada", "correct horse").is_none());
 }
 
 #[test]
@@ -192,6 +211,8 @@ created = \"2026-01-31T12:00:00Z\"
 hash = \"$sha256$000102030405060708090a0b0c0d0e0f$67557c0d86179c45199f096d85b7aeb2b8b34bf423c403ba517f72bcc5913c4c\"
 ";
 
+const SHA256: &str = "$sha256$000102030405060708090a0b0c0d0e0f$67557c0d86179c45199f096d85b7aeb2b8b34bf423c403ba517f72bcc5913c4c";
+
 #[test]
 fn mistakes_are_told_with_their_line() {
     let folder = Folder::new("mistakes");
@@ -203,6 +224,19 @@ fn mistakes_are_told_with_their_line() {
         (GOOD.replace("operate", "drive"), 4, "key \"panel\": a role is observe, operate or administer"),
         (GOOD.replace("2026-01-31T12", "yesterday"), 5, "\"created\" must be a time"),
         (GOOD.replace("$sha256$", "$rot13$"), 6, "\"rot13\" is not known"),
+        (
+            GOOD.replace(
+                SHA256,
+                "$argon2id$v=19$m=262145,t=2,p=1$AAAAAAAAAAAAAAAAAAAAAA$AAAAAAAAAAAAAAAAAAAAAA",
+            ),
+            6,
+            "key \"panel\": the work of an argon2id hash is",
+        ),
+        (
+            GOOD.replace(SHA256, "$argon2id$v=19$m=19456,t=2,p=1$AAAAAAAAAAAAAAAAAAAAAA"),
+            6,
+            "key \"panel\": an argon2id hash is",
+        ),
         (GOOD.replace("6ec5d3c6-", ""), 2, "\"id\" must be a UUID"),
         (
             GOOD.replace("role", "window = \"5m\"\nrole"),
