@@ -12,6 +12,7 @@ const FILES: &[&str] = &[
     "rpc/v1/auth.proto",
     "rpc/webrtc/v1/signaling.proto",
     "lanyard/v1/lanyard.proto",
+    "kortex/v1/kortex.proto",
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -22,6 +23,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     std::fs::write(Path::new(&folder).join("descriptors.bin"), descriptors.encode_to_vec())?;
     tonic_prost_build::configure()
         .build_client(false)
+        .bytes(".lanyard.kortex.v1.Frame")
         .include_file("protocols.rs")
         .compile_fds(descriptors)?;
     Ok(())

@@ -1,10 +1,10 @@
 //! Who may call, and how the way to the front is protected: keys, TLS, and what is open on purpose.
 
-use core::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::Front;
+use crate::Exposure;
+use crate::exposure::exposure;
 use crate::reader::{Problems, Reader};
 
 /// The keys of `[front]` that are read here.
@@ -42,72 +42,6 @@ pub struct TlsFiles {
     pub private_key: PathBuf,
 }
 
-/// What the front does where others than this computer could call it unprotected.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Exposure {
-    /// It does not start, or closes the connection.
-    Refused,
-    /// `insecure = true`: it serves them, and says so.
-    Insecure,
-}
-
-/// Whether clients have to log in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Logins {
-    /// There is a key.
-    Required,
-    /// There is none.
-    None,
-}
-
-/// What other computers could do to a front that listens to them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Danger {
-    /// Drive the robot.
-    Anybody,
-    /// Listen to a login, and then drive the robot.
-    PlainText,
-}
-
-impl Danger {
-    /// What to do about it.
-    #[must_use]
-    pub const fn remedy(self) -> &'static str {
-        match self {
-            Self::Anybody => {
-                "Make a key (`lanyard keys add`) and give a certificate, or listen on 127.0.0.1; insecure = true \
-                 serves everybody all the same"
-            }
-            Self::PlainText => {
-                "Give a certificate and its private_key, or listen on 127.0.0.1; insecure = true serves other \
-                 computers in plain text all the same"
-            }
-        }
-    }
-}
-
-impl fmt::Display for Danger {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Anybody => "whoever reaches this address can drive the robot, because there is no key",
-            Self::PlainText => "keys go over the network in plain text, because there is no certificate",
-        })
-    }
-}
-
-impl Front {
-    /// What other computers could do, whether that is meant so or not.
-    #[must_use]
-    pub fn danger(&self, logins: Logins) -> Option<Danger> {
-        match (logins, &self.access.tls) {
-            _ if self.listen.ip().to_canonical().is_loopback() => None,
-            (Logins::None, _) => Some(Danger::Anybody),
-            (Logins::Required, None) => Some(Danger::PlainText),
-            (Logins::Required, Some(_)) => None,
-        }
-    }
-}
-
 pub(crate) fn access(table: &mut Reader<'_>, problems: &mut Problems) -> Access {
     let certificate = path(table, problems, "certificate");
     let private_key = path(table, problems, "private_key");
@@ -131,10 +65,7 @@ pub(crate) fn access(table: &mut Reader<'_>, problems: &mut Problems) -> Access 
     Access {
         tls,
         keys: path(table, problems, "keys").unwrap_or_else(|| PathBuf::from(DEFAULT_KEYS)),
-        exposure: match table.flag(problems, "insecure") {
-            Some(true) => Exposure::Insecure,
-            Some(false) | None => Exposure::Refused,
-        },
+        exposure: exposure(table, problems),
         token_lifetime: table.duration(
             problems,
             "token_lifetime",

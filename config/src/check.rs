@@ -12,6 +12,7 @@ use toml::de::DeTable;
 
 use crate::access;
 use crate::ids::{self, Ids};
+use crate::kortex;
 use crate::origins;
 use crate::reader::{Problems, Reader, Span};
 use crate::sessions::{self, RESOURCE_KEYS};
@@ -44,21 +45,24 @@ pub fn config(path: &Path, text: &str) -> Result<Config, ConfigError> {
         upstream::bases_are_apart(&mut problems, upstream, span, &bases, &names);
     }
     let upstream = upstream.map(|(upstream, _)| upstream);
+    let is_native = |motor| upstream.as_ref().is_none_or(|upstream| !upstream.drives(motor));
+    let kortex = kortex::kortex(&mut root, &mut problems, &names, &bases, is_native, front.listen);
     if problems.0.is_empty() {
         let behind = upstream.iter().flat_map(|upstream| &upstream.resources);
         let together: Vec<Vec<usize>> = bases
             .iter()
             .map(|base| [&base.left[..], &base.right].concat())
             .chain(behind.map(|resource| resource.motors.clone()))
+            .chain(kortex.iter().map(|kortex| kortex.joints.iter().map(|joint| joint.motor).collect()))
             .collect();
         ids::joint_frames_are_whole(&mut problems, &motors, &spans, &together);
         ids::commands_are_apart(&mut problems, &motors, &spans);
     }
-    root.finish(&mut problems, &["supervisor", "front", "bus", "motor", "base", "upstream"]);
+    root.finish(&mut problems, &["supervisor", "front", "bus", "motor", "base", "upstream", "kortex"]);
 
     if problems.0.is_empty() {
         let path = path.to_owned();
-        Ok(Config { path, hash: hash(text), supervisor, front, buses, motors, bases, upstream })
+        Ok(Config { path, hash: hash(text), supervisor, front, buses, motors, bases, upstream, kortex })
     } else {
         Err(ConfigError::at_spans(path, text, problems.0))
     }

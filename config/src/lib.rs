@@ -12,7 +12,9 @@ mod access;
 mod check;
 pub mod duration;
 pub mod error;
+mod exposure;
 mod ids;
+mod kortex;
 mod origins;
 mod reader;
 mod sessions;
@@ -26,9 +28,11 @@ use drivers::Drive;
 use shm_proto::Capacity;
 use shm_proto::verdicts::ResetPolicy;
 
-pub use access::{Access, DEFAULT_KEYS, Danger, Exposure, Logins, TlsFiles};
+pub use access::{Access, DEFAULT_KEYS, TlsFiles};
 pub use check::MOTOR_KEYS;
 pub use error::ConfigError;
+pub use exposure::{Danger, Exposure, Logins, Port, Service};
+pub use kortex::{Joint, Kortex, KortexLogin, KortexUpstream, LONGEST_SESSION_TIMEOUT};
 pub use origins::Origins;
 pub use sessions::{ResourceRules, SessionRules, Sessionless, Takeover};
 pub use upstream::{Address, HostPort, Login, OnLoss, Trust, Upstream, UpstreamResource, ViamSid};
@@ -61,6 +65,8 @@ pub struct Config {
     pub bases: Vec<Base>,
     /// `[upstream]`: the server behind, if there is one.
     pub upstream: Option<Upstream>,
+    /// `[kortex]`: clients of Kinova arms, if they are served.
+    pub kortex: Option<Kortex>,
 }
 
 /// `[supervisor]`.
@@ -230,10 +236,12 @@ impl Config {
         Self::parse(path, &text)
     }
 
-    /// Whether the front itself drives that motor, and not the server behind it.
+    /// Whether the front itself drives that motor, and not a server or base behind it.
     #[must_use]
     pub fn is_native(&self, motor: usize) -> bool {
+        let base = self.kortex.as_ref().and_then(|kortex| kortex.upstream.as_ref());
         self.upstream.as_ref().is_none_or(|upstream| !upstream.drives(motor))
+            && base.is_none_or(|base| !base.motors.contains(&motor))
     }
 
     /// Checks a text; `path` is for messages.

@@ -54,6 +54,9 @@ fn what_is_commented_out_is_the_default() {
         "server_name = \"robot.example\"\n",
         "key_id = \"0c5e...\"\n",
         "key_file = \"/etc/lanyard/upstream.key\"\n",
+        "user = \"lanyard\"\n",
+        "password_file = \"/etc/lanyard/base.password\"\n",
+        "temporary_role_lifetime = \"10m\"\n",
     ];
     let text = none.into_iter().fold(uncommented(), without);
     let mut shown = parse(&text);
@@ -65,6 +68,12 @@ fn what_is_commented_out_is_the_default() {
     // There is no server behind by default; to have one takes its address and nothing else.
     assert!(plain.upstream.is_none());
     plain.upstream = parse(&format!("{EXAMPLE}\n[upstream]\naddress = \"http://127.0.0.1:8081\"\n")).upstream;
+    // Nor are clients of Kinova arms served: that takes addresses and joints and nothing else.
+    assert!(plain.kortex.is_none());
+    let ports: String = ["tcp", "udp", "mqtt"].map(|key| format!("{key} = \"127.0.0.1\"\n")).concat();
+    let joint = "[[kortex.joint]]\nmotor = \"shoulder\"\n";
+    let base = "[kortex.upstream]\ntcp = \"192.168.1.10\"\nudp = \"192.168.1.10\"\n";
+    plain.kortex = parse(&format!("{EXAMPLE}\n[kortex]\n{ports}{joint}{base}")).kortex;
     shown.hash = 0;
     plain.hash = 0;
     let lines = |config: &Config| format!("{config:#?}").lines().map(str::to_owned).collect::<Vec<_>>();
@@ -80,6 +89,8 @@ fn keys_of_the_example() -> BTreeSet<String> {
     for line in uncommented().lines() {
         if line.starts_with('[') {
             table = line.trim_matches(['[', ']']).to_owned();
+            // A table within another is a key of it, too.
+            keys.extend(table.contains('.').then(|| table.clone()));
         } else if let Some((key, _)) = line.split_once(" = ").filter(|_| !line.starts_with('#')) {
             keys.insert(format!("{table}.{key}"));
         }
@@ -103,10 +114,10 @@ fn known_keys(table: &str, header: &str) -> Vec<String> {
 fn every_key_appears() {
     let shown = keys_of_the_example();
     let mut known: BTreeSet<String> = BTreeSet::new();
-    for table in ["supervisor", "front", "upstream"] {
+    for table in ["supervisor", "front", "upstream", "kortex", "kortex.upstream"] {
         known.extend(known_keys(table, &format!("[{table}]")));
     }
-    for table in ["bus", "base"] {
+    for table in ["bus", "base", "kortex.joint"] {
         known.extend(known_keys(table, &format!("[[{table}]]")));
     }
     // The keys of the other families stand in docs/drives.md.

@@ -4,7 +4,7 @@ use std::io::{self, Write};
 use std::path::Path;
 use std::time::Duration;
 
-use config::{Config, Exposure, Front, Logins, Motor};
+use config::{Config, Exposure, Logins, Motor, Port, Service};
 use drivers::WatchdogSet;
 use shm_proto::verdicts::ResetPolicy;
 
@@ -41,7 +41,7 @@ fn plural(number: usize, one: &str, many: &str) -> String {
 fn warnings(config: &Config) -> Vec<String> {
     let (supervisor, front) = (&config.supervisor, &config.front);
     let mut warnings = Vec::new();
-    warnings.extend(open_to_others(front));
+    warnings.extend(config.ports().filter_map(|port| open_to_others(config, &port)));
     if supervisor.reset == ResetPolicy::Auto {
         warnings.push(
             "[supervisor] reset = \"auto\": after a trip a new session may drive at once, nobody has to look"
@@ -66,17 +66,19 @@ fn warnings(config: &Config) -> Vec<String> {
 }
 
 /// What other computers could do. Whether there are keys is the machine's matter, not the file's: see the doctor.
-fn open_to_others(front: &Front) -> Option<String> {
-    let danger = front.danger(Logins::Required);
-    let what = match (front.access.exposure, danger) {
-        _ if front.danger(Logins::None).is_none() => return None,
+fn open_to_others(config: &Config, port: &Port) -> Option<String> {
+    let what = match (port.exposure, config.danger(port, Logins::Required)) {
+        _ if config.danger(port, Logins::None).is_none() => return None,
         (Exposure::Insecure, _) => {
             "with insecure = true: whoever can connect can drive the robot, or read the keys that go by"
         }
-        (Exposure::Refused, Some(_)) => "without a certificate: the front will not start",
+        (Exposure::Refused, Some(_)) => match port.service {
+            Service::Grpc => "without a certificate: the front will not start",
+            Service::Kortex => "is in plain text, because Kortex has no TLS: the front will not start",
+        },
         (Exposure::Refused, None) => return None,
     };
-    Some(format!("[front] listen = \"{}\" {what}", front.listen))
+    Some(format!("{port} {what}"))
 }
 
 /// A drive whose own watchdog does not wait for three commands: two may be late or lost.
@@ -130,6 +132,28 @@ mod tests {
         assert!(warnings_of(listen)[0].contains("without a certificate: the front will not start"));
         assert_eq!(warnings_of(&format!("{listen}{tls}")), [""; 0]);
         assert!(warnings_of(&format!("{listen}{tls}insecure = true\n"))[0].contains("can drive the robot"));
+    }
+
+    #[test]
+    fn so_is_every_port_of_kortex() {
+        let warnings_of = |front: &str, more: &str| {
+            let kortex = "[kortex]\ntcp = \"0.0.0.0\"\nudp = \"127.0.0.1\"\nmqtt = \"0.0.0.0:18830\"\n\
+                [[kortex.joint]]\nmotor = \"m\"\n";
+            warnings_of(&format!(
+                "[supervisor]\ncpu = 3\n[front]\n{front}{}",
+                kortex.replace("[[", &format!("{more}[["))
+            ))
+        };
+        let refused =
+            warnings_of("listen = \"0.0.0.0:8080\"\ncertificate = \"/c\"\nprivate_key = \"/k\"\n", "");
+        let expected = [
+            "[kortex] tcp = \"0.0.0.0:10000\" is in plain text, because Kortex has no TLS: the front will not start",
+            "[kortex] mqtt = \"0.0.0.0:18830\" is in plain text, because Kortex has no TLS: the front will not start",
+        ];
+        assert_eq!(refused, expected);
+        let insecure = warnings_of("", "insecure = true\n");
+        assert_eq!(insecure.len(), 2, "{insecure:#?}");
+        assert!(insecure.iter().all(|warning| warning.contains("can drive the robot")), "{insecure:#?}");
     }
 
     #[test]

@@ -1,20 +1,22 @@
 //! `lanyard keys`: who may log in to the front.
 
-use std::io::Write;
+use std::io::{self, Write};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use clap::Subcommand;
-use config::{Config, DEFAULT_KEYS, duration};
+use config::{Config, DEFAULT_KEYS, Port, Service, duration};
 use humantime::format_rfc3339_seconds;
-use keys::{Draft, Key, KeyId, KeysFile, Role};
+use keys::{Draft, Key, KeyId, KeysFile, Password, Role};
 use serde::Serialize;
 
 use crate::table::{Column, Lean, lines};
 
-const COLUMNS: [Column; 5] = [
+const COLUMNS: [Column; 6] = [
     Column("ID", 36, Lean::Left),
     Column("NAME", 40, Lean::Left),
     Column("ROLE", 10, Lean::Left),
+    Column("KIND", 8, Lean::Left),
     Column("WINDOW", 8, Lean::Right),
     Column("CREATED", 20, Lean::Left),
 ];
@@ -25,6 +27,9 @@ pub enum Command {
     /// Make a key, and show its secret: once, it is kept nowhere
     ///
     /// With the first key everybody has to log in: from then on nobody gets in without one.
+    ///
+    /// With --password a person who has thought up a password gets in, as a user of that name: for clients of Kinova
+    /// arms, which know nothing else.
     Add {
         /// What people call it: who or what has the key
         #[arg(value_name = "NAME")]
@@ -35,6 +40,9 @@ pub enum Command {
         /// A shorter window for its sessions than the configuration's, like 500ms
         #[arg(long, value_name = "DURATION")]
         window: Option<String>,
+        /// Ask for a password instead of making a secret; from a program, one line on standard input
+        #[arg(long)]
+        password: bool,
     },
     /// Show every key; no secret is among it
     List {
@@ -50,23 +58,29 @@ pub enum Command {
     },
 }
 
-/// Does it, in `file` or else the one that the configuration names.
+/// Does it, in `file` or else the one that the configuration names. `ask` asks for the password of a user.
 ///
 /// # Errors
 ///
-/// When the configuration or the file of keys has mistakes or cannot be read or written.
+/// When the configuration or the file of keys has mistakes or cannot be read or written, or there is no password.
 pub fn run(
     command: &Command,
     file: Option<&Path>,
     configuration: &Path,
+    ask: &mut dyn FnMut(&str) -> anyhow::Result<Password>,
     out: &mut dyn Write,
 ) -> anyhow::Result<()> {
     let place = Place::find(file, configuration)?;
     match command {
-        Command::Add { name, role, window } => {
+        Command::Add { name, role, window, password } => {
             let draft = Draft::new(name, *role, window.as_deref()).map_err(anyhow::Error::msg)?;
-            let (key, secret) = place.keys.add(&draft, Some(configuration))?;
-            explain(out, &place, &key, secret.reveal())?;
+            if *password {
+                let key = place.keys.add_with_password(&draft, &ask(name)?, Some(configuration))?;
+                explain_password(out, &place, &key)?;
+            } else {
+                let (key, secret) = place.keys.add(&draft, Some(configuration))?;
+                explain(out, &place, &key, secret.reveal())?;
+            }
         }
         Command::List { json } => list(out, &place.keys, *json)?,
         Command::Revoke { id } => {
@@ -89,39 +103,48 @@ struct Place {
     keys: KeysFile,
     address: String,
     encrypted: bool,
+    /// Where users with passwords log in.
+    kortex: Vec<Port>,
 }
 
 impl Place {
     /// By the configuration; without one the keys can be edited all the same where they are named or usual.
     fn find(file: Option<&Path>, configuration: &Path) -> anyhow::Result<Self> {
-        let front = if configuration.exists() { Some(Config::load(configuration)?.front) } else { None };
+        let config = if configuration.exists() { Some(Config::load(configuration)?) } else { None };
+        let kortex = |port: &Port| port.service == Service::Kortex;
+        let kortex = config.iter().flat_map(Config::ports).filter(kortex).collect();
+        let front = config.map(|config| config.front);
         let named = front.as_ref().map(|front| front.access.keys.as_path());
         let path = file.or(named).map_or_else(|| PathBuf::from(DEFAULT_KEYS), Path::to_path_buf);
         Ok(Self {
             keys: KeysFile::at(&path),
-            address: front.as_ref().map_or_else(|| "127.0.0.1:8080".to_owned(), reachable),
+            address: front
+                .as_ref()
+                .map_or_else(|| "127.0.0.1:8080".to_owned(), |front| reachable(front.listen)),
             encrypted: front.is_some_and(|front| front.access.tls.is_some()),
+            kortex,
         })
     }
 }
 
 /// An address to connect to: nobody can connect to "every network".
-fn reachable(front: &config::Front) -> String {
-    if front.listen.ip().is_unspecified() {
-        format!("THE-ROBOT:{}", front.listen.port())
-    } else {
-        front.listen.to_string()
-    }
+fn reachable(address: SocketAddr) -> String {
+    if address.ip().is_unspecified() { format!("THE-ROBOT:{}", address.port()) } else { address.to_string() }
 }
 
-fn explain(out: &mut dyn Write, place: &Place, key: &Key, secret: &str) -> anyhow::Result<()> {
-    let Place { keys, address, encrypted } = place;
+/// What was made.
+fn announce(out: &mut dyn Write, place: &Place, key: &Key) -> io::Result<()> {
     let window = key.window.map(|window| format!(", window {}", duration::show(window))).unwrap_or_default();
-    writeln!(out, "key \"{}\" ({}{window}) was added to {}", key.name, key.role, keys.path().display())?;
-    writeln!(out, "  id      {}", key.id)?;
+    let path = place.keys.path().display();
+    writeln!(out, "key \"{}\" ({}{window}) was added to {path}", key.name, key.role)?;
+    writeln!(out, "  id      {}", key.id)
+}
+
+fn explain(out: &mut dyn Write, place: &Place, key: &Key, secret: &str) -> io::Result<()> {
+    announce(out, place, key)?;
     writeln!(out, "  secret  {secret}")?;
     writeln!(out, "The secret is shown this once and kept nowhere.")?;
-    let (how, dial) = if *encrypted {
+    let (how, dial) = if place.encrypted {
         ("In Python, over TLS:", "disable_webrtc=True")
     } else {
         ("In Python on the robot itself; from elsewhere it takes TLS, see docs/access.md:", "insecure=True")
@@ -133,10 +156,38 @@ fn explain(out: &mut dyn Write, place: &Place, key: &Key, secret: &str) -> anyho
          from viam.rpc.dial import Credentials, DialOptions\n\
          dial = DialOptions({dial}, auth_entity=\"{}\",\n    \
              credentials=Credentials(\"api-key\", \"{secret}\"))\n\
-         robot = await RobotClient.at_address(\"{address}\", RobotClient.Options(dial_options=dial))\n",
-        key.id
+         robot = await RobotClient.at_address(\"{}\", RobotClient.Options(dial_options=dial))\n",
+        key.id, place.address
+    )
+}
+
+fn explain_password(out: &mut dyn Write, place: &Place, key: &Key) -> io::Result<()> {
+    announce(out, place, key)?;
+    writeln!(out, "  user    {}", key.name)?;
+    writeln!(
+        out,
+        "The password is kept nowhere, only its hash. It is for clients of Kinova arms; Viam's need a key."
     )?;
-    Ok(())
+    if place.kortex.is_empty() {
+        return writeln!(
+            out,
+            "The configuration has no [kortex]: nobody listens for them yet, see docs/kortex.md."
+        );
+    }
+    for Port { key, address, .. } in &place.kortex {
+        writeln!(out, "  {:<6}  {}", key, reachable(*address))?;
+    }
+    write!(
+        out,
+        "\nIn Python:\n\n\
+         from kortex_api.autogen.messages import Session_pb2\n\
+         info = Session_pb2.CreateSessionInfo()\n\
+         info.username = \"{}\"\n\
+         info.password = PASSWORD\n\
+         info.session_inactivity_timeout = 60000\n\
+         info.connection_inactivity_timeout = 2000\n",
+        key.name
+    )
 }
 
 /// A key as `list --json` shows it.
@@ -145,6 +196,7 @@ struct Shown<'a> {
     id: String,
     name: &'a str,
     role: &'static str,
+    kind: &'static str,
     window: Option<String>,
     created: String,
 }
@@ -155,6 +207,7 @@ impl<'a> Shown<'a> {
             id: key.id.to_string(),
             name: &key.name,
             role: key.role.name(),
+            kind: key.hash.kind().name(),
             window: key.window.map(duration::show),
             created: format_rfc3339_seconds(key.created).to_string(),
         }
@@ -174,6 +227,7 @@ fn list(out: &mut dyn Write, file: &KeysFile, json: bool) -> anyhow::Result<()> 
                 key.id,
                 key.name.to_owned(),
                 key.role.to_owned(),
+                key.kind.to_owned(),
                 key.window.unwrap_or_default(),
                 key.created,
             ]
@@ -217,12 +271,19 @@ mod tests {
 
     fn said(command: &Command, file: Option<&Path>, configuration: &Path) -> anyhow::Result<String> {
         let mut out = Vec::new();
-        run(command, file, configuration, &mut out)?;
+        let mut ask =
+            |user: &str| Password::new("correct horse".to_owned(), user).map_err(anyhow::Error::msg);
+        run(command, file, configuration, &mut ask, &mut out)?;
         Ok(String::from_utf8(out)?)
     }
 
     fn add(name: &str, window: Option<&str>) -> Command {
-        Command::Add { name: name.to_owned(), role: Role::Operate, window: window.map(str::to_owned) }
+        let window = window.map(str::to_owned);
+        Command::Add { name: name.to_owned(), role: Role::Operate, window, password: false }
+    }
+
+    fn add_user(name: &str) -> Command {
+        Command::Add { name: name.to_owned(), role: Role::Operate, window: None, password: true }
     }
 
     fn word_after<'a>(text: &'a str, word: &str) -> &'a str {
@@ -244,10 +305,11 @@ mod tests {
 
         let listed = said(&Command::List { json: false }, None, &configuration).unwrap();
         let row = listed.lines().nth(1).unwrap_or_default();
-        assert!(row.starts_with(&format!("{id}  panel  operate   500ms  20")), "{listed}");
+        assert!(row.starts_with(&format!("{id}  panel  operate  key    500ms  20")), "{listed}");
         let listed = said(&Command::List { json: true }, None, &configuration).unwrap();
         let listed: serde_json::Value = serde_json::from_str(&listed).unwrap();
         assert_eq!((&listed[0]["id"], &listed[0]["role"]), (&id.into(), &"operate".into()));
+        assert_eq!(listed[0]["kind"], "key");
         assert!(!listed.to_string().contains(secret) && listed[0].get("hash").is_none());
 
         let revoke = Command::Revoke { id: KeyId::parse(id).unwrap() };
@@ -256,6 +318,46 @@ mod tests {
         assert!(said(&revoke, None, &configuration).unwrap_err().to_string().contains("there is no key"));
         let listed = said(&Command::List { json: false }, None, &configuration).unwrap();
         assert!(listed.starts_with("no key in "), "{listed}");
+    }
+
+    #[test]
+    fn a_user_with_a_password_is_listed_gets_in_and_is_revoked() {
+        let folder = Folder::new("password");
+        let configuration = folder.configuration("");
+        let file = KeysFile::at(&folder.0.join("keys.toml"));
+        let text = said(&add_user("ada"), None, &configuration).unwrap();
+        let id = word_after(&text, "  id ");
+        assert!(text.starts_with("key \"ada\" (operate) was added to "), "{text}");
+        assert_eq!(word_after(&text, "  user "), "ada");
+        assert!(text.contains("no [kortex]") && !text.contains("correct horse"), "{text}");
+        assert!(file.load().unwrap().authenticate_password("ada", "correct horse").is_some());
+        let listed = said(&Command::List { json: false }, None, &configuration).unwrap();
+        assert!(
+            listed
+                .lines()
+                .nth(1)
+                .unwrap_or_default()
+                .starts_with(&format!("{id}  ada   operate  password  ")),
+            "{listed}"
+        );
+        let listed = said(&Command::List { json: true }, None, &configuration).unwrap();
+        assert!(listed.contains("\"kind\":\"password\"") && !listed.contains("argon2"), "{listed}");
+        let again = said(&add_user("ada"), None, &configuration).unwrap_err();
+        assert!(again.to_string().contains("there is a key \"ada\" already"), "{again}");
+        said(&Command::Revoke { id: KeyId::parse(id).unwrap() }, None, &configuration).unwrap();
+        assert!(file.load().unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_user_is_told_where_to_log_in() {
+        let folder = Folder::new("password-ports");
+        let kortex = "[kortex]\ninsecure = true\ntcp = \"127.0.0.1\"\nmqtt = \"0.0.0.0\"\n[[kortex.joint]]\nmotor = \"m\"";
+        let text = said(&add_user("ada"), None, &folder.configuration(kortex)).unwrap();
+        assert_eq!(
+            (word_after(&text, "  tcp "), word_after(&text, "  mqtt ")),
+            ("127.0.0.1:10000", "THE-ROBOT:1883")
+        );
+        assert!(text.contains("info.username = \"ada\"") && !text.contains("udp"), "{text}");
     }
 
     #[test]

@@ -18,6 +18,7 @@ mod health;
 mod import;
 mod keys;
 mod output;
+mod password;
 mod source;
 mod spans;
 mod status;
@@ -226,7 +227,7 @@ fn run(cli: &Cli) -> anyhow::Result<u8> {
             Ok(if well { SUCCESS } else { NOT_IN_ORDER })
         }
         Command::Keys { what, file } => {
-            keys::run(what, file.as_deref(), configuration(cli, None), &mut out)?;
+            keys::run(what, file.as_deref(), configuration(cli, None), &mut password::ask_here, &mut out)?;
             Ok(SUCCESS)
         }
         Command::ImportViam { robot, out: file } => {

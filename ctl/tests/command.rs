@@ -1,5 +1,6 @@
 //! The built command against a stand-in for the supervisor's socket.
 
+use std::io::Write as _;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -110,6 +111,31 @@ fn a_stop_tells_its_trip_and_a_reset_wants_it() {
         "lanyard: trip 6 was not reset: the supervisor refused: no motor is held by that trip\n"
     );
     assert_eq!(lanyard(&folder.socket(), &["reset", "7"]).status.code(), Some(0));
+}
+
+/// Fails if a script could give no password, or the password could be seen by who looks at its output.
+#[test]
+fn a_password_comes_from_standard_input() {
+    let folder = Folder::new("password");
+    std::fs::create_dir_all(&folder.0).unwrap();
+    let file = folder.0.join("keys.toml");
+    let add = |input: &str| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_lanyard"));
+        command.arg("keys").arg("--file").arg(&file).args(["add", "ada", "--role", "operate", "--password"]);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+        let output = child.wait_with_output().unwrap();
+        (output.status.code(), text(&output.stdout) + &text(&output.stderr))
+    };
+    let (code, said) = add("short\n");
+    assert_eq!((code, said.as_str()), (Some(1), "lanyard: a password has at least 8 characters\n"));
+    assert!(!file.exists(), "a key was made of no password");
+    let (code, said) = add("correct horse\n");
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("\n  user    ada\n") && !said.contains("correct horse"), "{said}");
+    let kept = std::fs::read_to_string(&file).unwrap();
+    assert!(kept.contains("hash = \"$argon2id$v=19$") && !kept.contains("correct horse"), "{kept}");
 }
 
 #[test]

@@ -9,6 +9,7 @@
 //! | [`sessions`] | who is alive, the same for every protocol |
 //! | [`motion`] | frames to motors, never without a grant |
 //! | [`viam`] | the Viam protocol on top of these |
+//! | [`kortex`] | Kinova's protocol on top of these |
 //! | [`lanyard`] | what no other protocol has: ending a session, the operator's stop, status |
 //! | [`native`] | all services that the front answers itself |
 //! | [`discovery`] | what a client may ask before it knows anything: reflection and health |
@@ -27,6 +28,7 @@ mod dispatch;
 #[cfg(test)]
 mod fuzz;
 mod gate;
+mod kortex;
 mod lanyard;
 mod link;
 mod log;
@@ -51,6 +53,7 @@ use tracing::info;
 use access::{Access, Tls};
 use dispatch::{Behind, Dispatch};
 use gate::Gate;
+use lanyard::Orders;
 use log::Log;
 use motion::Motion;
 pub use motion::{SendError, Wire};
@@ -103,23 +106,34 @@ async fn serve(config: Arc<Config>, outlet: Outlet) -> anyhow::Result<()> {
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot watch for SIGINT")?;
     let started = async {
         // What can fail comes first: a front that attaches and then ends is a dead front to the supervisor.
-        let access = Access::start(&config.front)?;
+        let access = Access::start(&config)?;
         let listener = transport::listen(config.front.listen).await?;
         let motion = match outlet {
             Outlet::Interfaces => Motion::start(Arc::clone(&config))?,
             Outlet::Wires(wires) => Motion::start_over(Arc::clone(&config), &wires),
         };
+        let ports = match &config.kortex {
+            None => None,
+            Some(settings) => Some((settings, kortex::Ports::bind(settings).await?)),
+        };
         let (link, keeper) = link::attach(&config).await?;
-        anyhow::Ok((access, listener, link, keeper, motion))
+        anyhow::Ok((access, listener, ports, link, keeper, motion))
     };
-    let ((access, tls), listener, link, keeper, motion) = tokio::select! {
+    let ((access, tls), listener, ports, link, keeper, motion) = tokio::select! {
         started = started => started?,
         _ = terminate.recv() => return Ok(()),
         _ = interrupt.recv() => return Ok(()),
     };
     let sessions = Arc::new(Sessions::new(Arc::clone(&link), Rules::of(&config)));
     let operations = Arc::<Operations>::default();
-    let routes = native::routes(&config, &link, &sessions, &motion, &operations);
+    let orders = Arc::new(Orders::new(&config, Arc::clone(&motion)));
+    let routes = native::routes(&config, &link, &sessions, &motion, &orders, &operations);
+    let (ending, end) = watch::channel(false);
+    let _kortex = ports.map(|(settings, ports)| {
+        let (link, sessions, motion) = (Arc::clone(&link), Arc::clone(&sessions), Arc::clone(&motion));
+        let parts = kortex::Parts { link, sessions, motion, orders };
+        ports.serve(settings, Arc::clone(&access), parts, &end)
+    });
     let behind = match &config.upstream {
         None => None,
         Some(settings) => {
@@ -134,7 +148,6 @@ async fn serve(config: Arc<Config>, outlet: Outlet) -> anyhow::Result<()> {
     eprintln!("lanyard-front: listening on {address}");
     // Outlives the choice below: a connection that closes before the goodbyes are read is a dead front.
     let mut keeping = std::pin::pin!(keeper.keep());
-    let (ending, end) = watch::channel(false);
     let limits = Limits { connections: config.front.max_connections, ping_every: ping_every(&config) };
     let door = door(tls, config.front.access.exposure);
     // Outside of the gate: also its refusals are told in the caller's protocol, and a page can read them.

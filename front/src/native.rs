@@ -8,7 +8,7 @@ use tonic::service::Routes;
 use tower_http::timeout::RequestBodyTimeoutLayer;
 
 use crate::discovery;
-use crate::lanyard::Lanyard;
+use crate::lanyard::{Lanyard, Orders};
 use crate::link::Link;
 use crate::motion::Motion;
 use crate::sessions::Sessions;
@@ -24,6 +24,7 @@ pub fn routes(
     link: &Arc<Link>,
     sessions: &Arc<Sessions>,
     motion: &Arc<Motion>,
+    orders: &Arc<Orders>,
     operations: &Arc<Operations>,
 ) -> Routes {
     let robot = Robot::new(
@@ -34,7 +35,7 @@ pub fn routes(
         Arc::clone(operations),
     );
     let lanyard =
-        Lanyard::new(Arc::clone(config), Arc::clone(link), Arc::clone(sessions), Arc::clone(motion));
+        Lanyard::new(Arc::clone(config), Arc::clone(link), Arc::clone(sessions), Arc::clone(orders));
     let mut routes = Routes::builder();
     robot.serve(&mut routes);
     lanyard.serve(&mut routes);

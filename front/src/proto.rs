@@ -5,6 +5,7 @@ mod generated {
     include!(concat!(env!("OUT_DIR"), "/protocols.rs"));
 }
 
+pub use generated::lanyard::kortex::v1 as kortex;
 pub use generated::lanyard::v1 as lanyard;
 pub use generated::proto::rpc::v1 as rpc;
 pub use generated::proto::rpc::webrtc::v1 as signaling;

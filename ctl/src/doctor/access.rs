@@ -3,7 +3,7 @@
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 
-use config::{Config, Exposure, Front, Logins};
+use config::{Config, Exposure, Logins, Port};
 use keys::{Keys, KeysFile};
 
 use super::{Finding, Verdict};
@@ -20,7 +20,7 @@ pub fn examine(config: &Config) -> Vec<Finding> {
         }
     };
     if findings.is_empty() {
-        findings.push(exposure(front, &keys));
+        findings.extend(config.ports().map(|port| exposure(config, &port, &keys)));
     }
     findings.extend(front.access.tls.iter().flat_map(|tls| {
         [("certificate", &tls.certificate, 0), ("private_key", &tls.private_key, 0o007)].map(
@@ -40,35 +40,36 @@ pub fn examine(config: &Config) -> Vec<Finding> {
     findings
 }
 
-fn exposure(front: &Front, keys: &Keys) -> Finding {
-    let subject = format!("listen = \"{}\"", front.listen);
+fn exposure(config: &Config, port: &Port, keys: &Keys) -> Finding {
     let logins = if keys.is_empty() { Logins::None } else { Logins::Required };
-    match (front.danger(logins), front.access.exposure) {
-        (Some(danger), Exposure::Insecure) => {
-            attention(subject, format!("insecure = true: {danger}"), danger.remedy())
+    let subject = port.to_string();
+    match (config.danger(port, logins), port.exposure) {
+        (Some(danger), exposure) => {
+            let what = match exposure {
+                Exposure::Insecure => "insecure = true",
+                Exposure::Refused => "the front does not start",
+            };
+            let (found, remedy) = (format!("{what}: {danger}"), Some(danger.remedy().to_owned()));
+            Finding { subject, verdict: Verdict::Attention, found, remedy }
         }
-        (Some(danger), Exposure::Refused) => {
-            attention(subject, format!("the front does not start: {danger}"), danger.remedy())
+        (None, _) => {
+            let found = match keys.iter().count() {
+                0 => "nobody has to log in, and only this computer can call".to_owned(),
+                1 => "who calls has to log in; there is 1 key".to_owned(),
+                count => format!("who calls has to log in; there are {count} keys"),
+            };
+            Finding { subject, verdict: Verdict::Good, found, remedy: None }
         }
-        (None, _) => match keys.iter().count() {
-            0 => good(subject, "nobody has to log in, and only this computer can call".to_owned()),
-            1 => good(subject, "who calls has to log in; there is 1 key".to_owned()),
-            count => good(subject, format!("who calls has to log in; there are {count} keys")),
-        },
     }
 }
 
-fn good(subject: impl Into<String>, found: String) -> Finding {
-    Finding { subject: front_key(subject), verdict: Verdict::Good, found, remedy: None }
+fn good(subject: &str, found: String) -> Finding {
+    Finding { subject: format!("[front] {subject}"), verdict: Verdict::Good, found, remedy: None }
 }
 
-fn attention(subject: impl Into<String>, found: String, remedy: &str) -> Finding {
-    let remedy = Some(remedy.to_owned());
-    Finding { subject: front_key(subject), verdict: Verdict::Attention, found, remedy }
-}
-
-fn front_key(subject: impl Into<String>) -> String {
-    format!("[front] {}", subject.into())
+fn attention(subject: &str, found: String, remedy: &str) -> Finding {
+    let (subject, remedy) = (format!("[front] {subject}"), Some(remedy.to_owned()));
+    Finding { subject, verdict: Verdict::Attention, found, remedy }
 }
 
 #[cfg(test)]
@@ -96,6 +97,34 @@ mod tests {
             keys.display()
         );
         Config::parse(Path::new("x"), &text).unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    #[test]
+    fn every_port_of_kortex_is_looked_at() {
+        let folder =
+            Folder(std::env::temp_dir().join(format!("lanyard-doctor-kortex-{}", std::process::id())));
+        fs::create_dir_all(&folder.0).unwrap();
+        let keys = folder.0.join("keys.toml");
+        KeysFile::at(&keys).add(&Draft::new("panel", Role::Operate, None).unwrap(), None).unwrap();
+        let joint = "[[kortex.joint]]\nmotor = \"m\"\n";
+        let found = |more: &str| {
+            let kortex = format!("[kortex]\ntcp = \"127.0.0.1\"\nmqtt = \"0.0.0.0\"\n{more}{joint}");
+            let findings = examine(&config(&keys, &kortex));
+            let lines = findings
+                .into_iter()
+                .map(|finding| format!("{:?} {}: {}", finding.verdict, finding.subject, finding.found));
+            lines.collect::<Vec<_>>()
+        };
+        let open = "passwords go over the network in plain text, because Kortex has no TLS";
+        let good = "who calls has to log in; there is 1 key";
+        for (more, what) in [("", "the front does not start"), ("insecure = true\n", "insecure = true")] {
+            let expected = [
+                format!("Good [front] listen = \"127.0.0.1:8080\": {good}"),
+                format!("Good [kortex] tcp = \"127.0.0.1:10000\": {good}"),
+                format!("Attention [kortex] mqtt = \"0.0.0.0:1883\": {what}: {open}"),
+            ];
+            assert_eq!(found(more), expected);
+        }
     }
 
     #[test]

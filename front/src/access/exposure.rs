@@ -1,7 +1,7 @@
 //! What is not served to other computers unless the configuration says that it is meant so.
 
 use anyhow::bail;
-use config::{Exposure, Front, Logins};
+use config::{Config, Exposure, Logins};
 use keys::Keys;
 use tracing::warn;
 
@@ -9,15 +9,15 @@ use tracing::warn;
 ///
 /// # Errors
 ///
-/// When other computers could drive the robot without a key, or read the keys that go by.
-pub fn check(front: &Front, keys: &Keys) -> anyhow::Result<()> {
+/// When other computers could drive the robot without a key, or read the keys or passwords that go by.
+pub fn check(config: &Config, keys: &Keys) -> anyhow::Result<()> {
     let logins = if keys.is_empty() { Logins::None } else { Logins::Required };
-    let Some(danger) = front.danger(logins) else { return Ok(()) };
-    match front.access.exposure {
-        Exposure::Refused => bail!("[front] listen = \"{}\": {danger}. {}", front.listen, danger.remedy()),
-        Exposure::Insecure => {
-            warn!("INSECURE: [front] listen = \"{}\": {danger}; insecure = true", front.listen);
-            Ok(())
+    for port in config.ports() {
+        let Some(danger) = config.danger(&port, logins) else { continue };
+        match port.exposure {
+            Exposure::Refused => bail!("{port}: {danger}. {}", danger.remedy()),
+            Exposure::Insecure => warn!("INSECURE: {port}: {danger}; insecure = true"),
         }
     }
+    Ok(())
 }

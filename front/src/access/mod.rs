@@ -10,6 +10,7 @@
 //! | [`rules`] | which role a method needs |
 //! | [`token`] | what a login is worth, and for how long |
 //! | [`limiter`] | who guesses waits, nobody else does |
+//! | [`line`] | one password at a time |
 //! | [`login`] | Viam's login |
 //! | [`tls`] | certificate and private key |
 //! | [`exposure`] | what is not served to other computers unless it is wanted |
@@ -18,6 +19,7 @@
 mod caller;
 mod exposure;
 mod limiter;
+mod line;
 mod login;
 mod rules;
 #[cfg(test)]
@@ -35,16 +37,17 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
 use std::time::Duration;
 
 use anyhow::Context as _;
-use config::Front;
+use config::Config;
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
-use keys::{KeyId, Keys, KeysFile};
+use keys::{Key, KeyId, Keys, KeysFile};
 use shm_proto::Nanos;
 use tonic::Status;
 use tracing::{error, info, warn};
 
 pub use caller::Caller;
 use limiter::Limiter;
+use line::Line;
 pub use login::Login;
 pub use rules::{Need, need};
 pub use tls::Tls;
@@ -65,8 +68,26 @@ pub struct Access {
     required: AtomicBool,
     tokens: Tokens,
     limiter: Mutex<Limiter>,
+    /// Those whose password is to be looked at.
+    passwords: Line,
     /// Over which connections each key has called.
-    connections: Mutex<HashMap<KeyId, BTreeMap<u64, Weak<Connection>>>>,
+    connections: Mutex<HashMap<KeyId, BTreeMap<u64, Use>>>,
+}
+
+/// That a key is used over a connection.
+#[derive(Debug)]
+struct Use {
+    connection: Weak<Connection>,
+    bond: Bond,
+}
+
+/// For how long it is known who calls over a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Bond {
+    /// Each request says it anew, so that what has changed meanwhile holds for it.
+    Request,
+    /// What was known when somebody logged in holds until the connection ends.
+    Login,
 }
 
 /// The keys as they are, and who calls with each.
@@ -90,7 +111,7 @@ pub enum Rejection {
     NoRandomness,
     /// No such key, or not its secret.
     Wrong,
-    /// Too many have failed; this one was not looked at.
+    /// Too many have failed, or are in line; this one was not looked at.
     Later(Duration),
 }
 
@@ -101,11 +122,12 @@ impl Access {
     ///
     /// When keys or certificate cannot be read, have mistakes, or others could read them; when the front would be
     /// open to other computers, and the configuration does not say that it may.
-    pub fn start(front: &Front) -> anyhow::Result<(Arc<Self>, Option<Arc<Tls>>)> {
+    pub fn start(config: &Config) -> anyhow::Result<(Arc<Self>, Option<Arc<Tls>>)> {
+        let front = &config.front;
         let file = KeysFile::at(&front.access.keys);
         let keys_seen = watcher::stamp(file.path());
         let keys = file.load()?;
-        exposure::check(front, &keys)?;
+        exposure::check(config, &keys)?;
         let tokens = Tokens::new(front.access.token_lifetime).context("cannot make a secret for tokens")?;
         let access = Arc::new(Self::of(file, keys, tokens));
         let mut watched = vec![Watched {
@@ -141,6 +163,7 @@ impl Access {
             book: RwLock::new(Book::of(keys)),
             tokens,
             limiter: Mutex::new(Limiter::new()),
+            passwords: Line::default(),
             connections: Mutex::default(),
         }
     }
@@ -175,7 +198,7 @@ impl Access {
         let proof = self.tokens.verify(token, Nanos::now()).ok_or_else(refused)?;
         // First this, so that a key that goes meanwhile takes the connection along.
         if let Some(connection) = connection {
-            self.note(proof.key, connection);
+            self.note(proof.key, connection, Bond::Request);
         }
         let book = self.book();
         let is_the_same_secret = book.keys.get(proof.key).is_some_and(|key| key.hash.mark() == proof.mark);
@@ -183,12 +206,14 @@ impl Access {
     }
 
     /// Notes that a key is used over a connection.
-    fn note(&self, key: KeyId, connection: &Arc<Connection>) {
+    fn note(&self, key: KeyId, connection: &Arc<Connection>, bond: Bond) {
         let mut connections = self.connections.lock().unwrap_or_else(PoisonError::into_inner);
         let of_key = connections.entry(key).or_default();
-        if !of_key.contains_key(&connection.id) {
-            of_key.retain(|_, other| other.strong_count() > 0);
-            of_key.insert(connection.id, Arc::downgrade(connection));
+        if let Some(noted) = of_key.get_mut(&connection.id) {
+            noted.bond = noted.bond.max(bond);
+        } else {
+            of_key.retain(|_, other| other.connection.strong_count() > 0);
+            of_key.insert(connection.id, Use { connection: Arc::downgrade(connection), bond });
         }
     }
 
@@ -202,17 +227,68 @@ impl Access {
         self.limiter().check(from, claimed, now).map_err(Rejection::Later)?;
         let book = self.book();
         let Some(key) = book.keys.authenticate(entity, secret) else {
-            if self.limiter().failed(from, claimed, now) {
-                warn!("failed logins from {from}: no other login from there is looked at for a while");
-            } else {
-                info!("a login from {from} has failed");
-            }
-            return Err(Rejection::Wrong);
+            return Err(self.failed(from, claimed));
         };
-        self.limiter().succeeded(from, key.id);
-        info!("key \"{}\" has logged in from {from}", key.name);
+        self.succeeded(from, key);
         let proof = Proof { key: key.id, mark: key.hash.mark() };
         self.tokens.issue(proof, now).map_err(|_| Rejection::NoRandomness)
+    }
+
+    /// Who has the key of that name and this password, or this secret; its connection ends with the key, or when its role or
+    /// window is another. Not on a thread that beats: it takes a tenth of a second, and waits for others.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Self::log_in`]; also when too many passwords are in line.
+    pub fn password(
+        &self,
+        user: &str,
+        password: &str,
+        connection: &Arc<Connection>,
+    ) -> Result<Caller, Rejection> {
+        let from = connection.remote.ip();
+        let book = self.book();
+        let claimed = book.keys.claimed(user);
+        let listened = || self.limiter().check(from, Some(claimed), Nanos::now()).map_err(Rejection::Later);
+        listened()?;
+        // A program with a secret of full entropy waits for nobody, and nothing is told by its being quick: it is in.
+        if let Some(key) = book.keys.authenticate_named(user, password) {
+            return self.admit(from, key, connection);
+        }
+        let place = self.passwords.join().ok_or(Rejection::Later(line::AGAIN))?;
+        let turn = place.wait();
+        // Those who were in line before may have failed so often that this one is not to be looked at any more.
+        listened()?;
+        let Some(key) = book.keys.authenticate_password(user, password) else {
+            return Err(self.failed(from, Some(claimed)));
+        };
+        drop(turn);
+        self.admit(from, key, connection)
+    }
+
+    /// Lets in over a connection who has proven to have a key, unless the key has gone or changed meanwhile.
+    fn admit(&self, from: IpAddr, key: &Key, connection: &Arc<Connection>) -> Result<Caller, Rejection> {
+        // First this, so that a key that goes from now on takes the connection along.
+        self.note(key.id, connection, Bond::Login);
+        let book = self.book();
+        let is_the_same = book.keys.get(key.id).is_some_and(|now| now.hash == key.hash);
+        let caller = book.callers.get(&key.id).filter(|_| is_the_same).cloned().ok_or(Rejection::Wrong)?;
+        self.succeeded(from, key);
+        Ok(caller)
+    }
+
+    fn failed(&self, from: IpAddr, claimed: Option<KeyId>) -> Rejection {
+        if self.limiter().failed(from, claimed, Nanos::now()) {
+            warn!("failed logins from {from}: no other login from there is looked at for a while");
+        } else {
+            info!("a login from {from} has failed");
+        }
+        Rejection::Wrong
+    }
+
+    fn succeeded(&self, from: IpAddr, key: &Key) {
+        self.limiter().succeeded(from, key.id);
+        info!("key \"{}\" has logged in from {from}", key.name);
     }
 
     fn limiter(&self) -> std::sync::MutexGuard<'_, Limiter> {
@@ -233,9 +309,20 @@ impl Access {
         }
         *self.book.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&after);
         for key in before.keys.iter() {
-            if after.keys.get(key.id).is_none_or(|now| now.hash != key.hash) {
-                warn!("key \"{}\" is gone; whoever used it is disconnected", key.name);
-                self.disconnect(key.id);
+            match after.keys.get(key.id) {
+                Some(now) if now.hash == key.hash => {
+                    if (now.role, now.window) != (key.role, key.window) {
+                        warn!(
+                            "key \"{}\" ({}) is another; who logged in before has to again",
+                            now.name, now.role
+                        );
+                        self.disconnect(key.id, Bond::Login);
+                    }
+                }
+                Some(_) | None => {
+                    warn!("key \"{}\" is gone; whoever used it is disconnected", key.name);
+                    self.disconnect(key.id, Bond::Request);
+                }
             }
         }
         for key in after.keys.iter().filter(|key| before.keys.get(key.id).is_none()) {
@@ -243,11 +330,18 @@ impl Access {
         }
     }
 
-    /// Ends the connections over which a key has called: streams under way go on without it no more than calls.
-    fn disconnect(&self, key: KeyId) {
-        let gone = self.connections.lock().unwrap_or_else(PoisonError::into_inner).remove(&key);
-        for connection in gone.into_iter().flatten().filter_map(|(_, connection)| connection.upgrade()) {
-            connection.dismiss();
+    /// Ends the connections over which a key has called, if they are bound to it at least so: streams under way go on without
+    /// it no more than calls.
+    fn disconnect(&self, key: KeyId, bond: Bond) {
+        let mut connections = self.connections.lock().unwrap_or_else(PoisonError::into_inner);
+        let of_key = connections.entry(key).or_default();
+        for (_, gone) in of_key.extract_if(.., |_, noted| noted.bond >= bond) {
+            if let Some(connection) = gone.connection.upgrade() {
+                connection.dismiss();
+            }
+        }
+        if of_key.is_empty() {
+            connections.remove(&key);
         }
     }
 }

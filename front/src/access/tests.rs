@@ -4,10 +4,11 @@ use std::convert::Infallible;
 use std::fs;
 use std::net::IpAddr;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use http::{HeaderValue, Request, Response};
-use keys::{Draft, Role, Secret};
+use keys::{Draft, Hash, Role, Secret};
 use tonic::Code;
 use tonic::body::Body;
 use tower::{Service as _, service_fn};
@@ -21,6 +22,20 @@ const HERE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
 const SET_POWER: &str = "/viam.component.motor.v1.MotorService/SetPower";
 const GET_POSITION: &str = "/viam.component.motor.v1.MotorService/GetPosition";
 const RESET: &str = "/lanyard.v1.LanyardService/Reset";
+
+/// "correct horse".
+const HORSE: &str =
+    "$argon2id$v=19$m=7168,t=1,p=1$bGFueWFyZC10ZXN0LXNhbHQ$tViF5/7QbmC0EXVxjwudw/niKtFvh6LtBwbiRKKiiks";
+
+fn connection(from: IpAddr) -> Arc<Connection> {
+    Connection::new((from, 1).into(), ([127, 0, 0, 1], 2).into())
+}
+
+/// An address that has not been used before.
+fn elsewhere() -> IpAddr {
+    static NEXT: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0x0A01_0000);
+    IpAddr::V4(NEXT.fetch_add(1, Ordering::Relaxed).into())
+}
 
 /// A front's access over a file of its own.
 struct Scene {
@@ -42,6 +57,30 @@ impl Scene {
         let (key, secret) = self.access.file.add(&Draft::new(name, role, None).unwrap(), None).unwrap();
         self.access.reload();
         (key.id, secret)
+    }
+
+    /// A user whose password is "correct horse", with the least work that is allowed.
+    fn add_user(&self, name: &str, role: Role) -> KeyId {
+        let (id, _) = self.add(name, role);
+        self.edit(&self.hash_of(id), HORSE);
+        id
+    }
+
+    fn hash_of(&self, id: KeyId) -> String {
+        self.access.file.load().unwrap().get(id).unwrap().hash.to_string()
+    }
+
+    /// Changes the file by hand.
+    fn edit(&self, old: &str, new: &str) {
+        let text = fs::read_to_string(self.access.file.path()).unwrap();
+        assert!(text.contains(old), "{old} is not in {text}");
+        fs::write(self.access.file.path(), text.replacen(old, new, 1)).unwrap();
+        self.access.reload();
+    }
+
+    /// A login with a password from that address, over a connection of its own.
+    fn password(&self, user: &str, password: &str, from: IpAddr) -> Result<Caller, Rejection> {
+        self.access.password(user, password, &connection(from))
     }
 
     fn revoke(&self, id: KeyId) {
@@ -238,6 +277,206 @@ fn who_guesses_waits_and_the_owner_does_not() {
 }
 
 #[test]
+fn a_user_gets_in_with_the_password_and_a_key_with_its_secret() {
+    let scene = Scene::new("passwords");
+    let (panel, ada) = (scene.add("panel", Role::Observe), scene.add_user("ada", Role::Operate));
+    let caller = scene.password("ada", "correct horse", HERE).unwrap();
+    assert!(caller.entity.is(&Entity::new(&ada.to_string())) && caller.role == Role::Operate);
+    let caller = scene.password("panel", panel.1.reveal(), HERE).unwrap();
+    assert!(caller.entity.is(&Entity::new(&panel.0.to_string())) && caller.role == Role::Observe);
+    for (user, password) in [
+        ("ada", "correct Horse"),
+        ("ada", ""),
+        ("ada", panel.1.reveal()),
+        ("ada", HORSE),
+        ("panel", "correct horse"),
+        ("eve", "correct horse"),
+        ("", ""),
+        (&ada.to_string(), "correct horse"),
+    ] {
+        assert_eq!(
+            scene.password(user, password, elsewhere()).unwrap_err(),
+            Rejection::Wrong,
+            "{user} {password}"
+        );
+    }
+    // Viam's login runs where heartbeats are kept: it looks at no password.
+    let start = Instant::now();
+    let refused = scene.access.log_in(&ada.to_string(), "correct horse", HERE).unwrap_err();
+    assert_eq!(refused, Rejection::Wrong, "after {:?}", start.elapsed());
+    scene.revoke(ada);
+    assert_eq!(scene.password("ada", "correct horse", HERE).unwrap_err(), Rejection::Wrong);
+}
+
+fn is_over(connection: &Connection) -> bool {
+    connection.is_dismissed()
+}
+
+#[test]
+fn who_logged_in_with_a_password_is_disconnected_when_it_goes() {
+    let scene = Scene::new("password-goes");
+    let (ada, grace) = (scene.add_user("ada", Role::Operate), scene.add_user("grace", Role::Operate));
+    let panel = scene.add("panel", Role::Operate);
+    let log_in = |user: &str, password: &str| {
+        let connection = connection(HERE);
+        scene.access.password(user, password, &connection).unwrap();
+        connection
+    };
+    let [first, second] = [0, 1].map(|_| log_in("ada", "correct horse"));
+    let (other, program) = (log_in("grace", "correct horse"), log_in("panel", panel.1.reveal()));
+    let wrong = connection(HERE);
+    scene.access.password("ada", "wrong", &wrong).unwrap_err();
+    scene.revoke(ada);
+    assert!(is_over(&first) && is_over(&second), "somebody goes on without a key");
+    assert!(!is_over(&other) && !is_over(&program) && !is_over(&wrong), "somebody else was disconnected");
+    // Another password.
+    let again = Hash::of_password("battery staple").to_string();
+    scene.edit(&scene.hash_of(grace), &again);
+    assert!(is_over(&other) && !is_over(&program));
+    let other = log_in("grace", "battery staple");
+    scene.revoke(panel.0);
+    assert!(is_over(&program) && !is_over(&other));
+}
+
+/// Fails if an operator of whom an observer was made could go on driving until they leave.
+#[test]
+fn who_logged_in_has_to_again_when_the_role_is_another() {
+    let scene = Scene::new("password-role");
+    scene.add_user("ada", Role::Operate);
+    let panel = scene.add("panel", Role::Operate);
+    let (token, by_token, by_password) = (scene.token(&panel), connection(HERE), connection(HERE));
+    let mut headers = HeaderMap::new();
+    headers.insert(AUTHORIZATION, format!("Bearer {token}").parse().unwrap());
+    scene.access.caller(&headers, Some(&by_token)).unwrap();
+    scene.access.password("panel", panel.1.reveal(), &by_password).unwrap();
+    let ada = connection(HERE);
+    scene.access.password("ada", "correct horse", &ada).unwrap();
+    scene.edit("name = \"panel\"\nrole = \"operate\"", "name = \"panel\"\nrole = \"observe\"");
+    assert!(is_over(&by_password), "the old role holds on");
+    assert!(!is_over(&ada) && !is_over(&by_token), "requests say anew who calls");
+    assert_eq!(scene.access.caller(&headers, Some(&by_token)).unwrap().role, Role::Observe);
+    scene
+        .edit("name = \"ada\"\nrole = \"operate\"", "name = \"ada\"\nrole = \"operate\"\nwindow = \"500ms\"");
+    assert!(is_over(&ada), "the old window holds on");
+    scene.revoke(panel.0);
+    assert!(is_over(&by_token));
+}
+
+/// A password takes a tenth of a second to look at: the file may be read again meanwhile.
+#[test]
+fn a_key_that_goes_while_its_password_is_looked_at_lets_nobody_in() {
+    let scene = Scene::new("password-race");
+    let ada = scene.add_user("ada", Role::Operate);
+    let before = scene.access.book();
+    let key = before.keys.get(ada).unwrap();
+    assert!(scene.access.admit(HERE, key, &connection(HERE)).is_ok());
+    scene.edit("role = \"operate\"", "role = \"observe\"");
+    assert_eq!(scene.access.admit(HERE, key, &connection(HERE)).unwrap().role, Role::Observe);
+    scene.edit(HORSE, &Hash::of_password("battery staple").to_string());
+    assert_eq!(scene.access.admit(HERE, key, &connection(HERE)).unwrap_err(), Rejection::Wrong);
+    scene.revoke(ada);
+    assert_eq!(scene.access.admit(HERE, key, &connection(HERE)).unwrap_err(), Rejection::Wrong);
+}
+
+#[test]
+fn who_guesses_passwords_waits_and_the_user_does_not() {
+    let scene = Scene::new("password-guesses");
+    scene.add_user("ada", Role::Operate);
+    let there = elsewhere();
+    for user in ["ada", "eve"] {
+        let guess = |_| scene.password(user, "wrong", there).unwrap_err();
+        let refused = (0..50).map(guess).filter(|refusal| *refusal != Rejection::Wrong).count();
+        assert!(refused >= 35, "only {refused} of 50 guesses of {user} were not looked at");
+    }
+    assert!(
+        matches!(scene.password("ada", "correct horse", there), Err(Rejection::Later(_))),
+        "not even the right one, from where it was guessed"
+    );
+    assert!(scene.password("ada", "correct horse", HERE).is_ok());
+}
+
+/// Fails if counting failures told which users there are: a name that is tried from everywhere is spent, whoever has it.
+#[test]
+fn how_many_guesses_there_are_does_not_tell_which_users_there_are() {
+    let scene = Scene::new("password-users");
+    scene.add_user("ada", Role::Operate);
+    let guesses = |user: &str| {
+        let of_one = |from| {
+            (0..40)
+                .take_while(|_| scene.password(user, "wrong", from).unwrap_err() == Rejection::Wrong)
+                .count()
+        };
+        [0; 5].map(|_| of_one(elsewhere()))
+    };
+    let [ada, eve] = ["ada", "eve"].map(guesses);
+    // Time passes, too, in which one more may be allowed.
+    for (ada, eve) in ada.into_iter().zip(eve) {
+        assert!(ada.abs_diff(eve) <= 3, "{ada} guesses of a user, {eve} of nobody");
+    }
+    assert!(ada[4] <= 4 && eve[4] <= 4, "{ada:?} {eve:?}");
+}
+
+#[test]
+fn passwords_wait_in_line_and_those_beyond_it_come_again() {
+    let scene = Scene::new("password-line");
+    scene.add_user("ada", Role::Operate);
+    let panel = scene.add("panel", Role::Operate);
+    let line = &scene.access.passwords;
+    let mut places: Vec<_> = (0..line::LONGEST).map(|_| line.join().unwrap()).collect();
+    let again = Rejection::Later(line::AGAIN);
+    assert_eq!(scene.password("ada", "correct horse", HERE).unwrap_err(), again);
+    assert_eq!(scene.password("eve", "correct horse", HERE).unwrap_err(), again);
+    assert!(scene.password("panel", panel.1.reveal(), HERE).is_ok(), "a secret waits for nobody");
+    places.pop();
+    assert!(scene.password("ada", "correct horse", HERE).is_ok(), "a place was free");
+    assert!(scene.password("ada", "correct horse", HERE).is_ok(), "and was given back");
+}
+
+/// Fails if a hundred guesses at once were all looked at because none had failed when they came.
+#[test]
+fn guesses_that_come_together_are_counted_too() {
+    let scene = Scene::new("password-together");
+    scene.add_user("ada", Role::Operate);
+    let there = elsewhere();
+    let place = scene.access.passwords.join().unwrap();
+    let turn = place.wait();
+    thread::scope(|scope| {
+        let guess = || scene.password("ada", "wrong", there).unwrap_err();
+        let guesses: Vec<_> = (1..line::LONGEST).map(|_| scope.spawn(guess)).collect();
+        // Now all of them are in line, and none has failed.
+        while !scene.access.passwords.is_full() {
+            thread::sleep(Duration::from_millis(1));
+        }
+        drop(turn);
+        let refusals: Vec<_> = guesses.into_iter().map(|guess| guess.join().unwrap()).collect();
+        let looked_at = refusals.iter().filter(|refusal| **refusal == Rejection::Wrong).count();
+        assert!(looked_at <= 11, "{looked_at} of {} guesses were looked at", refusals.len());
+    });
+}
+
+#[test]
+fn the_time_it_takes_does_not_tell_which_users_there_are() {
+    let scene = Scene::new("password-time");
+    scene.add("panel", Role::Operate);
+    scene.add_user("ada", Role::Operate);
+    let mut quickest = [Duration::MAX; 3];
+    // In turn, so that whatever else the machine does slows all; the quickest of each is undisturbed.
+    for _ in 0..15 {
+        for (quickest, user) in quickest.iter_mut().zip(["ada", "eve", "panel"]) {
+            let (start, from) = (Instant::now(), elsewhere());
+            assert_eq!(scene.password(user, "wrong", from).unwrap_err(), Rejection::Wrong);
+            *quickest = start.elapsed().min(*quickest);
+        }
+    }
+    let [ada, eve, panel] = quickest.map(|time| time.as_secs_f64());
+    // The hash is by far the most of the work: without it the quotient would be a small fraction.
+    for (user, time) in [("an unknown user", eve), ("a key without a password", panel)] {
+        let quotient = time / ada;
+        assert!((0.5..2.0).contains(&quotient), "{user} takes {quotient} times as long");
+    }
+}
+
+#[test]
 fn files_are_read_again_when_they_change_and_only_then() {
     let scene = Scene::new("watched");
     let (count, counted) = (Arc::new(std::sync::atomic::AtomicU32::new(0)), scene.folder.join("file"));
@@ -266,12 +505,12 @@ fn files_are_read_again_when_they_change_and_only_then() {
     looks(3);
 }
 
-fn front(lines: &str) -> Front {
+fn config(lines: &str) -> Config {
     let text = format!(
         "[front]\n{lines}\n[[bus]]\nname = \"can0\"\n[[motor]]\nname = \"m\"\nbus = \"can0\"\ndriver = \"odrive\"\n\
          firmware = \"0.6\"\nnode = 1\nafter_stop = \"hold\"\nmax_rpm = 1\n"
     );
-    config::Config::parse(std::path::Path::new("x"), &text).unwrap_or_else(|error| panic!("{error}")).front
+    Config::parse(std::path::Path::new("x"), &text).unwrap_or_else(|error| panic!("{error}"))
 }
 
 #[test]
@@ -281,7 +520,7 @@ fn other_computers_are_served_only_with_keys_and_tls_or_on_purpose() {
     let (none, some) = (Keys::none(), scene.access.file.load().unwrap());
     let outside = "listen = \"0.0.0.0:8080\"\n";
     let tls = "certificate = \"/c\"\nprivate_key = \"/k\"\n";
-    let said = |lines: &str, keys| exposure::check(&front(lines), keys).map_err(|error| error.to_string());
+    let said = |lines: &str, keys| exposure::check(&config(lines), keys).map_err(|error| error.to_string());
     assert_eq!(said("", &none), Ok(()));
     assert_eq!(said("listen = \"[::1]:8080\"", &some), Ok(()), "keys over loopback need no TLS");
     assert!(said(outside, &none).unwrap_err().contains("there is no key. Make a key"));
@@ -290,5 +529,33 @@ fn other_computers_are_served_only_with_keys_and_tls_or_on_purpose() {
     assert_eq!(said(&format!("{outside}{tls}"), &some), Ok(()));
     for keys in [&none, &some] {
         assert_eq!(said(&format!("{outside}insecure = true"), keys), Ok(()));
+    }
+    // Kortex has no TLS, whatever the front has.
+    let joint = "[[kortex.joint]]\nmotor = \"m\"\n";
+    for (key, port) in [("tcp", 10_000), ("udp", 10_001), ("mqtt", 1_883)] {
+        let kortex = |address: &str| format!("[kortex]\n{key} = \"{address}\"\n{joint}");
+        for address in ["127.0.0.1", "::1", "127.0.0.1:7"] {
+            assert_eq!(said(&kortex(address), &none), Ok(()), "{key} {address}");
+        }
+        let named = format!("[kortex] {key} = \"0.0.0.0:{port}\": ");
+        for front in ["", &format!("{outside}{tls}")] {
+            let error = said(&format!("{front}{}", kortex("0.0.0.0")), &some).unwrap_err();
+            assert!(
+                error.starts_with(&named) && error.contains("in plain text, because Kortex has no TLS"),
+                "{error}"
+            );
+            assert!(
+                error.contains("Listen on 127.0.0.1") && error.contains("insecure = true in [kortex]"),
+                "{error}"
+            );
+        }
+        let error = said(&kortex("0.0.0.0"), &none).unwrap_err();
+        assert!(error.starts_with(&named) && error.contains("there is no key"), "{error}");
+        for keys in [&none, &some] {
+            let open = kortex("0.0.0.0").replace("[kortex]\n", "[kortex]\ninsecure = true\n");
+            assert_eq!(said(&open, keys), Ok(()));
+            // What one of both may do is not what the other may.
+            assert!(said(&format!("insecure = true\n{}", kortex("0.0.0.0")), keys).is_err());
+        }
     }
 }

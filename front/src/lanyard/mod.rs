@@ -16,14 +16,13 @@ use tonic::{Request, Response, Status};
 
 use crate::access::Caller;
 use crate::link::Link;
-use crate::motion::Motion;
 use crate::proto::lanyard::lanyard_service_server::{LanyardService, LanyardServiceServer};
 use crate::proto::lanyard::{
     EmergencyStopRequest, EmergencyStopResponse, EndSessionRequest, EndSessionResponse, GetStatusRequest,
     GetStatusResponse, ResetRequest, ResetResponse,
 };
 use crate::sessions::{SessionError, Sessions};
-use orders::Orders;
+pub use orders::Orders;
 
 /// Largest request: an id.
 const MOST_REQUEST_BYTES: usize = 4 * 1024;
@@ -40,8 +39,7 @@ pub struct Lanyard {
 impl Lanyard {
     /// The service of this robot.
     #[must_use]
-    pub fn new(config: Arc<Config>, link: Arc<Link>, sessions: Arc<Sessions>, motion: Arc<Motion>) -> Self {
-        let orders = Arc::new(Orders::new(&config, motion));
+    pub fn new(config: Arc<Config>, link: Arc<Link>, sessions: Arc<Sessions>, orders: Arc<Orders>) -> Self {
         Self { config, link, sessions, orders }
     }
 

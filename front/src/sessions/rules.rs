@@ -37,6 +37,11 @@ impl Rules {
         let bases = config.bases.iter().map(|base| (format!("base/{}", base.name), base.rules));
         let behind = config.upstream.iter().flat_map(|upstream| &upstream.resources);
         let behind = behind.map(|resource| (resource.name.clone(), resource.rules));
+        // Its window is told to Kortex's clients alone, who name their own.
+        let arm = config
+            .kortex
+            .iter()
+            .map(|kortex| (config::Kortex::ARM.to_owned(), ResourceRules { window: None, ..kortex.rules }));
         let sessions = &config.front.sessions;
         Self {
             patience: window(config.supervisor.front_window).0,
@@ -47,6 +52,7 @@ impl Rules {
             resources: motors
                 .chain(bases)
                 .chain(behind)
+                .chain(arm)
                 .filter(|(_, rules)| *rules != ResourceRules::default())
                 .collect(),
         }

@@ -30,6 +30,7 @@ pub struct Connection {
     called: AtomicBool,
     pings: AtomicBool,
     dismissal: Notify,
+    is_dismissed: AtomicBool,
 }
 
 impl Connection {
@@ -45,6 +46,7 @@ impl Connection {
             called: AtomicBool::new(false),
             pings: AtomicBool::new(false),
             dismissal: Notify::new(),
+            is_dismissed: AtomicBool::new(false),
         })
     }
 
@@ -79,7 +81,14 @@ impl Connection {
 
     /// Asks whoever serves it to close it at once.
     pub fn dismiss(&self) {
+        self.is_dismissed.store(true, Ordering::Relaxed);
         self.dismissal.notify_one();
+    }
+
+    /// Whether it is to be closed.
+    #[must_use]
+    pub fn is_dismissed(&self) -> bool {
+        self.is_dismissed.load(Ordering::Relaxed)
     }
 
     /// Returns when it is to be closed.

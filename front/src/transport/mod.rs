@@ -32,9 +32,9 @@ use tracing::{debug, warn};
 pub use connection::{Connection, Liveness};
 pub use door::{Door, PlainText};
 pub use heard::Heard;
-use http::Http;
+pub use http::Http;
 use lobby::{FIRST_WORD, MOST_WAITING};
-use places::Places;
+pub use places::Places;
 
 /// Descriptors for everything that is not a client: buses, the runtime, the supervisor.
 const OTHER_DESCRIPTORS: u64 = 128;
@@ -79,7 +79,7 @@ pub async fn serve<S>(
     S::Future: Send,
 {
     make_room(limits.connections);
-    let places = Places::new(limits.connections);
+    let places = Places::new(limits.connections, "max_connections in [front]");
     let http = Http::new(limits.ping_every);
     lobby::receive(listener, door, FIRST_WORD, move |stream| {
         let Ok((remote, local)) = stream.ends() else { return };

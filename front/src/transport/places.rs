@@ -15,6 +15,8 @@ use super::connection::Connection;
 #[derive(Debug)]
 pub struct Places {
     most: usize,
+    /// What in the configuration says so.
+    setting: &'static str,
     taken: Mutex<Taken>,
 }
 
@@ -33,10 +35,10 @@ pub struct Place {
 }
 
 impl Places {
-    /// That many places, all free.
+    /// That many places, all free. `setting`: what in the configuration says so.
     #[must_use]
-    pub fn new(most: usize) -> Arc<Self> {
-        Arc::new(Self { most, taken: Mutex::default() })
+    pub fn new(most: usize, setting: &'static str) -> Arc<Self> {
+        Arc::new(Self { most, setting, taken: Mutex::default() })
     }
 
     fn taken(&self) -> MutexGuard<'_, Taken> {
@@ -52,10 +54,7 @@ impl Places {
                 oldest.dismiss();
             } else {
                 if !std::mem::replace(&mut taken.said_to_be_full, true) {
-                    warn!(
-                        "{} connections are in use; more are closed at once (max_connections in [front])",
-                        self.most
-                    );
+                    warn!("{} connections are in use; more are closed at once ({})", self.most, self.setting);
                 }
                 return None;
             }
@@ -87,7 +86,7 @@ mod tests {
 
     #[tokio::test]
     async fn who_has_never_called_makes_room_and_who_has_called_stays() {
-        let places = Places::new(2);
+        let places = Places::new(2, "max_connections");
         let (idle, busy, late) = (connection(), connection(), connection());
         let _idle = places.take(&idle).unwrap();
         let kept = places.take(&busy).unwrap();

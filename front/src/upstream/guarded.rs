@@ -16,6 +16,7 @@ use super::{Tasks, Upstream};
 use crate::access::Access;
 use crate::dispatch::{Behind, Dispatch};
 use crate::gate::Gate;
+use crate::lanyard::Orders;
 use crate::link::Link;
 use crate::motion::{Motion, NoWire};
 use crate::native;
@@ -81,14 +82,15 @@ async fn setting_before(backend: Backend, more: &str) -> Setting {
     let sessions = Arc::new(Sessions::new(Arc::clone(&link), Rules::of(&config)));
     let motion = Motion::start_over(Arc::clone(&config), &[Arc::new(NoWire)]);
     let operations = Arc::default();
-    let routes = native::routes(&config, &link, &sessions, &motion, &operations);
+    let orders = Arc::new(Orders::new(&config, Arc::clone(&motion)));
+    let routes = native::routes(&config, &link, &sessions, &motion, &orders, &operations);
     let own = super::native(&config);
     let settings = config.upstream.as_ref().unwrap();
     let (upstream, tasks) = Upstream::start(settings, own.clone(), Arc::clone(&sessions), motion).unwrap();
     timeout(SOON, async { tokio::join!(upstream.calls.open(), upstream.stops.open()) }).await.unwrap();
     let behind = Behind { upstream, native: own, operations };
     let dispatch = Dispatch::new(routes, Some(Arc::new(behind)));
-    let (access, _) = Access::start(&config.front).unwrap();
+    let (access, _) = Access::start(&config).unwrap();
     let serve = move |request| {
         let gate = Gate::new(dispatch.clone(), Arc::clone(&access));
         async move { gate.oneshot(request).await.unwrap_or_else(|never| match never {}) }
