@@ -309,7 +309,8 @@ async def answer(client, request, writer):
     except GRPCError as error:
         reply["error"] = {"kind": "GRPCError", "status": error.status.name, "message": error.message}
     except Exception as error:  # whatever it is, the test wants to know
-        reply["error"] = {"kind": type(error).__name__, "status": None, "message": str(error)}
+        status = getattr(error, "status", None)
+        reply["error"] = {"kind": type(error).__name__, "status": status, "message": str(error)}
     reply["seconds"] = time.monotonic() - start
     writer.write(json.dumps(reply).encode() + b"\n")
     await writer.drain()

@@ -2,7 +2,7 @@
 
 A client is a process of its own, so that killing it is real; only the import is shared. Every line on
 standard input is the path of a Unix socket on which a test waits for its client, and what that is to be: a client of
-the robot, or a server behind Lanyard.
+the robot, a server behind Lanyard, or a program for an arm of Kinova's.
 """
 
 import asyncio
@@ -12,10 +12,11 @@ import signal
 import socket
 import sys
 
+import kortex
 import upstream
 import viam_client
 
-ROLES = {"client": viam_client.Client, "upstream": upstream.Upstream}
+ROLES = {"client": viam_client.Client, "upstream": upstream.Upstream, "kortex": kortex.Program}
 
 
 def live(path, role):

@@ -12,6 +12,7 @@ pub mod folder;
 pub mod holder;
 pub mod interface;
 pub mod intruder;
+pub mod kortex;
 pub mod listener;
 pub mod process;
 pub mod processor;

@@ -28,6 +28,11 @@ const SCRIPTS: &[(&str, &str)] = &[
     ("rude.py", include_str!("../clients/rude.py")),
     ("floods.py", include_str!("../clients/floods.py")),
     ("raw.py", include_str!("../clients/raw.py")),
+    ("kortex.py", include_str!("../clients/kortex.py")),
+    ("kortex_frames.py", include_str!("../clients/kortex_frames.py")),
+    ("kortex_messages.py", include_str!("../clients/kortex_messages.py")),
+    ("kortex_rude.py", include_str!("../clients/kortex_rude.py")),
+    ("kortex_transports.py", include_str!("../clients/kortex_transports.py")),
 ];
 
 /// How long importing the SDK may take: about 3 s on the slowest rig.
@@ -106,6 +111,15 @@ impl Clients {
         self.fork_as("upstream")
     }
 
+    /// A new program for an arm of Kinova's, in a process of its own, not connected to anything yet: see
+    /// `clients/kortex.py`.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn fork_kortex(&mut self) -> Result<Client> {
+        self.fork_as("kortex")
+    }
+
     fn fork_as(&mut self, role: &str) -> Result<Client> {
         let number = self.made.fetch_add(1, Ordering::Relaxed);
         let path = self.folder.file(&format!("{number}.sock"));
@@ -148,7 +162,7 @@ pub struct Client {
 pub struct Refusal {
     /// The exception.
     pub kind: String,
-    /// The gRPC status by name, if it came from the server.
+    /// The gRPC status by name, or Kortex's two numbers (`1/54`), if it came from the server.
     pub status: Option<String>,
     /// Its message.
     pub message: String,
@@ -210,7 +224,7 @@ impl Client {
         Ok(Self { pid: Pid::from_raw(pid), orders: stream, replies, next: 0, gone: false })
     }
 
-    /// Starts a call: a name from `clients/viam_client.py` and its arguments.
+    /// Starts a call: a name from the script of the client's role (`clients/viam_client.py`) and its arguments.
     ///
     /// # Errors
     /// The client has died.

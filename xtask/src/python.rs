@@ -24,7 +24,13 @@ pub struct Environment {
 /// The clients of the demo and of the tests on a rig.
 pub const CLIENTS: Environment = Environment {
     folder: "venv",
-    requirements: &["viam-sdk==0.85.1", "python-can==4.6.1", "canopen==2.4.1", "cantools==45.1.0"],
+    requirements: &[
+        "viam-sdk==0.85.1",
+        "python-can==4.6.1",
+        "canopen==2.4.1",
+        "cantools==45.1.0",
+        "paho-mqtt==2.1.0",
+    ],
 };
 
 /// What `tests/peers` compares with. Apart from the clients, because it is ten times as large and no rig needs it.

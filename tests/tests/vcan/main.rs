@@ -15,6 +15,7 @@ mod hardening;
 mod hostile;
 mod impostor;
 mod kernel_stop;
+mod kortex;
 mod leases;
 mod operator;
 mod raw;
