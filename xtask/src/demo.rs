@@ -21,6 +21,9 @@ pub struct DemoArgs {
     /// Put Lanyard in front of a server of Viam's, as docs/viam.md says
     #[arg(long)]
     viam_upstream: bool,
+    /// Have a program for Kinova's arms drive two motors, as docs/kortex.md says
+    #[arg(long, conflicts_with = "viam_upstream")]
+    kortex: bool,
     /// Print the measurements as JSON, and nothing else, to stdout
     #[arg(long)]
     json: bool,
@@ -55,6 +58,9 @@ pub fn main(workspace: &Workspace, args: &DemoArgs) -> Result<u8> {
     command.extend(["--bin-dir".into(), programs.into(), "--python".into(), python.into()]);
     if args.viam_upstream {
         command.push("--viam-upstream".into());
+    }
+    if args.kortex {
+        command.push("--kortex".into());
     }
     if args.json {
         command.push("--json".into());

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result};
 use clap::Parser;
 
-use tests::demo::{Report, Timeline, behind, play};
+use tests::demo::{Report, Timeline, behind, kortex, play};
 use tests::python::Clients;
 use tests::robot::Setup;
 
@@ -35,6 +35,11 @@ struct Arguments {
     #[arg(long)]
     viam_upstream: bool,
 
+    /// Have a program for Kinova's arms drive two motors as the joints of one, as docs/kortex.md says; kill it, and pause
+    /// another one
+    #[arg(long, conflicts_with = "viam_upstream")]
+    kortex: bool,
+
     /// Print the measurements as one JSON object to stdout; the text for people goes to stderr
     #[arg(long)]
     json: bool,
@@ -48,6 +53,10 @@ const BEHIND: &str = "Lanyard in front of a server of Viam's, which changes noth
      bus, and the server drives them by itself; everything else is real. Times of frames are the kernel's,\n\
      taken by a witness on the bus. A window is how long a client may be silent: 2 s, as it was.";
 
+const KORTEX: &str = "A program for Kinova's arms (Kortex 2) drives two motors on a CAN bus as the joints of an arm. The motors and\n\
+     the program are written for this; everything else is real. Times of frames are the kernel's, taken by a\n\
+     witness on the bus. The program may be silent for 2 s, as in Kinova's examples.\n";
+
 fn run(arguments: &Arguments) -> Result<Report> {
     let out: Box<dyn Write> = if arguments.json { Box::new(io::stderr()) } else { Box::new(io::stdout()) };
     let mut timeline = Timeline::new(out);
@@ -55,6 +64,9 @@ fn run(arguments: &Arguments) -> Result<Report> {
     let report = if arguments.viam_upstream {
         timeline.line(BEHIND);
         behind::play(&arguments.bus, &arguments.bin_dir, &mut clients, &mut timeline)
+    } else if arguments.kortex {
+        timeline.line(KORTEX);
+        kortex::play(&arguments.bus, &arguments.bin_dir, &mut clients, &mut timeline)
     } else {
         timeline.line(ALONE);
         let setup = Setup::base().on(&arguments.bus).programs(&arguments.bin_dir);

@@ -8,12 +8,13 @@ use std::fs;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
-use super::{Act, Expired, PROMPT, Report, Timeline, expired, figures, proven, show, wait_for_stops};
+use super::{
+    Act, Expired, NOTICED, PROMPT, Report, Timeline, expired, figures, proven, show, wait_for_stops,
+};
 use crate::clock::Moment;
 use crate::expect;
 use crate::folder::Folder;
@@ -23,8 +24,6 @@ use crate::wire::Motor;
 
 /// What the server turns.
 const MOTORS: [Motor; 2] = [LEFT, RIGHT];
-/// How long the loss of a killed server may go unnoticed: its connection ends with it.
-const NOTICED: Duration = Duration::from_millis(250);
 
 /// The robot as viam-server has it until now, listening at that port.
 fn robot_json(port: u16) -> Value {

@@ -4,6 +4,7 @@
 //! beat was and when the deadline. What is claimed is checked, and the demo fails if it does not hold.
 
 pub mod behind;
+pub mod kortex;
 mod timeline;
 
 use std::time::Duration;
@@ -31,6 +32,8 @@ const FRONT_MARGIN: Duration = Duration::from_millis(100);
 /// The most that may lie between SIGTERM and the first stop frames: a signal wakes the real-time thread
 /// like a frame does.
 const PROMPT: Duration = Duration::from_millis(50);
+/// How long the loss of a killed process may go unnoticed: its connections end with it.
+const NOTICED: Duration = Duration::from_millis(250);
 
 /// What the demo has measured.
 #[derive(Debug, Default, Serialize)]
