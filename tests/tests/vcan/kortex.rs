@@ -25,7 +25,7 @@ const NOTICED: Duration = Duration::from_millis(200);
 const TIMES: Times = Times::connection(1_000);
 
 /// Starts a robot with an arm and runs `act` with it.
-fn play_arm(keys: &str, act: impl FnOnce(&mut Robot, &mut Clients, &Ports) -> Result<()>) -> Result<()> {
+pub fn play_arm(keys: &str, act: impl FnOnce(&mut Robot, &mut Clients, &Ports) -> Result<()>) -> Result<()> {
     play_changed(keys, |setup| setup, act)
 }
 
@@ -39,7 +39,7 @@ fn play_changed(
 }
 
 /// A program that drives both joints.
-fn driver(
+pub fn driver(
     robot: &Robot,
     clients: &mut Clients,
     ports: &Ports,
@@ -52,7 +52,7 @@ fn driver(
 }
 
 /// The end of a connection stops both motors, without waiting for a deadline.
-fn stopped_at_once(robot: &Robot, from: Moment) -> Result<()> {
+pub fn stopped_at_once(robot: &Robot, from: Moment) -> Result<()> {
     for motor in [&LEFT, &RIGHT] {
         let stop = robot.listener.wait_for_stop(motor, from, STILL)?;
         robot.is_prompt(from, NOTICED, &stop)?;
@@ -64,7 +64,7 @@ fn stopped_at_once(robot: &Robot, from: Moment) -> Result<()> {
 }
 
 /// Silence stops both motors at the deadline of the last frame. Returns the stop frames.
-fn stopped_at_deadline(robot: &Robot, from: Moment, window: Duration) -> Result<[Seen; 2]> {
+pub fn stopped_at_deadline(robot: &Robot, from: Moment, window: Duration) -> Result<[Seen; 2]> {
     let (trip, left) = robot.stopped_at_deadline(&LEFT, from, window)?;
     let (_, right) = robot.stopped_at_deadline(&RIGHT, from, window)?;
     let deadline = trip.deadline().context("no deadline")?;
