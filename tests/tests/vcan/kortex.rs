@@ -3,7 +3,10 @@
 //!
 //! A program's keep-alive comes 164 ms after the last frame it sent, whatever the rest of it does.
 
+use std::io::Write;
 use std::net::TcpStream;
+use std::path::Path;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -11,8 +14,10 @@ use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use tests::clock::Moment;
 use tests::expect;
+use tests::folder::Folder;
 use tests::kortex::{BRISK, Ports, Program, Times, Transport, has_codes, turns};
-use tests::python::Clients;
+use tests::process::programs;
+use tests::python::{Clients, Outcome};
 use tests::robot::{LATE, LEFT, RIGHT, Robot, START, STILL, Setup};
 use tests::wire::Seen;
 
@@ -692,4 +697,79 @@ fn three_hundred_idle_connections_make_room() -> Result<()> {
             another.method("GetArmState", json!({})).map(drop)
         })
     })
+}
+
+/// Makes a user with the operator's command, as a script would.
+fn add_user(keys: &Path, name: &str, role: &str, password: &str) -> Result<()> {
+    let mut command = Command::new(programs()?.join("lanyard"));
+    command.args(["keys", "--file"]).arg(keys).args(["add", name, "--role", role, "--password"]);
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn()?;
+    child.stdin.take().context("no stdin")?.write_all(format!("{password}\n").as_bytes())?;
+    let ended = child.wait_with_output()?;
+    ensure!(ended.status.success(), "lanyard keys: {}", String::from_utf8_lossy(&ended.stderr));
+    Ok(())
+}
+
+/// Fails if anybody gets in without their password, learns whether a user exists, may more than their role says, or drives on
+/// when their key has been revoked; or if who only looks may not stop.
+#[test]
+fn users_log_in_and_may_what_their_roles_say() -> Result<()> {
+    let folder = Folder::new()?;
+    let keys = folder.file("keys.toml");
+    for (name, role) in [("looker", "observe"), ("driver", "operate"), ("boss", "administer")] {
+        add_user(&keys, name, role, &format!("password of {name}"))?;
+    }
+    let key = format!("\"{}\"", keys.display());
+    play_changed(
+        "",
+        |setup| setup.front_key("keys", &key),
+        |robot, clients, ports| {
+            let mut log_in = |user: &str, password: &str| -> Result<(Program, Outcome)> {
+                let mut program = Program::connected(clients, ports, Transport::Tcp)?;
+                let wish = json!({ "user": user, "password": password, "connection_ms": 2_000 });
+                let outcome = program.call("create_session", wish)?;
+                Ok((program, outcome))
+            };
+            let mut texts = Vec::new();
+            for (user, password) in [("driver", "wrong"), ("nobody", "password of driver"), ("", "")] {
+                let refusal = log_in(user, password)?.1.refusal()?;
+                has_codes(&refusal, "3/15")?;
+                texts.push(refusal.message);
+            }
+            ensure!(texts.iter().all(|text| *text == texts[0]), "told apart: {texts:?}");
+            let mut user = |name: &str| -> Result<Program> {
+                let (program, outcome) = log_in(name, &format!("password of {name}"))?;
+                outcome.value().with_context(|| name.to_owned())?;
+                Ok(program)
+            };
+            let (mut looker, mut driver, mut boss) = (user("looker")?, user("driver")?, user("boss")?);
+            has_codes(&looker.call("speeds", json!({ "speeds": BRISK }))?.refusal()?, "1/54")?;
+            has_codes(&looker.refused("ApplyEmergencyStop", json!({}))?, "1/54")?;
+            driver.drive(robot, BRISK)?;
+            looker.method("GetMeasuredJointAngles", json!({}))?;
+            looker.method("Stop", json!({}))?;
+            robot.sim.wait_for_standstill(LEFT.node, STILL)?;
+            driver.method("ApplyEmergencyStop", json!({}))?;
+            has_codes(&driver.refused("ClearFaults", json!({}))?, "1/54")?;
+            boss.method("ClearFaults", json!({}))?;
+            driver.drive(robot, BRISK)?;
+
+            let listed = robot.lanyard.run(&["keys", "--file", &keys.display().to_string(), "list"])?.stdout;
+            let line = listed.lines().find(|line| line.contains("driver")).context("no key in the list")?;
+            let id = line.split_whitespace().next().context("no id")?;
+            let from = Moment::now();
+            robot.lanyard.run(&["keys", "--file", &keys.display().to_string(), "revoke", id])?;
+            for motor in [&LEFT, &RIGHT] {
+                // The file is looked at each second; then the connection ends, with all that hangs on it.
+                robot.listener.wait_for_stop(motor, from, STILL)?;
+                robot.lanyard.wait_for_trip(from, "session closed", motor.name, STILL)?;
+                robot.verified(motor)?;
+            }
+            expect::within(STILL, "its connection is closed", || {
+                let state = driver.state().map_err(|error| format!("{error:#}"))?;
+                if state["open"] == false { Ok(()) } else { Err(state.to_string()) }
+            })?;
+            looker.method("GetArmState", json!({})).map(drop)
+        },
+    )
 }
