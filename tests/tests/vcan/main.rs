@@ -16,6 +16,7 @@ mod hostile;
 mod impostor;
 mod kernel_stop;
 mod kortex;
+mod kortex3;
 mod kortex_client;
 mod leases;
 mod operator;
