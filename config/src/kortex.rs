@@ -85,6 +85,8 @@ pub struct KortexUpstream {
     pub tcp: Option<SocketAddr>,
     /// `udp`: where it takes datagrams, for clients over UDP.
     pub udp: Option<SocketAddr>,
+    /// `mqtt`: where it takes connections of generation 3, for clients over MQTT.
+    pub mqtt: Option<SocketAddr>,
     /// `user`, `password_file`: whom Lanyard logs in as there; `None`: as each client did here.
     pub login: Option<KortexLogin>,
     /// `motors`: the motors on CAN that the base drives, by place in [`crate::Config::motors`].
@@ -210,10 +212,10 @@ fn upstream(
 ) -> Option<KortexUpstream> {
     let title = "[kortex.upstream]";
     let mut table = table.table(problems, "upstream", title)?;
-    let [tcp, udp] =
-        [("tcp", TCP_PORT), ("udp", UDP_PORT)].map(|(key, port)| address(&mut table, problems, key, port));
-    if tcp.is_none() && udp.is_none() {
-        let what = "give at least one of \"tcp\" and \"udp\", like tcp = \"192.168.1.10\"";
+    let [tcp, udp, mqtt] = [("tcp", TCP_PORT), ("udp", UDP_PORT), ("mqtt", MQTT_PORT)]
+        .map(|(key, port)| address(&mut table, problems, key, port));
+    if tcp.is_none() && udp.is_none() && mqtt.is_none() {
+        let what = "give at least one of \"tcp\", \"udp\" and \"mqtt\", like tcp = \"192.168.1.10\"";
         problems.note(table.span(), format!("{title}: where is the base? {what}"));
     }
     let login = match (table.text(problems, "user"), table.text(problems, "password_file")) {
@@ -248,8 +250,8 @@ fn upstream(
     }
     let bounds = STOP_TIMEOUT_BOUNDS.0..=STOP_TIMEOUT_BOUNDS.1;
     let stop_timeout = table.duration(problems, "stop_timeout", bounds, STOP_TIMEOUT);
-    table.finish(problems, &["tcp", "udp", "user", "password_file", "motors", "stop_timeout"]);
-    Some(KortexUpstream { tcp, udp, login, motors: places, stop_timeout })
+    table.finish(problems, &["tcp", "udp", "mqtt", "user", "password_file", "motors", "stop_timeout"]);
+    Some(KortexUpstream { tcp, udp, mqtt, login, motors: places, stop_timeout })
 }
 
 /// `"127.0.0.1"` or `"127.0.0.1:10000"`.

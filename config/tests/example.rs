@@ -72,7 +72,7 @@ fn what_is_commented_out_is_the_default() {
     assert!(plain.kortex.is_none());
     let ports: String = ["tcp", "udp", "mqtt"].map(|key| format!("{key} = \"127.0.0.1\"\n")).concat();
     let joint = "[[kortex.joint]]\nmotor = \"shoulder\"\n";
-    let base = "[kortex.upstream]\ntcp = \"192.168.1.10\"\nudp = \"192.168.1.10\"\n";
+    let base = "[kortex.upstream]\ntcp = \"192.168.1.10\"\nudp = \"192.168.1.10\"\nmqtt = \"192.168.1.10\"\n";
     plain.kortex = parse(&format!("{EXAMPLE}\n[kortex]\n{ports}{joint}{base}")).kortex;
     shown.hash = 0;
     plain.hash = 0;

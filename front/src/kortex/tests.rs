@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use config::Config;
+use proptest::prelude::*;
 use prost::Message;
 use shm_proto::verdicts::SessionState;
 use tokio::sync::mpsc;
@@ -502,4 +503,54 @@ async fn pings_pongs_and_noise_are_taken_as_what_they_are() {
     let ping = Frame { header: Header { kind: Kind::Ping, ..header }, payload: bytes::Bytes::new() };
     assert_eq!(client.send(&ping.encode()).await.unwrap().header.kind, Kind::Pong);
     assert_eq!(client.send(b"\xff\xff").await, None);
+}
+
+/// Every method that is served, and one that is not.
+fn any_method() -> impl Strategy<Value = Method> {
+    let session = (1..=9_u32).prop_map(|function| Method::of(0x1_0000 | function));
+    let base = prop_oneof![0x60..0x72_u32, 0x7C..0x9C_u32, 0xA8..0xB4_u32];
+    let base = base.prop_map(|function| Method::of(0x2_0000 | function));
+    let cyclic = (0..6_u32).prop_map(|function| Method::of(0x3_0000 | function));
+    prop_oneof![session, base, cyclic, any::<u32>().prop_map(Method::of)]
+}
+
+/// Fails if a payload, whatever it is, ends the program, is left without an answer, or harms another's session.
+#[test]
+fn no_payload_does_harm() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let _inside = runtime.enter();
+    let setting = Setting::new();
+    let mut bystander = setting.client();
+    runtime.block_on(bystander.open(0, 0));
+    let bystander = std::cell::RefCell::new(bystander);
+    let payload = proptest::collection::vec(any::<u8>(), 0..48);
+    let plain = prop_oneof![
+        payload,
+        // Speeds, as near to real ones as bytes at random come.
+        proptest::collection::vec((0..3_u32, any::<f32>(), 0..2_u32), 0..3).prop_map(|joints| {
+            let joint =
+                |(joint_identifier, value, duration)| JointSpeed { joint_identifier, value, duration };
+            let joint_speeds = joints.into_iter().map(joint).collect();
+            JointSpeeds { joint_speeds, duration: 0 }.encode_to_vec()
+        }),
+    ];
+    proptest!(|(method in any_method(), payload in plain, device in prop_oneof![9 => Just(0_u8), 1 => any::<u8>()])| {
+        let mut client = setting.client();
+        runtime.block_on(async {
+            client.open(0, 0).await;
+            let header = Header {
+                kind: Kind::Request,
+                device,
+                error: (0, 0),
+                session: client.session,
+                message: MessageNumber(7),
+                method,
+            };
+            let request = Frame { header, payload: payload.into() };
+            let answer = client.send(&request.encode()).await.expect("every request is answered");
+            assert_eq!((answer.header.kind, answer.header.message), (Kind::Response, MessageNumber(7)));
+            setting.desk.left(&client.channel);
+        });
+        prop_assert_eq!(runtime.block_on(bystander.borrow_mut().codes(method::KEEP_ALIVE, &())), (0, 0));
+    });
 }

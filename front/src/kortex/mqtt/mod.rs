@@ -24,7 +24,7 @@
 mod client;
 mod connection;
 mod names;
-mod packet;
+pub mod packet;
 #[cfg(test)]
 mod tests;
 mod topics;

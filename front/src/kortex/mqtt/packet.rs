@@ -54,6 +54,22 @@ impl From<MqttError> for Fault {
 ///
 /// When what has come is no packet that a client may send here: as soon as that shows, not when more of it has come.
 pub fn take(come: &mut BytesMut) -> Result<Option<Packet>, Fault> {
+    take_of(come, is_for_a_client)
+}
+
+/// The same, from a base: what only servers say.
+///
+/// # Errors
+///
+/// As for [`take`].
+pub fn take_from_server(come: &mut BytesMut) -> Result<Option<Packet>, Fault> {
+    take_of(come, is_for_a_server)
+}
+
+/// Whether a packet of that kind is one that its sender may send.
+type MaySend = fn(PacketType, &[u8]) -> Result<(), Fault>;
+
+fn take_of(come: &mut BytesMut, may: MaySend) -> Result<Option<Packet>, Fault> {
     let head = &come[..come.len().min(MOST_HEAD)];
     // The last byte of the length is the first one without the highest bit.
     let is_whole = head.len() == MOST_HEAD || head.iter().skip(1).any(|byte| byte & 0x80 == 0);
@@ -71,20 +87,36 @@ pub fn take(come: &mut BytesMut) -> Result<Option<Packet>, Fault> {
     }
     let mut body = come.split_to(length).freeze();
     body.advance(header.encoded_len());
+    may(header.packet_type, &body)?;
     read(&header, body).map(Some)
 }
 
-fn read(header: &FixedHeader, mut body: Bytes) -> Result<Packet, Fault> {
-    match header.packet_type {
-        PacketType::Connect => version(&body)?,
+fn is_for_a_client(kind: PacketType, body: &[u8]) -> Result<(), Fault> {
+    match kind {
+        PacketType::Connect => version(body),
         PacketType::Publish
         | PacketType::Subscribe
         | PacketType::Unsubscribe
         | PacketType::PingReq
-        | PacketType::Disconnect => (),
+        | PacketType::Disconnect => Ok(()),
         // What a server says, and what follows from a QoS that nothing is sent with here.
-        other => return Err(Fault::new(ReasonCode::ProtocolError, format!("{other:?} is not for a client"))),
+        other => Err(Fault::new(ReasonCode::ProtocolError, format!("{other:?} is not for a client"))),
     }
+}
+
+fn is_for_a_server(kind: PacketType, _: &[u8]) -> Result<(), Fault> {
+    match kind {
+        PacketType::ConnAck
+        | PacketType::Publish
+        | PacketType::SubAck
+        | PacketType::UnsubAck
+        | PacketType::PingResp
+        | PacketType::Disconnect => Ok(()),
+        other => Err(Fault::new(ReasonCode::ProtocolError, format!("{other:?} is not for a server"))),
+    }
+}
+
+fn read(header: &FixedHeader, mut body: Bytes) -> Result<Packet, Fault> {
     let packet = Packet::decode_from_body(header.packet_type, header, &mut body)?;
     if body.has_remaining() {
         let text = format!("{} bytes behind the end of {}", body.len(), packet.packet_type_name());

@@ -16,6 +16,7 @@ use super::super::channel::Channel;
 use super::super::frame::{Frame, Header, Kind, MessageNumber, Method, SessionNumber};
 use super::super::refusal::{Refusal, Sub};
 use super::super::stream;
+use super::mqtt::Broker;
 
 /// Calls that may wait for their turn to be sent.
 const MOST_QUEUED: usize = 64;
@@ -33,6 +34,8 @@ pub enum Place {
     Tcp(SocketAddr),
     /// Over UDP.
     Udp(SocketAddr),
+    /// Over MQTT.
+    Mqtt(SocketAddr),
 }
 
 struct Order {
@@ -50,6 +53,7 @@ pub struct Line {
 enum Wire {
     Tcp { stream: TcpStream, come: BytesMut },
     Udp { socket: UdpSocket, datagram: Vec<u8> },
+    Mqtt(Broker),
 }
 
 impl Wire {
@@ -68,6 +72,7 @@ impl Wire {
                 socket.connect(address).await?;
                 Ok(Self::Udp { socket, datagram: vec![0; MOST_DATAGRAM] })
             }
+            Place::Mqtt(address) => Broker::connect(address).await.map(Self::Mqtt),
         }
     }
 
@@ -86,6 +91,7 @@ impl Wire {
                 let length = socket.recv(datagram).await?;
                 Ok(Bytes::copy_from_slice(&datagram[..length]))
             }
+            Self::Mqtt(broker) => broker.receive().await,
         }
     }
 
@@ -93,6 +99,7 @@ impl Wire {
         match self {
             Self::Tcp { stream, .. } => stream.write_all(&stream::put(&frame.encode())).await,
             Self::Udp { socket, .. } => socket.send(&frame.encode()).await.map(drop),
+            Self::Mqtt(broker) => broker.send(frame).await,
         }
     }
 }
@@ -110,7 +117,7 @@ impl Line {
         channel: Weak<Channel>,
         session: SessionNumber,
     ) -> Result<(Arc<Self>, impl Future<Output = String> + Send), Refusal> {
-        let (Place::Tcp(address) | Place::Udp(address)) = place;
+        let (Place::Tcp(address) | Place::Udp(address) | Place::Mqtt(address)) = place;
         let unreached = |why: String| {
             let text = format!("the base {address} is not reached: {why}");
             Refusal::device(Sub::RouterUnavailable, text)

@@ -7,9 +7,11 @@
 //! | file | its one idea |
 //! |---|---|
 //! | [`line`] | one connection to the base: calls there, answers back |
+//! | [`mqtt`] | the client's side of generation 3 |
 //! | [`reading`] | which methods move nothing |
 
 mod line;
+mod mqtt;
 mod reading;
 #[cfg(test)]
 mod tests;
@@ -78,7 +80,7 @@ impl Base {
         match transport {
             Transport::Tcp => self.settings.tcp.map(Place::Tcp),
             Transport::Udp => self.settings.udp.map(Place::Udp),
-            Transport::Mqtt => None,
+            Transport::Mqtt => self.settings.mqtt.map(Place::Mqtt),
         }
     }
 

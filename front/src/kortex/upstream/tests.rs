@@ -18,7 +18,7 @@ use super::super::method;
 use super::super::refusal::{Refusal, Sub};
 use super::super::stream;
 use super::super::tests::{Client, NONE, ROBOT, Setting, text, times};
-use crate::proto::kortex::{CreateSessionInfo, NotificationHandle};
+use crate::proto::kortex::{CreateSessionInfo, NotificationHandle, SessionStatus};
 
 const SOON: Duration = Duration::from_secs(5);
 /// Long enough for what must not happen to have happened.
@@ -337,6 +337,54 @@ async fn a_session_is_kept_alive_there_whatever_its_client_does() {
         let beat = timeout(SOON, there.seen.recv()).await.unwrap().unwrap();
         assert_eq!((beat.header.method, beat.header.session), (method::KEEP_ALIVE, THERE));
     }
+}
+
+/// Lanyard's own end of a broker, with an arm of its own behind it, plays the base.
+#[tokio::test]
+async fn a_client_over_mqtt_is_passed_on_over_mqtt() {
+    let there = Setting::new();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = format!("mqtt = \"{}\"", listener.local_addr().unwrap());
+    let (_ending, told) = tokio::sync::watch::channel(false);
+    let serving = tokio::spawn(super::super::mqtt::serve(listener, Arc::clone(&there.desk), told));
+    let setting = robot(&address, "");
+    let mut client = setting.client_over(Transport::Mqtt);
+    // So that it is asked several times whether it is there, while this test lasts.
+    client.open(0, 400).await;
+    let mut status = there.desk.status();
+    let sessions = |status: &SessionStatus| status.sessions.len();
+    assert_eq!(sessions(&status.borrow_and_update()), 1);
+    assert_eq!(client.codes(method::GET_ARM_STATE, &()).await, (0, 0));
+    let answer = client.call(DEVICES, &()).await;
+    assert_eq!((answer.header.error, answer.header.session), ((1, 4), client.session));
+    assert_eq!(text(&answer), "service 23 is not served by Lanyard");
+    sleep(Duration::from_millis(600)).await;
+    assert_eq!(client.codes(method::GET_ARM_STATE, &()).await, (0, 0));
+    setting.desk.left(&client.channel);
+    let closed = async {
+        while sessions(&status.borrow_and_update()) > 0 {
+            status.changed().await.unwrap();
+        }
+    };
+    timeout(SOON, closed).await.unwrap();
+    serving.abort();
+}
+
+#[tokio::test]
+async fn what_is_no_broker_is_told() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = format!("mqtt = \"{}\"", listener.local_addr().unwrap());
+    let serving = tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").await.unwrap();
+        sleep(SOON).await;
+    });
+    let setting = robot(&address, "");
+    let mut client = setting.client_over(Transport::Mqtt);
+    let answer = client.call_as(NONE, method::CREATE_SESSION, &times(0, 0)).await;
+    assert_eq!(answer.header.error, (3, 108));
+    assert!(text(&answer).contains("is not reached: "), "{}", text(&answer));
+    serving.abort();
 }
 
 #[tokio::test]
