@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream};
-use tokio::task::AbortHandle;
+use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 use tracing::{debug, warn};
 
@@ -36,7 +36,7 @@ pub async fn receive(
     admit: impl Fn(Stream) + Send + Sync + 'static,
 ) {
     let (door, admit) = (Arc::new(door), Arc::new(admit));
-    let mut waiting: VecDeque<AbortHandle> = VecDeque::new();
+    let mut waiting: VecDeque<JoinHandle<()>> = VecDeque::new();
     loop {
         let stream = match listener.accept().await {
             Ok((stream, _)) => stream,
@@ -51,6 +51,8 @@ pub async fn receive(
             && let Some(oldest) = waiting.pop_front()
         {
             oldest.abort();
+            // Its descriptor is free only when its task has gone: who connects faster than that must not take them all.
+            drop(oldest.await);
         }
         let (door, admit) = (Arc::clone(&door), Arc::clone(&admit));
         let greeting = tokio::spawn(async move {
@@ -64,7 +66,7 @@ pub async fn receive(
                 Err(_) => debug!("a connection did not get in: it took too long to speak"),
             }
         });
-        waiting.push_back(greeting.abort_handle());
+        waiting.push_back(greeting);
     }
 }
 
