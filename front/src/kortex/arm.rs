@@ -40,6 +40,10 @@ pub enum Others {
     GoOn,
 }
 
+/// When something was asked for, in stops of the arm.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Asked(u64);
+
 /// The arm.
 pub struct Arm {
     joints: Vec<Joint>,
@@ -55,6 +59,8 @@ pub struct Arm {
     speeds: Mutex<Commanded>,
     /// Counts commands and stops: a newer one makes the end of an older one's duration void.
     epoch: AtomicU64,
+    /// Counts the stops that were asked for: what was asked before one must not come after it.
+    stops: AtomicU64,
 }
 
 #[derive(Debug)]
@@ -105,6 +111,7 @@ impl Arm {
             speeds: Mutex::new(Commanded { under: None, speeds: vec![0.0; settings.joints.len()] }),
             joints: settings.joints.clone(),
             epoch: AtomicU64::new(0),
+            stops: AtomicU64::new(0),
         }
     }
 
@@ -119,18 +126,20 @@ impl Arm {
     }
 
     /// Has joints turn at these speeds, which [`Self::check`] has seen: until the next command, or for `duration` seconds
-    /// if that is not 0.
+    /// if that is not 0. `since`: when that was asked for.
     ///
     /// # Errors
     ///
-    /// When a motor cannot; then none turns.
+    /// When a motor cannot, or a Stop has come meanwhile; then none turns.
     pub async fn drive(
         self: &Arc<Self>,
         hold: Hold,
+        since: Asked,
         asked: &[JointSpeed],
         others: Others,
         duration: u32,
     ) -> Result<(), Refusal> {
+        self.not_stopped(since)?;
         let under_way = self.sessions.use_resource(&hold, Kortex::ARM, &self.motors)?;
         let (targets, epoch, moves) = {
             let mut commanded = self.speeds();
@@ -153,6 +162,11 @@ impl Arm {
                 commanded.speeds.fill(0.0);
             }
             return Err(error.into());
+        }
+        if let Err(stopped) = self.not_stopped(since) {
+            // It came between the look above and the first frame; whichever of both went out last, this one is the last.
+            self.halt().await?;
+            return Err(stopped);
         }
         drop(under_way);
         if !moves {
@@ -236,12 +250,37 @@ impl Arm {
         self.motors.iter().zip(&self.joints).zip(speeds).map(target).collect()
     }
 
-    /// Stops the arm, whoever has it.
+    /// Now, for what is asked for now and carried out later.
+    #[must_use]
+    pub fn asked(&self) -> Asked {
+        Asked(self.stops.load(Ordering::SeqCst))
+    }
+
+    /// Whether no Stop was asked for since.
+    ///
+    /// # Errors
+    ///
+    /// METHOD_FAILED when one was.
+    pub fn not_stopped(&self, since: Asked) -> Result<(), Refusal> {
+        if self.asked() == since {
+            return Ok(());
+        }
+        Err(Refusal::device(Sub::MethodFailed, "a Stop has come after this command, and counts"))
+    }
+
+    /// Stops the arm, whoever has it. From the call on, and not only once the stop is under way, what was asked before it
+    /// is void: calls are carried out side by side, and none that is older may overtake it.
     ///
     /// # Errors
     ///
     /// When a stop did not get onto its bus.
-    pub async fn stop(&self) -> Result<(), Refusal> {
+    pub fn stop(self: &Arc<Self>) -> impl Future<Output = Result<(), Refusal>> + Send + use<> {
+        self.stops.fetch_add(1, Ordering::SeqCst);
+        let arm = Arc::clone(self);
+        async move { arm.halt().await }
+    }
+
+    async fn halt(&self) -> Result<(), Refusal> {
         {
             let mut commanded = self.speeds();
             self.next();
@@ -252,15 +291,17 @@ impl Arm {
         Ok(())
     }
 
-    /// Stops everything and keeps it stopped.
+    /// Stops everything and keeps it stopped. As for [`Self::stop`], what was asked before is void from the call on.
     ///
     /// # Errors
     ///
     /// When the supervisor was not reached.
-    pub async fn stop_everything(&self) -> Result<TripId, Refusal> {
+    pub fn stop_everything(self: &Arc<Self>) -> impl Future<Output = Result<TripId, Refusal>> + Send + use<> {
+        self.stops.fetch_add(1, Ordering::SeqCst);
+        let orders = Arc::clone(&self.orders);
         let unreached =
             |why: tonic::Status| Refusal::device(Sub::RouterUnavailable, why.message().to_owned());
-        self.orders.stop_everything().await.map_err(unreached)
+        async move { orders.stop_everything().await.map_err(unreached) }
     }
 
     /// The trips that keep something from moving.

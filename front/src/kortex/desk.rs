@@ -343,10 +343,16 @@ impl Desk {
         }
         call.needs(Role::Operate)?;
         let hold = self.roster.hold(call.channel, session)?;
-        let arm = Arc::clone(&self.arm);
+        let (arm, since) = (Arc::clone(&self.arm), self.arm.asked());
         Self::later(frame.header, async move {
             let _under_way = arm.claim(&hold).await?;
-            base.pass(session, &frame).await
+            arm.not_stopped(since)?;
+            let answer = base.pass(session, &frame).await;
+            if arm.not_stopped(since).is_err() {
+                // It may have gone out before this command did.
+                base.stop(session).await;
+            }
+            answer
         })
     }
 
@@ -383,8 +389,8 @@ impl Desk {
     fn move_or_look(self: &Arc<Self>, call: &Call<'_>) -> Result<Answer, Refusal> {
         match call.frame.header.method {
             method::STOP => {
-                let arm = Arc::clone(&self.arm);
-                self.both(call, async move { arm.stop().await })
+                let stop = self.arm.stop();
+                self.both(call, stop)
             }
             method::SEND_JOINT_SPEEDS => {
                 let asked: JointSpeeds = message(call.frame)?;
@@ -400,8 +406,8 @@ impl Desk {
             }
             method::APPLY_EMERGENCY_STOP => {
                 call.needs(Role::Operate)?;
-                let arm = Arc::clone(&self.arm);
-                self.both(call, async move { arm.stop_everything().await.map(drop) })
+                let stop = self.arm.stop_everything();
+                self.both(call, async move { stop.await.map(drop) })
             }
             method::CLEAR_FAULTS => {
                 let trips = self.arm.trips();
@@ -456,8 +462,8 @@ impl Desk {
         self.arm.control.take(session, Nanos::now())?;
         let hold =
             self.roster.hold(call.channel, session).inspect_err(|_| self.arm.control.release(session))?;
-        let arm = Arc::clone(&self.arm);
-        call.later(async move { arm.drive(hold, &asked, others, duration).await })
+        let (arm, since) = (Arc::clone(&self.arm), self.arm.asked());
+        call.later(async move { arm.drive(hold, since, &asked, others, duration).await })
     }
 
     fn set_servoing_mode(&self, call: &Call<'_>) -> Result<Answer, Refusal> {

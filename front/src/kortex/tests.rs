@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use config::Config;
 use proptest::prelude::*;
 use prost::Message;
@@ -12,7 +13,7 @@ use tokio::sync::mpsc;
 use tokio::time::sleep;
 
 use super::arm::Parts;
-use super::channel::{Channel, Transport};
+use super::channel::{Channel, Later, Transport};
 use super::desk::{Answer, Desk};
 use super::frame::{Frame, Header, Kind, MessageNumber, Method, SessionNumber};
 use super::method;
@@ -111,6 +112,28 @@ pub struct Client {
 }
 
 impl Client {
+    /// The bytes of a request in its session.
+    pub fn request(&self, method: Method, message: &impl Message) -> Bytes {
+        let header = Header {
+            kind: Kind::Request,
+            device: 0,
+            error: (0, 0),
+            session: self.session,
+            message: MessageNumber(99),
+            method,
+        };
+        Frame { header, payload: message.encode_to_vec().into() }.encode()
+    }
+
+    /// Asks for something that takes its time, and leaves it undone until it is awaited.
+    pub fn ask(&self, method: Method, message: &impl Message) -> Later {
+        match self.desk.ask(&self.channel, &self.request(method, message)) {
+            Answer::Later(call) => call,
+            Answer::Now(frame) => panic!("{frame:?}"),
+            Answer::Nothing => panic!("no answer"),
+        }
+    }
+
     /// Sends bytes. Returns what they are answered with.
     async fn send(&self, bytes: &[u8]) -> Option<Frame> {
         match self.desk.ask(&self.channel, bytes) {
@@ -399,6 +422,22 @@ async fn what_is_not_served_says_so() {
     };
     let device = Frame { header, payload: bytes::Bytes::new() };
     assert_eq!(client.send(&device.encode()).await.unwrap().header.error, (1, 52));
+}
+
+/// Calls are carried out side by side, in whatever order their tasks come to run.
+#[tokio::test]
+async fn a_command_never_comes_after_a_stop_that_was_asked_for_later() {
+    let setting = Setting::new();
+    let mut client = setting.client();
+    client.open(0, 0).await;
+    let drive = client.ask(method::SEND_JOINT_SPEEDS, &speeds(0, 1.0));
+    let stop = client.ask(method::STOP, &());
+    let stopped = drive.await;
+    assert_eq!(stopped.header.error, (3, 1));
+    assert_eq!(text(&stopped), "a Stop has come after this command, and counts");
+    assert_eq!(stop.await.header.error, (0, 0));
+    // A newer one is carried out, as far as it can be here.
+    assert_eq!(client.codes(method::SEND_JOINT_SPEEDS, &speeds(0, 1.0)).await, (3, 22));
 }
 
 #[tokio::test]

@@ -256,6 +256,19 @@ async fn a_session_that_only_looked_is_closed_there_and_stops_nobody() {
 }
 
 #[tokio::test]
+async fn a_command_that_a_stop_has_overtaken_does_not_reach_the_base() {
+    let (mut there, address) = There::tcp().await;
+    let setting = robot(&address, "");
+    let client = opened(&setting, &mut there).await;
+    let twist = client.ask(TWIST, &());
+    let stop = client.ask(method::STOP, &());
+    assert_eq!(twist.await.header.error, (3, 1));
+    assert_eq!(stop.await.header.error, (0, 0));
+    assert_eq!(there.next().await.header.method, method::STOP);
+    assert!(there.is_left_alone().await);
+}
+
+#[tokio::test]
 async fn a_stop_is_carried_out_on_both_sides() {
     let (mut there, address) = There::tcp().await;
     let setting = robot(&address, "motors = [\"shoulder\"]");
