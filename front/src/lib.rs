@@ -129,7 +129,7 @@ async fn serve(config: Arc<Config>, outlet: Outlet) -> anyhow::Result<()> {
     let orders = Arc::new(Orders::new(&config, Arc::clone(&motion)));
     let routes = native::routes(&config, &link, &sessions, &motion, &orders, &operations);
     let (ending, end) = watch::channel(false);
-    let _kortex = ports.map(|(settings, ports)| {
+    let kortex = ports.map(|(settings, ports)| {
         let (link, sessions, motion) = (Arc::clone(&link), Arc::clone(&sessions), Arc::clone(&motion));
         let parts = kortex::Parts { link, sessions, motion, orders };
         ports.serve(settings, Arc::clone(&access), parts, &end)
@@ -153,13 +153,14 @@ async fn serve(config: Arc<Config>, outlet: Outlet) -> anyhow::Result<()> {
     // Outside of the gate: also its refusals are told in the caller's protocol, and a page can read them.
     let service = Web::new(Gate::new(dispatch, access), config.front.origins.clone());
     let mut serving = std::pin::pin!(transport::serve(listener, door, service, limits, end));
+    let others = Others { upstream: upstream.as_deref(), kortex: kortex.as_ref() };
     tokio::select! {
         () = &mut serving => Ok(()),
         error = &mut keeping => Err(error.into()),
         () = sessions.reap() => Ok(()),
         () = sessions.keep_leases() => Ok(()),
-        _ = terminate.recv() => say_goodbye(&sessions, upstream.as_deref(), &ending).await,
-        _ = interrupt.recv() => say_goodbye(&sessions, upstream.as_deref(), &ending).await,
+        _ = terminate.recv() => say_goodbye(&sessions, &others, &ending).await,
+        _ = interrupt.recv() => say_goodbye(&sessions, &others, &ending).await,
     }
 }
 
@@ -180,19 +181,34 @@ fn ping_every(config: &Config) -> Duration {
     }
 }
 
+/// What has an end of its own to come to.
+struct Others<'a> {
+    upstream: Option<&'a Upstream>,
+    kortex: Option<&'a kortex::Tasks>,
+}
+
 /// The end in order: every session is closed, so that its motors are stopped for that reason and not
 /// because the front is found dead.
 async fn say_goodbye(
     sessions: &Sessions,
-    upstream: Option<&Upstream>,
+    behind: &Others<'_>,
     ending: &watch::Sender<bool>,
 ) -> anyhow::Result<()> {
     info!("told to end; closing every session");
+    let Others { upstream, kortex } = behind;
     sessions.close_all();
     ending.send_replace(true);
     tokio::time::sleep(GOODBYE).await;
-    if let Some(upstream) = upstream {
-        upstream.settle().await;
-    }
+    let upstream = async {
+        if let Some(upstream) = upstream {
+            upstream.settle().await;
+        }
+    };
+    let base = async {
+        if let Some(kortex) = kortex {
+            kortex.settle().await;
+        }
+    };
+    tokio::join!(upstream, base);
     Ok(())
 }

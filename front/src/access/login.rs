@@ -61,6 +61,10 @@ impl AuthService for Login {
                 "too many failed logins; try again in {} s",
                 wait.as_secs() + 1
             ))),
+            Err(Rejection::Busy(wait)) => Err(Status::resource_exhausted(format!(
+                "too many logins at once; try again in {} s",
+                wait.as_secs()
+            ))),
         }
     }
 }

@@ -111,8 +111,10 @@ pub enum Rejection {
     NoRandomness,
     /// No such key, or not its secret.
     Wrong,
-    /// Too many have failed, or are in line; this one was not looked at.
+    /// Too many have failed; this one was not looked at.
     Later(Duration),
+    /// Too many are in line; this one was not looked at.
+    Busy(Duration),
 }
 
 impl Access {
@@ -255,7 +257,7 @@ impl Access {
         if let Some(key) = book.keys.authenticate_named(user, password) {
             return self.admit(from, key, connection);
         }
-        let place = self.passwords.join().ok_or(Rejection::Later(line::AGAIN))?;
+        let place = self.passwords.join().ok_or(Rejection::Busy(line::AGAIN))?;
         let turn = place.wait();
         // Those who were in line before may have failed so often that this one is not to be looked at any more.
         listened()?;

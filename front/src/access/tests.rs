@@ -423,7 +423,7 @@ fn passwords_wait_in_line_and_those_beyond_it_come_again() {
     let panel = scene.add("panel", Role::Operate);
     let line = &scene.access.passwords;
     let mut places: Vec<_> = (0..line::LONGEST).map(|_| line.join().unwrap()).collect();
-    let again = Rejection::Later(line::AGAIN);
+    let again = Rejection::Busy(line::AGAIN);
     assert_eq!(scene.password("ada", "correct horse", HERE).unwrap_err(), again);
     assert_eq!(scene.password("eve", "correct horse", HERE).unwrap_err(), again);
     assert!(scene.password("panel", panel.1.reveal(), HERE).is_ok(), "a secret waits for nobody");

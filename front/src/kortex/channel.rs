@@ -1,14 +1,15 @@
 //! A client's end, as the services know it, whatever carries its frames.
 
+use std::collections::BTreeSet;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tracing::debug;
 
-use super::frame::Frame;
+use super::frame::{Frame, Method};
 use crate::transport::Connection;
 
 /// Frames that may wait for a client to read them: a client of generation 2 that reads at all has none.
@@ -37,6 +38,8 @@ pub struct Channel {
     pub connection: Arc<Connection>,
     /// What carries its frames.
     pub transport: Transport,
+    /// What it wants to be told of by a base behind. Over MQTT only: with the others it is a call that asks for it.
+    pub wanted: watch::Sender<BTreeSet<Method>>,
     outbox: mpsc::Sender<Frame>,
     under_way: Arc<Semaphore>,
     has_left: AtomicBool,
@@ -48,10 +51,15 @@ impl Channel {
     pub fn new(connection: Arc<Connection>, transport: Transport) -> (Arc<Self>, mpsc::Receiver<Frame>) {
         let (outbox, unread) = mpsc::channel(MOST_UNREAD);
         let under_way = Arc::new(Semaphore::new(MOST_UNDER_WAY));
-        (
-            Arc::new(Self { connection, transport, outbox, under_way, has_left: AtomicBool::new(false) }),
-            unread,
-        )
+        let channel = Self {
+            connection,
+            transport,
+            wanted: watch::Sender::default(),
+            outbox,
+            under_way,
+            has_left: AtomicBool::new(false),
+        };
+        (Arc::new(channel), unread)
     }
 
     /// Its number; no other connection of this process ever has it.

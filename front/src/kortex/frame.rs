@@ -31,7 +31,7 @@ impl fmt::Display for SessionNumber {
 pub struct MessageNumber(pub u16);
 
 /// A function of a service.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Method {
     /// The service, 12 bits.
     pub service: u16,

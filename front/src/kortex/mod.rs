@@ -107,7 +107,7 @@ impl Ports {
         if let Some(listener) = self.mqtt {
             tasks.push(tokio::spawn(mqtt::serve(listener, Arc::clone(&desk), ending.clone())));
         }
-        Tasks(tasks)
+        Tasks { desk, tasks }
     }
 }
 
@@ -116,12 +116,21 @@ fn failed(key: &str, address: SocketAddr) -> String {
 }
 
 /// The tasks of the ports.
-#[derive(Debug)]
-pub struct Tasks(Vec<JoinHandle<()>>);
+pub struct Tasks {
+    desk: Arc<Desk>,
+    tasks: Vec<JoinHandle<()>>,
+}
+
+impl Tasks {
+    /// Returns when a base behind has been told of every session that is over, but in time for the program's end.
+    pub async fn settle(&self) {
+        self.desk.settle().await;
+    }
+}
 
 impl Drop for Tasks {
     fn drop(&mut self) {
-        for task in &self.0 {
+        for task in &self.tasks {
             task.abort();
         }
     }

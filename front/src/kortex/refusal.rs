@@ -7,6 +7,7 @@ use std::fmt;
 use prost::Message as _;
 
 use super::frame::Frame;
+use crate::access::Rejection;
 use crate::motion::MotionError;
 use crate::proto::kortex as wire;
 use crate::sessions::SessionError;
@@ -122,6 +123,23 @@ impl Refusal {
     }
 }
 
+impl From<Rejection> for Refusal {
+    fn from(rejection: Rejection) -> Self {
+        match rejection {
+            Rejection::Wrong => Self::device(Sub::InvalidPassword, "invalid user name or password"),
+            Rejection::NoRandomness => Self::device(Sub::MethodFailed, "this computer has no random numbers"),
+            Rejection::Later(wait) => {
+                let text = format!("too many failed logins; try again in {} s", wait.as_secs() + 1);
+                Self::device(Sub::InvalidPassword, text)
+            }
+            Rejection::Busy(wait) => {
+                let text = format!("too many logins at once; try again in {} s", wait.as_secs());
+                Self::device(Sub::MethodFailed, text)
+            }
+        }
+    }
+}
+
 impl From<SessionError> for Refusal {
     fn from(error: SessionError) -> Self {
         match error {
@@ -152,5 +170,24 @@ impl From<MotionError> for Refusal {
             }
             MotionError::Superseded => Self::device(Sub::MethodFailed, text),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn who_comes_when_the_line_is_full_is_not_told_of_failed_logins() {
+        let told = |rejection| {
+            let refusal = Refusal::from(rejection);
+            (refusal.codes(), refusal.message().error_sub_string)
+        };
+        let busy = told(Rejection::Busy(Duration::from_secs(2)));
+        assert_eq!(busy, ((3, 1), "too many logins at once; try again in 2 s".to_owned()));
+        let later = told(Rejection::Later(Duration::from_millis(5_500)));
+        assert_eq!(later, ((3, 15), "too many failed logins; try again in 6 s".to_owned()));
     }
 }

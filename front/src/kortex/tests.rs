@@ -1,7 +1,7 @@
 //! The services, played through without a network: what each frame is answered with, and what becomes of sessions.
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -9,6 +9,7 @@ use config::Config;
 use proptest::prelude::*;
 use prost::Message;
 use shm_proto::verdicts::SessionState;
+use shm_proto::{MotorIndex, Nanos};
 use tokio::sync::mpsc;
 use tokio::time::sleep;
 
@@ -21,7 +22,7 @@ use super::vectors;
 use crate::access::Access;
 use crate::lanyard::Orders;
 use crate::link::Link;
-use crate::motion::{Motion, NoWire};
+use crate::motion::{Motion, NoWire, SendError, Wire};
 use crate::proto::kortex::{
     ActuatorCommand, ArmState, ArmStateInformation, Command, ConnectionList, CreateSessionInfo, Error,
     JointSpeed, JointSpeeds, NotificationHandle, ServoingMode, ServoingModeInformation,
@@ -78,12 +79,17 @@ impl Setting {
     }
 
     pub fn of(text: &str) -> Self {
+        Self::over(text, Arc::new(NoWire))
+    }
+
+    /// With a bus.
+    fn over(text: &str, wire: Arc<dyn Wire>) -> Self {
         let config = Arc::new(Config::parse(Path::new("test.toml"), text).unwrap());
         let watcher = Watcher::with_room(8);
         let link = Link::to(watcher.attachment.clone());
         let rules = Rules { most_per_entity: 4, ..Rules::relaxed() };
         let sessions = Arc::new(Sessions::new(Arc::clone(&link), rules));
-        let motion = Motion::start_over(Arc::clone(&config), &[Arc::new(NoWire)]);
+        let motion = Motion::start_over(Arc::clone(&config), &[wire]);
         let orders = Arc::new(Orders::new(&config, Arc::clone(&motion)));
         let (access, _) = Access::start(&config).unwrap();
         let parts = Parts { link, sessions: Arc::clone(&sessions), motion, orders };
@@ -438,6 +444,54 @@ async fn a_command_never_comes_after_a_stop_that_was_asked_for_later() {
     assert_eq!(stop.await.header.error, (0, 0));
     // A newer one is carried out, as far as it can be here.
     assert_eq!(client.codes(method::SEND_JOINT_SPEEDS, &speeds(0, 1.0)).await, (3, 22));
+}
+
+/// A bus that writes down what is sent, and at the first frame has something else happen.
+#[derive(Default)]
+struct Bus {
+    sent: Mutex<Vec<drivers::Frame>>,
+    meanwhile: Mutex<Option<Box<dyn FnOnce() + Send>>>,
+}
+
+impl Wire for Bus {
+    fn send(&self, frame: &drivers::Frame) -> Result<(), SendError> {
+        if let Some(meanwhile) = self.meanwhile.lock().unwrap().take() {
+            meanwhile();
+        }
+        self.sent.lock().unwrap().push(*frame);
+        Ok(())
+    }
+}
+
+/// The Stop itself is never carried out: that its command is the last to be heard is up to the command that it has overtaken.
+#[tokio::test]
+async fn a_stop_that_is_asked_for_while_a_frame_goes_out_is_followed_by_another_one() {
+    let bus = Arc::<Bus>::default();
+    // A drive that turns as soon as it is told, without being enabled before.
+    let vesc = "driver = \"vesc\"\nid = 1\npole_pairs = 7\nafter_stop = \"release\"";
+    let odrive = "driver = \"odrive\"\nnode = 1\nfirmware = \"0.6\"\nafter_stop = \"hold\"";
+    let setting = Setting::over(&ROBOT.replace(odrive, vesc), Arc::<Bus>::clone(&bus));
+    let mut client = setting.client();
+    client.open(0, 0).await;
+    // Not granted, but from now on it is known who asks.
+    assert_eq!(client.codes(method::SEND_JOINT_SPEEDS, &speeds(0, 10.0)).await, (3, 22));
+    let watch = setting.sessions.list()[0].id;
+    let hold = setting.sessions.hold(&crate::sessions::Entity::anonymous(), watch).unwrap();
+    setting.watcher.verdicts.beat(2, Nanos::NEVER);
+    setting.watcher.verdicts.grant(MotorIndex(0), Some(hold.owner));
+    let stops = |frames: &[drivers::Frame]| -> Vec<bool> {
+        frames.iter().map(|frame| frame.payload().iter().all(|byte| *byte == 0)).collect()
+    };
+    assert_eq!(client.codes(method::SEND_JOINT_SPEEDS, &speeds(0, 10.0)).await, (0, 0), "granted");
+    let before = std::mem::take(&mut *bus.sent.lock().unwrap());
+    assert_eq!(stops(&before).last(), Some(&false), "it turns: {before:?}");
+
+    let (desk, channel) = (Arc::clone(&setting.desk), Arc::clone(&client.channel));
+    let stop = client.request(method::STOP, &());
+    *bus.meanwhile.lock().unwrap() = Some(Box::new(move || drop(desk.ask(&channel, &stop))));
+    assert_eq!(client.codes(method::SEND_JOINT_SPEEDS, &speeds(0, 20.0)).await, (3, 1));
+    let sent = bus.sent.lock().unwrap().clone();
+    assert_eq!((stops(&sent).first(), stops(&sent).last()), (Some(&false), Some(&true)), "{sent:?}");
 }
 
 #[tokio::test]

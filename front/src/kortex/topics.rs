@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-use super::channel::Channel;
+use super::channel::{Channel, Transport};
 use super::frame::{Frame, MessageNumber, Method, SessionNumber};
 use super::refusal::{Refusal, Sub};
 
@@ -90,10 +90,12 @@ impl Topics {
         self.book().subscriptions.retain(|_, other| other.id != channel.id() || other.method != method);
     }
 
-    /// Tells everybody who wants to know.
+    /// Tells everybody who wants to know. Over MQTT topics count: who has only called a method of the same name is not told,
+    /// and who has done both not twice.
     pub fn publish(&self, method: Method, message: &impl prost::Message) {
         for (handle, other) in self.book().subscriptions.iter().filter(|(_, other)| other.method == method) {
-            if let Some(channel) = other.channel.upgrade() {
+            let Some(channel) = other.channel.upgrade() else { continue };
+            if channel.transport != Transport::Mqtt || other.session == SessionNumber::default() {
                 channel.notify(Frame::notification(other.session, MessageNumber(*handle), method, message));
             }
         }

@@ -294,14 +294,14 @@ impl Client {
         self.publish(&self.answers, frame.encode(), correlation.as_ref(), out)
     }
 
-    /// Tells of a change. What a call of the same name subscribed to is not told twice: over MQTT, topics count.
+    /// Tells of a change, if it has a session: who has not logged in learns nothing.
     ///
     /// # Errors
     ///
     /// As for [`put`].
     pub fn notify(&self, frame: &Frame, out: &mut BytesMut) -> Result<(), Fault> {
-        let Header { kind, session, method, .. } = frame.header;
-        if kind != Kind::Notification || session != SessionNumber::default() || self.sessions().is_empty() {
+        let Header { kind, method, .. } = frame.header;
+        if kind != Kind::Notification || self.sessions().is_empty() {
             return Ok(());
         }
         for (topic, _) in self.subscribed(Filter::Notifications(method)) {

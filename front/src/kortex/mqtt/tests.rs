@@ -95,8 +95,11 @@ impl Setting {
     }
 
     async fn with(keys: &Path) -> Self {
-        let text = format!("[front]\nkeys = \"{}\"\n{ROBOT}", keys.display());
-        let config = Arc::new(Config::parse(Path::new("test.toml"), &text).unwrap());
+        Self::of(&format!("[front]\nkeys = \"{}\"\n{ROBOT}", keys.display())).await
+    }
+
+    async fn of(text: &str) -> Self {
+        let config = Arc::new(Config::parse(Path::new("test.toml"), text).unwrap());
         let watcher = Watcher::with_room(8);
         let link = Link::to(watcher.attachment.clone());
         let sessions = Arc::new(Sessions::new(Arc::clone(&link), Rules::relaxed()));
@@ -853,6 +856,67 @@ async fn a_thousand_connections_put_nobody_out_who_has_a_session() {
         pings = client.answers_pings(Duration::from_secs(60)) => panic!("{pings}"),
     }
     assert_eq!(client.keep_alive().await, (0, 0));
+}
+
+/// What this process has in memory, in KiB.
+fn resident() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse().unwrap()
+}
+
+/// What a connection takes that has subscribed and says nothing, in KiB: [`PIECE`] to read into, a queue of 64 frames of 100
+/// bytes, one of 32 answers, its task, and as much again for what an allocator makes of it. Both ends are in this process.
+///
+/// [`PIECE`]: super::connection
+const MOST_IDLE: u64 = 2 * (8 + 7 + 4 + 4);
+/// What it takes when it has sent all but the end of the longest packet: its buffer doubles until the packet fits.
+const MOST_BUSY: u64 = MOST_IDLE + 2 * MOST_PACKET as u64 / 1024;
+/// Set in the process that has nothing else in memory.
+const ALONE: &str = "LANYARD_TEST_ALONE";
+
+/// Fails if a thousand connections take more memory than a thousand times what one may take.
+#[test]
+fn a_thousand_connections_take_bounded_memory() {
+    if std::env::var_os(ALONE).is_none() {
+        // Other tests would count, and two thousand descriptors are more than a process has without asking.
+        let name = "kortex::mqtt::tests::a_thousand_connections_take_bounded_memory";
+        let mut alone = std::process::Command::new("sh");
+        alone.args(["-c", "ulimit -n 4096 && exec \"$0\" --exact \"$1\" --nocapture"]);
+        let ended = alone.arg(std::env::current_exe().unwrap()).arg(name).env(ALONE, "yes").output().unwrap();
+        let said = String::from_utf8_lossy(&ended.stdout);
+        println!("{said}{}", String::from_utf8_lossy(&ended.stderr));
+        assert!(ended.status.success() && said.contains("1 passed"), "{said}");
+        return;
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let robot = ROBOT.replace("max_connections = 16", "max_connections = 1024");
+        let setting = Setting::of(&format!("[front]\nkeys = \"/nonexistent/keys.toml\"\n{robot}")).await;
+        let before = resident();
+        let mut crowd = Vec::new();
+        for _ in 0..1_000 {
+            crowd.push(setting.client().await);
+        }
+        let idle = (resident() - before) / 1_000;
+        let mut packet = BytesMut::from(&b"\x30"[..]);
+        let length = u32::try_from(MOST_PACKET - 4).unwrap();
+        mqtt5_protocol::encoding::encode_variable_int(&mut packet, length).unwrap();
+        packet.resize(MOST_PACKET - 1, 0);
+        for client in &mut crowd {
+            client.send_bytes(&packet).await;
+        }
+        // All of it is read when somebody who came later is answered.
+        let mut last = setting.client().await;
+        last.open(60_000, 60_000).await;
+        sleep(A_WHILE).await;
+        assert_eq!(last.keep_alive().await, (0, 0));
+        let busy = (resident() - before) / 1_000;
+        println!("a connection takes {idle} KiB, and {busy} KiB with a packet that is not whole");
+        assert!(idle <= MOST_IDLE, "{idle} KiB");
+        assert!(busy >= u64::from(length) / 1024, "it was not read: {busy} KiB");
+        assert!(busy <= MOST_BUSY, "{busy} KiB");
+    });
 }
 
 /// Bytes that a client might send: golden packets, changed, cut and mixed.

@@ -1,22 +1,22 @@
 //! One connection to the base: calls go there under numbers of their own, answers come back to whoever asked.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::io;
 use std::net::SocketAddr;
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpStream, UdpSocket};
-use tokio::sync::{mpsc, oneshot};
-use tokio::time::timeout;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::{Instant, sleep_until, timeout};
 
-use super::super::channel::Channel;
 use super::super::frame::{Frame, Header, Kind, MessageNumber, Method, SessionNumber};
 use super::super::refusal::{Refusal, Sub};
 use super::super::stream;
 use super::mqtt::Broker;
+use super::turns::Turn;
 
 /// Calls that may wait for their turn to be sent.
 const MOST_QUEUED: usize = 64;
@@ -38,6 +38,29 @@ pub enum Place {
     Mqtt(SocketAddr),
 }
 
+/// A call to be made there.
+#[derive(Debug)]
+pub struct Call {
+    /// What is called.
+    pub method: Method,
+    /// Of which device.
+    pub device: u8,
+    /// In which of the base's sessions.
+    pub session: SessionNumber,
+    /// Its message.
+    pub payload: Bytes,
+    /// Its place among the calls of its session, if it has one.
+    pub turn: Option<Turn>,
+}
+
+impl Call {
+    /// A call of the base itself without a message, which waits for no other and lets none wait.
+    #[must_use]
+    pub const fn plain(method: Method, session: SessionNumber) -> Self {
+        Self { method, device: 0, session, payload: Bytes::new(), turn: None }
+    }
+}
+
 struct Order {
     header: Header,
     payload: Bytes,
@@ -48,6 +71,8 @@ struct Order {
 #[derive(Debug)]
 pub struct Line {
     orders: mpsc::Sender<Order>,
+    /// When the base said something last.
+    heard: watch::Receiver<Instant>,
 }
 
 enum Wire {
@@ -95,6 +120,14 @@ impl Wire {
         }
     }
 
+    /// Has the base tell of these topics, and of no others. Over TCP and UDP it is a call that asks for it.
+    fn follow(&mut self, topics: &BTreeSet<Method>) -> io::Result<()> {
+        match self {
+            Self::Tcp { .. } | Self::Udp { .. } => Ok(()),
+            Self::Mqtt(broker) => broker.follow(topics),
+        }
+    }
+
     async fn send(&mut self, frame: &Frame) -> io::Result<()> {
         match self {
             Self::Tcp { stream, .. } => stream.write_all(&stream::put(&frame.encode())).await,
@@ -105,8 +138,8 @@ impl Wire {
 }
 
 impl Line {
-    /// Connects. What comes without having been asked for goes to `channel`, as news of `session`. The future that comes
-    /// with it resolves when the connection ends, and says why.
+    /// Connects. What comes without having been asked for goes to `news`; over MQTT those topics are subscribed to for it. The
+    /// future that comes with it resolves when the connection ends, and says why.
     ///
     /// # Errors
     ///
@@ -114,8 +147,8 @@ impl Line {
     pub async fn open(
         place: Place,
         patience: Duration,
-        channel: Weak<Channel>,
-        session: SessionNumber,
+        wanted: watch::Receiver<BTreeSet<Method>>,
+        news: impl Fn(Frame) + Send + 'static,
     ) -> Result<(Arc<Self>, impl Future<Output = String> + Send), Refusal> {
         let (Place::Tcp(address) | Place::Udp(address) | Place::Mqtt(address)) = place;
         let unreached = |why: String| {
@@ -129,8 +162,9 @@ impl Line {
         };
         let (orders, queue) = mpsc::channel(MOST_QUEUED);
         let (ended, end) = oneshot::channel();
+        let (hears, heard) = watch::channel(Instant::now());
         tokio::spawn(async move {
-            let why = match converse(wire, queue, channel, session, patience).await {
+            let why = match converse(wire, queue, wanted, news, patience, &hears).await {
                 Ok(()) => "its session is over".to_owned(),
                 Err(error) => error.to_string(),
             };
@@ -138,7 +172,7 @@ impl Line {
             drop(ended.send(why));
         });
         let end = async move { end.await.unwrap_or_else(|_| "its task has ended".to_owned()) };
-        Ok((Arc::new(Self { orders }), end))
+        Ok((Arc::new(Self { orders, heard }), end))
     }
 
     /// Makes a call there. Returns the answer as it came.
@@ -146,14 +180,8 @@ impl Line {
     /// # Errors
     ///
     /// When the connection is gone, or there is no answer in time.
-    pub async fn call(
-        &self,
-        method: Method,
-        device: u8,
-        session: SessionNumber,
-        payload: Bytes,
-        within: Duration,
-    ) -> Result<Frame, Refusal> {
+    pub async fn call(&self, call: Call, within: Duration) -> Result<Frame, Refusal> {
+        let Call { method, device, session, payload, turn } = call;
         let header = Header {
             kind: Kind::Request,
             device,
@@ -166,6 +194,8 @@ impl Line {
         let gone = || Refusal::device(Sub::RouterUnavailable, "the connection to the base behind is lost");
         let asking = async {
             self.orders.send(Order { header, payload, answer }).await.map_err(|_| gone())?;
+            // It is in line; the next one's place is behind it.
+            drop(turn);
             answered.await.map_err(|_| gone())
         };
         timeout(within, asking).await.unwrap_or_else(|_| {
@@ -173,17 +203,31 @@ impl Line {
             Err(Refusal::device(Sub::MethodTimeout, text))
         })
     }
+
+    /// Returns when the base has said nothing for so long.
+    pub async fn silent_for(&self, span: Duration) {
+        loop {
+            let until = *self.heard.borrow() + span;
+            if until <= Instant::now() {
+                return;
+            }
+            sleep_until(until).await;
+        }
+    }
 }
 
 async fn converse(
     mut wire: Wire,
     mut queue: mpsc::Receiver<Order>,
-    channel: Weak<Channel>,
-    session: SessionNumber,
+    mut wanted: watch::Receiver<BTreeSet<Method>>,
+    news: impl Fn(Frame) + Send,
     patience: Duration,
+    heard: &watch::Sender<Instant>,
 ) -> io::Result<()> {
     let mut pending: HashMap<MessageNumber, oneshot::Sender<Frame>> = HashMap::new();
     let mut last = 0_u16;
+    // Those that were wanted before.
+    wanted.mark_changed();
     loop {
         tokio::select! {
             order = queue.recv() => {
@@ -200,9 +244,11 @@ async fn converse(
                 let sent = timeout(patience, wire.send(&frame)).await;
                 sent.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))?;
             }
+            Ok(()) = wanted.changed() => wire.follow(&wanted.borrow_and_update())?,
             received = wire.receive() => {
                 // What is no frame is for nobody.
                 let Ok(frame) = Frame::read(&received?) else { continue };
+                heard.send_replace(Instant::now());
                 match frame.header.kind {
                     Kind::Response => {
                         if let Some(waiting) = pending.remove(&frame.header.message) {
@@ -210,12 +256,7 @@ async fn converse(
                             drop(waiting.send(frame));
                         }
                     }
-                    Kind::Notification => {
-                        if let Some(channel) = channel.upgrade() {
-                            let header = Header { session, ..frame.header };
-                            channel.notify(Frame { header, payload: frame.payload });
-                        }
-                    }
+                    Kind::Notification => news(frame),
                     Kind::Request | Kind::Raw | Kind::Ping | Kind::Pong => {}
                 }
             }

@@ -1,5 +1,6 @@
 //! The client's side of generation 3: a base that speaks MQTT is asked as its real clients ask it.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::net::SocketAddr;
 
@@ -7,6 +8,7 @@ use bytes::{Bytes, BytesMut};
 use mqtt5_protocol::packet::connect::ConnectPacket;
 use mqtt5_protocol::packet::publish::PublishPacket;
 use mqtt5_protocol::packet::subscribe::SubscribePacket;
+use mqtt5_protocol::packet::unsubscribe::UnsubscribePacket;
 use mqtt5_protocol::{ConnectOptions, Packet, PropertyId, PropertyValue, QoS};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -26,8 +28,14 @@ pub struct Broker {
     out: BytesMut,
     /// Where its answers come.
     answers: String,
-    /// Subscriptions so far, for their numbers.
-    subscriptions: u16,
+    /// What it is to tell of.
+    topics: BTreeSet<Method>,
+    /// The number of the last packet that had one.
+    last: u16,
+}
+
+fn topic(method: &Method) -> String {
+    format!("notif/{}/{}", method.service, method.function)
 }
 
 fn other(fault: Fault) -> io::Error {
@@ -45,7 +53,7 @@ impl Broker {
         // A Stop must not wait for more to fill a segment.
         stream.set_nodelay(true)?;
         let (come, out) = (BytesMut::with_capacity(PIECE), BytesMut::new());
-        let mut broker = Self { stream, come, out, answers: String::new(), subscriptions: 0 };
+        let mut broker = Self { stream, come, out, answers: String::new(), topics: BTreeSet::new(), last: 0 };
         // Without a name, as real clients do; signs of life come from the session, more often than any keep alive.
         put(&mut broker.out, &ConnectPacket::new(ConnectOptions::new(""))).map_err(other)?;
         let Packet::ConnAck(taken) = broker.packet().await? else {
@@ -65,10 +73,31 @@ impl Broker {
         }
     }
 
+    fn number(&mut self) -> u16 {
+        self.last = self.last.wrapping_add(1).max(1);
+        self.last
+    }
+
     fn subscribe(&mut self, topic: &str) -> io::Result<()> {
-        self.subscriptions = self.subscriptions.wrapping_add(1).max(1);
-        let packet = SubscribePacket::new(self.subscriptions).add_filter(topic, QoS::AtMostOnce);
+        let packet = SubscribePacket::new(self.number()).add_filter(topic, QoS::AtMostOnce);
         put(&mut self.out, &packet).map_err(other)
+    }
+
+    /// Has the base tell of these topics, and of no others. Sent with what is received or sent next.
+    ///
+    /// # Errors
+    ///
+    /// There are none: topics of numbers are short.
+    pub fn follow(&mut self, topics: &BTreeSet<Method>) -> io::Result<()> {
+        for ended in &self.topics - topics {
+            let packet = UnsubscribePacket::new(self.number()).add_filter(topic(&ended));
+            put(&mut self.out, &packet).map_err(other)?;
+        }
+        for begun in topics - &self.topics {
+            self.subscribe(&topic(&begun))?;
+        }
+        self.topics.clone_from(topics);
+        Ok(())
     }
 
     /// The next packet. May be dropped at any time and asked again.

@@ -1,5 +1,6 @@
 //! A base behind, played by the test: it notes what it is asked, and answers as it is told to.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -13,12 +14,16 @@ use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
 use super::super::channel::Transport;
+use super::super::desk::Desk;
 use super::super::frame::{Frame, Header, Kind, MessageNumber, Method, SessionNumber};
 use super::super::method;
 use super::super::refusal::{Refusal, Sub};
 use super::super::stream;
 use super::super::tests::{Client, NONE, ROBOT, Setting, text, times};
-use crate::proto::kortex::{CreateSessionInfo, NotificationHandle, SessionStatus};
+use super::mqtt::Broker;
+use crate::proto::kortex::{
+    CreateSessionInfo, NotificationHandle, ServoingMode, ServoingModeInformation, SessionStatus,
+};
 
 const SOON: Duration = Duration::from_secs(5);
 /// Long enough for what must not happen to have happened.
@@ -39,6 +44,10 @@ struct Manners {
     stuck: u32,
     /// No session is opened.
     closed: bool,
+    /// This is never answered.
+    ignores: Option<Method>,
+    /// Nothing is answered any more.
+    hangs: bool,
 }
 
 struct There {
@@ -59,6 +68,9 @@ fn answer(manners: &Mutex<Manners>, request: &Frame) -> Option<Frame> {
         } else {
             Frame::answer(&request.header, THERE, &())
         });
+    }
+    if manners.hangs || manners.ignores == Some(method) {
+        return None;
     }
     if method == method::STOP && manners.deaf > 0 {
         manners.deaf -= 1;
@@ -268,6 +280,68 @@ async fn a_command_that_a_stop_has_overtaken_does_not_reach_the_base() {
     assert!(there.is_left_alone().await);
 }
 
+/// Calls are carried out side by side, in whatever order their tasks come to run.
+#[tokio::test]
+async fn calls_reach_the_base_in_the_order_in_which_they_came() {
+    let (mut there, address) = There::tcp().await;
+    let setting = robot(&address, "");
+    let client = opened(&setting, &mut there).await;
+    let order = |number| NotificationHandle { identifier: number };
+    let calls = [1, 2, 3].map(|number| client.ask(TWIST, &order(number)));
+    let calls: Vec<_> = calls.into_iter().rev().map(tokio::spawn).collect();
+    for number in [1, 2, 3] {
+        assert_eq!(there.next().await.payload, order(number).encode_to_vec());
+    }
+    for call in calls {
+        assert_eq!(call.await.unwrap().header.error, (0, 0));
+    }
+}
+
+#[tokio::test]
+async fn a_stop_waits_for_no_other_call_and_later_ones_wait_for_it() {
+    let (mut there, address) = There::tcp().await;
+    let setting = robot(&address, "");
+    let client = opened(&setting, &mut there).await;
+    let (before, stop, after) =
+        (client.ask(TWIST, &()), client.ask(method::STOP, &()), client.ask(DEVICES, &()));
+    let after = tokio::spawn(after);
+    assert!(there.is_left_alone().await);
+    assert_eq!(stop.await.header.error, (0, 0));
+    assert_eq!(there.next().await.header.method, method::STOP);
+    assert!(there.is_left_alone().await);
+    assert_eq!(before.await.header.error, (3, 1));
+    assert_eq!(after.await.unwrap().header.error, (0, 0));
+    assert_eq!(there.next().await.header.method, DEVICES);
+}
+
+#[tokio::test]
+async fn a_call_that_is_not_answered_keeps_none_waiting() {
+    let (mut there, address) = There::tcp().await;
+    let setting = robot(&address, "");
+    let mut client = opened(&setting, &mut there).await;
+    there.manners.lock().unwrap().ignores = Some(TWIST);
+    let hanging = tokio::spawn(client.ask(TWIST, &()));
+    assert_eq!(there.next().await.header.method, TWIST);
+    for method in [DEVICES, method::KEEP_ALIVE, method::STOP] {
+        assert_eq!(timeout(SOON, client.codes(method, &())).await.unwrap(), (0, 0), "{method:?}");
+    }
+    assert!(!hanging.is_finished());
+    hanging.abort();
+}
+
+/// Fails if a client gives up by itself before it is told; those in C++ do after 3 s.
+#[tokio::test]
+async fn that_a_base_hangs_is_told_in_time() {
+    let (mut there, address) = There::tcp().await;
+    let setting = robot(&address, "");
+    let mut client = opened(&setting, &mut there).await;
+    there.manners.lock().unwrap().hangs = true;
+    let asked = tokio::time::Instant::now();
+    let answer = client.call(DEVICES, &()).await;
+    assert!(asked.elapsed() < Duration::from_secs(3));
+    assert_eq!(answer.header.error, (3, 131));
+}
+
 #[tokio::test]
 async fn a_stop_is_carried_out_on_both_sides() {
     let (mut there, address) = There::tcp().await;
@@ -381,6 +455,65 @@ async fn a_client_over_mqtt_is_passed_on_over_mqtt() {
     };
     timeout(SOON, closed).await.unwrap();
     serving.abort();
+}
+
+/// Both sides are Lanyard's own brokers, and the client is the one that Lanyard asks bases with.
+#[tokio::test]
+async fn news_of_a_base_over_mqtt_reach_who_subscribed_to_them_and_once() {
+    let serve = async |desk: &Arc<Desk>, told| {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        (address, tokio::spawn(super::super::mqtt::serve(listener, Arc::clone(desk), told)))
+    };
+    let next = async |client: &mut Broker, within| {
+        let next = timeout(within, client.receive()).await.ok();
+        next.map(|frame| Frame::read(&frame.unwrap()).unwrap())
+    };
+    let (_ending, told) = tokio::sync::watch::channel(false);
+    let there = Setting::new();
+    let (address, base) = serve(&there.desk, told.clone()).await;
+    let setting = robot(&format!("mqtt = \"{address}\""), "");
+    let (address, front) = serve(&setting.desk, told).await;
+    let mut changer = there.client();
+    changer.open(60_000, 0).await;
+    let mode = ServoingModeInformation { servoing_mode: ServoingMode::SingleLevel.into() };
+
+    let mut client = Broker::connect(address).await.unwrap();
+    let topic = BTreeSet::from([method::SERVOING_MODE_TOPIC]);
+    let mut sessions = Vec::new();
+    // Before it has a session, after it, and with two of them.
+    client.follow(&topic).unwrap();
+    for _ in 0..2 {
+        client.send(&create()).await.unwrap();
+        let opened = next(&mut client, SOON).await.expect("it is answered");
+        assert_eq!(opened.header.error, (0, 0));
+        sessions.push(opened.header.session);
+        // By then the base knows what it is to tell.
+        sleep(A_WHILE).await;
+        assert_eq!(changer.codes(method::SET_SERVOING_MODE, &mode).await, (0, 0));
+        let news = next(&mut client, SOON).await.expect("it is told");
+        assert_eq!(news.header.kind, Kind::Notification);
+        assert_eq!((news.header.method, news.header.session), (method::SERVOING_MODE_TOPIC, sessions[0]));
+        assert_eq!(next(&mut client, A_WHILE).await, None, "and told again");
+    }
+    client.follow(&BTreeSet::new()).unwrap();
+    assert_eq!(next(&mut client, A_WHILE).await, None);
+    assert_eq!(changer.codes(method::SET_SERVOING_MODE, &mode).await, (0, 0));
+    assert_eq!(next(&mut client, A_WHILE).await, None, "told of what it does not want to know any more");
+    base.abort();
+    front.abort();
+}
+
+fn create() -> Frame {
+    let header = Header {
+        kind: Kind::Request,
+        device: 0,
+        error: (0, 0),
+        session: NONE,
+        message: MessageNumber(1),
+        method: method::CREATE_SESSION,
+    };
+    Frame { header, payload: times(60_000, 0).encode_to_vec().into() }
 }
 
 #[tokio::test]
