@@ -186,6 +186,7 @@ class Program:
             "session": answer.session,
             "message": answer.message,
             "uid": answer.uid,
+            "payload": answer.payload.hex(),
         }
 
     async def speeds(self, speeds, duration=0, on="main"):

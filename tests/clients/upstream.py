@@ -35,12 +35,14 @@ class Axis:
 
     def __init__(self, bus, node):
         self.bus, self.node, self.task = bus, node, None
+        self.speed = TURNS_PER_SECOND
 
     def send(self, command, data):
         identifier = self.node << 5 | command
         self.bus.send(can.Message(arbitration_id=identifier, data=data, is_extended_id=False))
 
-    def turn(self):
+    def turn(self, speed=TURNS_PER_SECOND):
+        self.speed = speed
         if self.task is None:
             self.send(SET_CONTROLLER_MODES, struct.pack("<II", VELOCITY, PASSTHROUGH))
             self.send(SET_AXIS_STATE, struct.pack("<I", CLOSED_LOOP))
@@ -48,7 +50,7 @@ class Axis:
 
     async def keep_turning(self):
         while True:
-            self.send(SET_INPUT_VEL, struct.pack("<ff", TURNS_PER_SECOND, 0.0))
+            self.send(SET_INPUT_VEL, struct.pack("<ff", self.speed, 0.0))
             await asyncio.sleep(REFRESH)
 
     def rest(self):

@@ -2,7 +2,7 @@
 
 A client is a process of its own, so that killing it is real; only the import is shared. Every line on
 standard input is the path of a Unix socket on which a test waits for its client, and what that is to be: a client of
-the robot, a server behind Lanyard, or a program for an arm of Kinova's.
+the robot, a server or a base of Kinova's behind Lanyard, or a program for an arm of Kinova's.
 """
 
 import asyncio
@@ -13,10 +13,16 @@ import socket
 import sys
 
 import kortex
+import kortex_base
 import upstream
 import viam_client
 
-ROLES = {"client": viam_client.Client, "upstream": upstream.Upstream, "kortex": kortex.Program}
+ROLES = {
+    "client": viam_client.Client,
+    "kortex": kortex.Program,
+    "kortex_base": kortex_base.Base,
+    "upstream": upstream.Upstream,
+}
 
 
 def live(path, role):

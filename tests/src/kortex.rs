@@ -57,40 +57,70 @@ impl Ports {
     /// # Errors
     /// There are none.
     pub fn free() -> Result<Self> {
+        let [ports] = Self::several()?;
+        Ok(ports)
+    }
+
+    /// As many, and no port twice.
+    ///
+    /// # Errors
+    /// There are none.
+    pub fn several<const COUNT: usize>() -> Result<[Self; COUNT]> {
         // All held until all are known, so that they differ.
-        let tcp = TcpListener::bind("127.0.0.1:0")?;
-        let mqtt = TcpListener::bind("127.0.0.1:0")?;
-        let udp = UdpSocket::bind("127.0.0.1:0")?;
-        Ok(Self {
-            tcp: tcp.local_addr()?.port(),
-            udp: udp.local_addr()?.port(),
-            mqtt: mqtt.local_addr()?.port(),
-        })
+        let mut held = Vec::new();
+        for _ in 0..COUNT {
+            let (tcp, mqtt) = (TcpListener::bind("127.0.0.1:0")?, TcpListener::bind("127.0.0.1:0")?);
+            held.push((tcp, UdpSocket::bind("127.0.0.1:0")?, mqtt));
+        }
+        let ports = held.iter().map(|(tcp, udp, mqtt)| {
+            let [tcp, udp, mqtt] = [tcp.local_addr(), udp.local_addr(), mqtt.local_addr()];
+            Ok(Self { tcp: tcp?.port(), udp: udp?.port(), mqtt: mqtt?.port() })
+        });
+        let ports: Vec<Self> = ports.collect::<Result<_>>()?;
+        ports.try_into().ok().context("not as many ports as were bound")
+    }
+
+    /// The port of a transport.
+    #[must_use]
+    pub const fn port(&self, transport: Transport) -> u16 {
+        match transport {
+            Transport::Tcp => self.tcp,
+            Transport::Udp => self.udp,
+            Transport::Mqtt => self.mqtt,
+        }
     }
 
     /// Where a transport is served.
     #[must_use]
     pub fn address(&self, transport: Transport) -> String {
-        let port = match transport {
-            Transport::Tcp => self.tcp,
-            Transport::Udp => self.udp,
-            Transport::Mqtt => self.mqtt,
-        };
-        format!("127.0.0.1:{port}")
+        format!("127.0.0.1:{}", self.port(transport))
+    }
+
+    fn addresses(&self, transports: &[Transport]) -> String {
+        let key =
+            |transport: &Transport| format!("{} = \"{}\"\n", transport.name(), self.address(*transport));
+        transports.iter().map(key).collect()
     }
 
     /// The section of the configuration, with further keys in TOML.
     #[must_use]
     pub fn section(&self, keys: &str) -> String {
-        let addresses: String = [Transport::Tcp, Transport::Udp, Transport::Mqtt]
-            .into_iter()
-            .map(|transport| format!("{} = \"{}\"\n", transport.name(), self.address(transport)))
-            .collect();
+        let addresses = self.addresses(&[Transport::Tcp, Transport::Udp, Transport::Mqtt]);
         let joint = |(motor, ratio): &(Motor, f64)| {
             format!("[[kortex.joint]]\nmotor = \"{}\"\ngear_ratio = {ratio:?}\n", motor.name)
         };
         let joints: String = JOINTS.iter().map(joint).collect();
         format!("[kortex]\n{addresses}{keys}\n{joints}")
+    }
+
+    /// A robot whose arm is the one of a base behind, over TCP and UDP. The base drives the left motor on CAN; the right
+    /// one is Lanyard's own.
+    #[must_use]
+    pub fn in_front_of(&self, base: &Self) -> Setup {
+        let both = [Transport::Tcp, Transport::Udp];
+        let (here, there) = (self.addresses(&both), base.addresses(&both));
+        let section = format!("[kortex]\n{here}[kortex.upstream]\n{there}motors = [\"{}\"]\n", LEFT.name);
+        Setup::new().with(&LEFT).with(&RIGHT).section(&section)
     }
 
     /// A robot whose arm is served there.

@@ -29,11 +29,15 @@ const SCRIPTS: &[(&str, &str)] = &[
     ("floods.py", include_str!("../clients/floods.py")),
     ("raw.py", include_str!("../clients/raw.py")),
     ("kortex.py", include_str!("../clients/kortex.py")),
+    ("kortex_base.py", include_str!("../clients/kortex_base.py")),
     ("kortex_frames.py", include_str!("../clients/kortex_frames.py")),
     ("kortex_messages.py", include_str!("../clients/kortex_messages.py")),
     ("kortex_rude.py", include_str!("../clients/kortex_rude.py")),
     ("kortex_transports.py", include_str!("../clients/kortex_transports.py")),
 ];
+
+/// The messages of `front/proto/kortex`, as `build.rs` compiled them.
+const KORTEX_MESSAGES: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/kortex.binpb"));
 
 /// How long importing the SDK may take: about 3 s on the slowest rig.
 const IMPORT: Duration = Duration::from_secs(60);
@@ -71,6 +75,7 @@ impl Clients {
         for (name, text) in SCRIPTS {
             std::fs::write(folder.file(name), text).with_context(|| format!("cannot write {name}"))?;
         }
+        std::fs::write(folder.file("kortex.binpb"), KORTEX_MESSAGES).context("cannot write kortex.binpb")?;
         let mut zygote = Command::new(python)
             .arg(folder.file("zygote.py"))
             .env("PYTHONDONTWRITEBYTECODE", "1")
@@ -118,6 +123,15 @@ impl Clients {
     /// It cannot be started.
     pub fn fork_kortex(&mut self) -> Result<Client> {
         self.fork_as("kortex")
+    }
+
+    /// A new base of Kinova's to put behind Lanyard, in a process of its own, that does not serve yet: see
+    /// `clients/kortex_base.py`.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn fork_kortex_base(&mut self) -> Result<Client> {
+        self.fork_as("kortex_base")
     }
 
     fn fork_as(&mut self, role: &str) -> Result<Client> {

@@ -25,7 +25,7 @@ use crate::scene::{no_stop_for, play};
 
 /// What "at once" is for the end of a connection: the kernel tells the front, the front the supervisor. A tenth of the
 /// shortest deadline that it is told from.
-const NOTICED: Duration = Duration::from_millis(200);
+pub const NOTICED: Duration = Duration::from_millis(200);
 /// Long enough for keep-alives every 164 ms on a rig that stands still now and then.
 const TIMES: Times = Times::connection(1_000);
 
@@ -34,7 +34,8 @@ pub fn play_arm(keys: &str, act: impl FnOnce(&mut Robot, &mut Clients, &Ports) -
     play_changed(keys, |setup| setup, act)
 }
 
-fn play_changed(
+/// The same, with more to be changed.
+pub fn play_changed(
     keys: &str,
     change: impl FnOnce(Setup) -> Setup,
     act: impl FnOnce(&mut Robot, &mut Clients, &Ports) -> Result<()>,
@@ -700,7 +701,7 @@ fn three_hundred_idle_connections_make_room() -> Result<()> {
 }
 
 /// Makes a user with the operator's command, as a script would.
-fn add_user(keys: &Path, name: &str, role: &str, password: &str) -> Result<()> {
+pub fn add_user(keys: &Path, name: &str, role: &str, password: &str) -> Result<()> {
     let mut command = Command::new(programs()?.join("lanyard"));
     command.args(["keys", "--file"]).arg(keys).args(["add", name, "--role", role, "--password"]);
     let mut child = command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn()?;

@@ -1,16 +1,17 @@
 //! Programs for an arm of Kinova's, generation 3, over MQTT 5: they send nothing by themselves that shows that they run, and
 //! are asked instead. What does not depend on how frames are carried is in `kortex.rs`.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use tests::clock::Moment;
+use tests::folder::Folder;
 use tests::kortex::{BRISK, Program, Times, Transport, has_codes, turns};
 use tests::robot::{LEFT, STILL};
 
-use crate::kortex::{driver, play_arm, stopped_at_deadline, stopped_at_once};
+use crate::kortex::{add_user, driver, play_arm, play_changed, stopped_at_deadline, stopped_at_once};
 use crate::scene::no_stop_for;
 
 /// Long enough for four PINGs and their answers on a rig that stands still now and then.
@@ -118,6 +119,94 @@ fn temporary_roles_come_and_go() -> Result<()> {
         program.method("RemoveTemporaryUserRole", json!({}))?;
         ensure!(roles(&mut program)? == own, "the role is still there");
         has_codes(&program.refused("AddTemporaryUserRole", json!({ "role_identifier": "" }))?, "1/3")
+    })
+}
+
+/// Fails if a role is given without its password, if one that was given with it does not count, or if it outlives Remove, its
+/// time, or its session.
+#[test]
+fn temporary_roles_take_a_password_and_end() -> Result<()> {
+    let folder = Folder::new()?;
+    let keys = folder.file("keys.toml");
+    for (name, role) in [("driver", "operate"), ("admin", "administer")] {
+        add_user(&keys, name, role, &format!("password of {name}"))?;
+    }
+    let key = format!("\"{}\"", keys.display());
+    let lifetime = Duration::from_secs(5);
+    play_changed(
+        "temporary_role_lifetime = \"5s\"\n",
+        |setup| setup.front_key("keys", &key),
+        |_, clients, ports| {
+            let mut program = Program::connected(clients, ports, Transport::Mqtt)?;
+            let wish = json!({ "user": "driver", "password": "password of driver" });
+            program.ask("create_session", wish.clone())?;
+            let role = |password: &str| json!({ "role_identifier": "Admin", "password": password });
+            // Whose stop it is nobody but an administrator may clear.
+            let may = |program: &mut Program| -> Result<bool> {
+                program.method("ApplyEmergencyStop", json!({}))?;
+                let cleared = program.call("call", json!({ "method": "ClearFaults" }))?;
+                match cleared.result {
+                    Ok(_) => Ok(true),
+                    Err(refusal) => has_codes(&refusal, "1/54").map(|()| false),
+                }
+            };
+            ensure!(!may(&mut program)?, "a driver has cleared an emergency stop");
+            has_codes(&program.refused("AddTemporaryUserRole", role("wrong"))?, "3/15")?;
+            ensure!(!may(&mut program)?, "a wrong password did");
+            program.method("AddTemporaryUserRole", role("password of admin"))?;
+            ensure!(may(&mut program)?, "the right password did not");
+            program.method("RemoveTemporaryUserRole", json!({}))?;
+            ensure!(!may(&mut program)?, "the role is still there");
+
+            program.method("AddTemporaryUserRole", role("password of admin"))?;
+            ensure!(may(&mut program)?, "it was not given again");
+            program.ask("close_session", json!({}))?;
+            program.ask("create_session", wish)?;
+            ensure!(!may(&mut program)?, "it has passed to another session");
+
+            program.method("AddTemporaryUserRole", role("password of admin"))?;
+            // By now it is given, after a password that took its time to be looked at.
+            let given = Instant::now();
+            ensure!(may(&mut program)?, "it was not given to that one");
+            std::thread::sleep((lifetime + Duration::from_millis(500)).saturating_sub(given.elapsed()));
+            ensure!(!may(&mut program)?, "it has outlived its time");
+            Ok(())
+        },
+    )
+}
+
+/// Fails if a client that breaks MQTT's rules, or asks for what is not to be had, stops another's arm, takes its connection
+/// along, or is put up with.
+#[test]
+fn nonsense_over_mqtt_costs_its_sender_only() -> Result<()> {
+    play_arm("", |robot, clients, ports| {
+        let mut other = driver(robot, clients, ports, Transport::Mqtt, Times::connection(3_000))?;
+        let from = Moment::now();
+        let mut rude = Program::idle(clients)?;
+        for kind in [
+            "mqtt_3",
+            "mqtt_no_connect",
+            "mqtt_garbage",
+            "mqtt_noise",
+            "mqtt_too_long",
+            "mqtt_qos_2",
+            "mqtt_retained",
+            "mqtt_will",
+            "mqtt_others",
+            "http",
+        ] {
+            let order = json!({ "kind": kind, "address": ports.address(Transport::Mqtt) });
+            let outcome = rude.call_within(Duration::from_secs(60), "misbehave", order)?.value()?;
+            println!("{kind}: {outcome}");
+            let text = outcome.as_str().unwrap_or_default();
+            ensure!(!text.contains("TimeoutError"), "{kind} was put up with: {text}");
+        }
+        let stop = robot.listener.first(from, |frame| LEFT.is_stop(frame) || LEFT.is_torque_off(frame))?;
+        ensure!(stop.is_none(), "the arm of another program was stopped by {stop:?}");
+        turns(robot, BRISK)?;
+        let state = other.state()?;
+        ensure!(state["open"] == true && state["garbled"] == 0, "it has noticed: {state}");
+        other.drive(robot, [360.0, 180.0])
     })
 }
 

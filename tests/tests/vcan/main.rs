@@ -18,6 +18,7 @@ mod kernel_stop;
 mod kortex;
 mod kortex3;
 mod kortex_client;
+mod kortex_upstream;
 mod leases;
 mod operator;
 mod raw;
