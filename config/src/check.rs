@@ -16,6 +16,7 @@ use crate::kortex;
 use crate::origins;
 use crate::reader::{Problems, Reader, Span};
 use crate::sessions::{self, RESOURCE_KEYS};
+use crate::tunnel;
 use crate::upstream;
 use crate::{
     Base, Broadcasts, Bus, BusFormat, Config, ConfigError, Direction, Front, LONGEST_WINDOW, Motor,
@@ -47,6 +48,11 @@ pub fn config(path: &Path, text: &str) -> Result<Config, ConfigError> {
     let upstream = upstream.map(|(upstream, _)| upstream);
     let is_native = |motor| upstream.as_ref().is_none_or(|upstream| !upstream.drives(motor));
     let kortex = kortex::kortex(&mut root, &mut problems, &names, &bases, is_native, front.listen);
+    let taken: Vec<_> = [front.listen]
+        .into_iter()
+        .chain(kortex.iter().flat_map(|kortex| [kortex.tcp, kortex.mqtt]).flatten())
+        .collect();
+    let tunnel = tunnel::tunnel(&mut root, &mut problems, &names, &taken);
     if problems.0.is_empty() {
         let behind = upstream.iter().flat_map(|upstream| &upstream.resources);
         let together: Vec<Vec<usize>> = bases
@@ -58,11 +64,25 @@ pub fn config(path: &Path, text: &str) -> Result<Config, ConfigError> {
         ids::joint_frames_are_whole(&mut problems, &motors, &spans, &together);
         ids::commands_are_apart(&mut problems, &motors, &spans);
     }
-    root.finish(&mut problems, &["supervisor", "front", "bus", "motor", "base", "upstream", "kortex"]);
+    root.finish(
+        &mut problems,
+        &["supervisor", "front", "bus", "motor", "base", "upstream", "kortex", "tunnel"],
+    );
 
     if problems.0.is_empty() {
         let path = path.to_owned();
-        Ok(Config { path, hash: hash(text), supervisor, front, buses, motors, bases, upstream, kortex })
+        Ok(Config {
+            path,
+            hash: hash(text),
+            supervisor,
+            front,
+            buses,
+            motors,
+            bases,
+            upstream,
+            kortex,
+            tunnel,
+        })
     } else {
         Err(ConfigError::at_spans(path, text, problems.0))
     }

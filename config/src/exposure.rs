@@ -31,6 +31,10 @@ pub enum Service {
     Grpc,
     /// Kinova's Kortex. Its clients know no TLS.
     Kortex,
+    /// hoprd's session API, over TLS if there is a certificate.
+    Tunnels,
+    /// What was opened over it: nobody says there who they are.
+    Links,
 }
 
 /// A port on which the front serves clients.
@@ -52,8 +56,14 @@ impl fmt::Display for Port {
         let table = match self.service {
             Service::Grpc => "[front]",
             Service::Kortex => "[kortex]",
+            Service::Tunnels | Service::Links => "[tunnel]",
         };
-        write!(f, "{table} {} = \"{}\"", self.key, self.address)
+        match self.service {
+            Service::Links => write!(f, "{table} {} has \"{}\"", self.key, self.address.ip()),
+            Service::Grpc | Service::Kortex | Service::Tunnels => {
+                write!(f, "{table} {} = \"{}\"", self.key, self.address)
+            }
+        }
     }
 }
 
@@ -79,6 +89,18 @@ impl Danger {
                 "Give a certificate and its private_key, or listen on 127.0.0.1; insecure = true serves other \
                  computers in plain text all the same"
             }
+            Self::Anybody(Service::Tunnels) => {
+                "Make a key (`lanyard keys add`) and give a certificate, or listen on 127.0.0.1; insecure = true in \
+                 [tunnel] serves everybody all the same"
+            }
+            Self::PlainText(Service::Tunnels) => {
+                "Give a certificate and its private_key, or listen on 127.0.0.1; insecure = true in [tunnel] serves \
+                 other computers in plain text all the same"
+            }
+            Self::Anybody(Service::Links) | Self::PlainText(Service::Links) => {
+                "Keep listen_hosts to 127.0.0.1 and let others come through a tunnel of their own (`ssh -L`, WireGuard); \
+                 insecure = true in [tunnel] lets listeners be open to other computers all the same"
+            }
             Self::Anybody(Service::Kortex) => {
                 "Listen on 127.0.0.1; insecure = true in [kortex] serves everybody all the same, so make keys first \
                  (`lanyard keys add NAME --role operate --password`)"
@@ -94,8 +116,12 @@ impl Danger {
 impl fmt::Display for Danger {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            Self::Anybody(Service::Links) | Self::PlainText(Service::Links) => {
+                "whoever reaches a listener there, or sends under its client's address, can drive the robot: nobody logs in \
+                 to a link"
+            }
             Self::Anybody(_) => "whoever reaches this address can drive the robot, because there is no key",
-            Self::PlainText(Service::Grpc) => {
+            Self::PlainText(Service::Grpc | Service::Tunnels) => {
                 "keys go over the network in plain text, because there is no certificate"
             }
             Self::PlainText(Service::Kortex) => {
@@ -124,7 +150,15 @@ impl Config {
             let port = move |(key, address)| Port { service: Service::Kortex, key, address, exposure };
             kortex.addresses().map(port)
         });
-        core::iter::once(front).chain(kortex)
+        let tunnel = self.tunnel.iter().flat_map(|tunnel| {
+            let exposure = tunnel.exposure;
+            let port = move |service, key, address| Port { service, key, address, exposure };
+            let hosts = tunnel.listen_hosts.iter();
+            let links =
+                hosts.map(move |host| port(Service::Links, "listen_hosts", SocketAddr::new(*host, 0)));
+            core::iter::once(port(Service::Tunnels, "listen", tunnel.listen)).chain(links)
+        });
+        core::iter::once(front).chain(kortex).chain(tunnel)
     }
 
     /// What other computers could do over one of its ports, whether that is meant so or not.
@@ -132,8 +166,9 @@ impl Config {
     pub fn danger(&self, port: &Port, logins: Logins) -> Option<Danger> {
         match (logins, port.service, &self.front.access.tls) {
             _ if port.address.ip().to_canonical().is_loopback() => None,
+            (_, Service::Links, _) => Some(Danger::Anybody(Service::Links)),
             (Logins::None, service, _) => Some(Danger::Anybody(service)),
-            (Logins::Required, Service::Grpc, Some(_)) => None,
+            (Logins::Required, Service::Grpc | Service::Tunnels, Some(_)) => None,
             (Logins::Required, service, _) => Some(Danger::PlainText(service)),
         }
     }

@@ -288,7 +288,7 @@ fn ports_are_apart(
 }
 
 /// Whether one address cannot be had beside the other: every network includes each.
-fn clash(one: SocketAddr, other: SocketAddr) -> bool {
+pub fn clash(one: SocketAddr, other: SocketAddr) -> bool {
     let (ip, other_ip) = (one.ip().to_canonical(), other.ip().to_canonical());
     let meets = ip == other_ip || ip.is_unspecified() || other_ip.is_unspecified();
     // Port 0 is whichever is free.

@@ -18,6 +18,7 @@ mod kortex;
 mod origins;
 mod reader;
 mod sessions;
+mod tunnel;
 mod upstream;
 
 use std::net::SocketAddr;
@@ -35,6 +36,9 @@ pub use exposure::{Danger, Exposure, Logins, Port, Service};
 pub use kortex::{Joint, Kortex, KortexLogin, KortexUpstream, LONGEST_SESSION_TIMEOUT};
 pub use origins::Origins;
 pub use sessions::{ResourceRules, SessionRules, Sessionless, Takeover};
+pub use tunnel::{
+    AfterExpiry, BeatOf, Cyclic, LOWEST_PORT, Speaks, Tunnel, TunnelClients, TunnelProtocol, TunnelTarget,
+};
 pub use upstream::{Address, HostPort, Login, OnLoss, Trust, Upstream, UpstreamResource, ViamSid};
 
 /// Where the file lies unless the command line says otherwise.
@@ -67,6 +71,8 @@ pub struct Config {
     pub upstream: Option<Upstream>,
     /// `[kortex]`: clients of Kinova arms, if they are served.
     pub kortex: Option<Kortex>,
+    /// `[tunnel]`: supervised links of TCP and UDP, if there are any.
+    pub tunnel: Option<Tunnel>,
 }
 
 /// `[supervisor]`.

@@ -74,6 +74,15 @@ fn what_is_commented_out_is_the_default() {
     let joint = "[[kortex.joint]]\nmotor = \"shoulder\"\n";
     let base = "[kortex.upstream]\ntcp = \"192.168.1.10\"\nudp = \"192.168.1.10\"\nmqtt = \"192.168.1.10\"\n";
     plain.kortex = parse(&format!("{EXAMPLE}\n[kortex]\n{ports}{joint}{base}")).kortex;
+    // Nor are there tunnels: that takes targets, and of each what it is and nothing else.
+    assert!(plain.tunnel.is_none());
+    let can = "name = \"can\"\nprotocol = \"tcp\"\naddress = \"127.0.0.1:29536\"\naliases = [\"localhost:29536\"]\n\
+               service = 1\nrobot = \"12D3KooWR4uwjKCDCAY1xsEFB4esuWLF9Q5ijYvCjz5PNkTbnu33\"\nspeaks = \"socketcand\"\n\
+               bus = \"can0\"\nmotors = [\"left\", \"right\"]\nwindow = \"300ms\"\nmin_rate = 10\n";
+    let frames = "name = \"frames\"\nprotocol = \"udp\"\naddress = \"127.0.0.1:20000\"\nrelock = \"2s\"\n\
+                  source = \"127.0.0.1:20001\"\n";
+    let targets = format!("[[tunnel.target]]\n{can}[[tunnel.target]]\n{frames}");
+    plain.tunnel = parse(&format!("{EXAMPLE}\n[tunnel]\nports = \"10100-10199\"\n{targets}")).tunnel;
     shown.hash = 0;
     plain.hash = 0;
     let lines = |config: &Config| format!("{config:#?}").lines().map(str::to_owned).collect::<Vec<_>>();
@@ -114,10 +123,10 @@ fn known_keys(table: &str, header: &str) -> Vec<String> {
 fn every_key_appears() {
     let shown = keys_of_the_example();
     let mut known: BTreeSet<String> = BTreeSet::new();
-    for table in ["supervisor", "front", "upstream", "kortex", "kortex.upstream"] {
+    for table in ["supervisor", "front", "upstream", "kortex", "kortex.upstream", "tunnel"] {
         known.extend(known_keys(table, &format!("[{table}]")));
     }
-    for table in ["bus", "base", "kortex.joint"] {
+    for table in ["bus", "base", "kortex.joint", "tunnel.target"] {
         known.extend(known_keys(table, &format!("[[{table}]]")));
     }
     // The keys of the other families stand in docs/drives.md.

@@ -73,8 +73,11 @@ fn open_to_others(config: &Config, port: &Port) -> Option<String> {
             "with insecure = true: whoever can connect can drive the robot, or read the keys that go by"
         }
         (Exposure::Refused, Some(_)) => match port.service {
-            Service::Grpc => "without a certificate: the front will not start",
+            Service::Grpc | Service::Tunnels => "without a certificate: the front will not start",
             Service::Kortex => "is in plain text, because Kortex has no TLS: the front will not start",
+            Service::Links => {
+                "lets whoever reaches it drive the robot, because nobody logs in to a link: the front will not start"
+            }
         },
         (Exposure::Refused, None) => return None,
     };
