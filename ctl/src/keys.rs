@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use clap::Subcommand;
 use config::{Config, DEFAULT_KEYS, Port, Service, duration};
 use humantime::format_rfc3339_seconds;
-use keys::{Draft, Key, KeyId, KeysFile, Password, Role};
+use keys::{Draft, Key, KeyId, KeysFile, Password, Role, Secret};
 use serde::Serialize;
 
 use crate::table::{Column, Lean, lines};
@@ -79,7 +79,7 @@ pub fn run(
                 explain_password(out, &place, &key)?;
             } else {
                 let (key, secret) = place.keys.add(&draft, Some(configuration))?;
-                explain(out, &place, &key, secret.reveal())?;
+                explain(out, &place, &key, &secret)?;
             }
         }
         Command::List { json } => list(out, &place.keys, *json)?,
@@ -105,6 +105,8 @@ struct Place {
     encrypted: bool,
     /// Where users with passwords log in.
     kortex: Vec<Port>,
+    /// Where clients of hoprd send their token.
+    tunnel: Option<SocketAddr>,
 }
 
 impl Place {
@@ -113,6 +115,7 @@ impl Place {
         let config = if configuration.exists() { Some(Config::load(configuration)?) } else { None };
         let kortex = |port: &Port| port.service == Service::Kortex;
         let kortex = config.iter().flat_map(Config::ports).filter(kortex).collect();
+        let tunnel = config.as_ref().and_then(|config| config.tunnel.as_ref()).map(|tunnel| tunnel.listen);
         let front = config.map(|config| config.front);
         let named = front.as_ref().map(|front| front.access.keys.as_path());
         let path = file.or(named).map_or_else(|| PathBuf::from(DEFAULT_KEYS), Path::to_path_buf);
@@ -123,6 +126,7 @@ impl Place {
                 .map_or_else(|| "127.0.0.1:8080".to_owned(), |front| reachable(front.listen)),
             encrypted: front.is_some_and(|front| front.access.tls.is_some()),
             kortex,
+            tunnel,
         })
     }
 }
@@ -140,10 +144,19 @@ fn announce(out: &mut dyn Write, place: &Place, key: &Key) -> io::Result<()> {
     writeln!(out, "  id      {}", key.id)
 }
 
-fn explain(out: &mut dyn Write, place: &Place, key: &Key, secret: &str) -> io::Result<()> {
+fn explain(out: &mut dyn Write, place: &Place, key: &Key, secret: &Secret) -> io::Result<()> {
     announce(out, place, key)?;
+    let (token, secret) = (key.token(secret), secret.reveal());
     writeln!(out, "  secret  {secret}")?;
-    writeln!(out, "The secret is shown this once and kept nowhere.")?;
+    writeln!(out, "  token   {token}")?;
+    writeln!(out, "The secret is shown this once and kept nowhere; the token is id and secret in one.")?;
+    if let Some(address) = place.tunnel {
+        let address = reachable(address);
+        writeln!(
+            out,
+            "Clients of hoprd send the token as X-Auth-Token to http://{address}, see docs/tunnels.md."
+        )?;
+    }
     let (how, dial) = if place.encrypted {
         ("In Python, over TLS:", "disable_webrtc=True")
     } else {
@@ -291,6 +304,15 @@ mod tests {
     }
 
     #[test]
+    fn who_serves_clients_of_hoprd_is_told_where_the_token_goes() {
+        let folder = Folder::new("token");
+        let target = "[[tunnel.target]]\nname = \"t\"\nprotocol = \"tcp\"\naddress = \"127.0.0.1:1\"\n";
+        let configuration = folder.configuration(&format!("[tunnel]\nlisten = \"127.0.0.1:3002\"\n{target}"));
+        let text = said(&add("panel", None), None, &configuration).unwrap();
+        assert!(text.contains("send the token as X-Auth-Token to http://127.0.0.1:3002, see"), "{text}");
+    }
+
+    #[test]
     fn a_key_that_was_made_is_listed_works_and_is_revoked() {
         let folder = Folder::new("life");
         let configuration = folder.configuration("");
@@ -302,6 +324,8 @@ mod tests {
         assert!(text.contains(&format!("Credentials(\"api-key\", \"{secret}\")")), "{text}");
         assert!(text.contains("at_address(\"127.0.0.1:8080\"") && text.contains("DialOptions(insecure=True"));
         assert!(file.load().unwrap().authenticate(id, secret).is_some());
+        assert_eq!(word_after(&text, "  token "), format!("{id}.{secret}"));
+        assert!(!text.contains("hoprd"), "{text}");
 
         let listed = said(&Command::List { json: false }, None, &configuration).unwrap();
         let row = listed.lines().nth(1).unwrap_or_default();

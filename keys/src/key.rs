@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
-use crate::{Hash, Role};
+use crate::{Hash, Role, Secret};
 
 /// What a client says first: which key it is. No secret. A UUID, because Viam's clients want one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -56,6 +56,14 @@ pub struct Key {
     pub created: SystemTime,
     /// What proves its secret.
     pub hash: Hash,
+}
+
+impl Key {
+    /// The key as one text, for clients that have no login and send it with every request: its id, a dot, its secret.
+    #[must_use]
+    pub fn token(&self, secret: &Secret) -> String {
+        format!("{}.{}", self.id, secret.reveal())
+    }
 }
 
 #[cfg(test)]

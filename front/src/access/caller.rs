@@ -6,6 +6,7 @@ use http::Extensions;
 use keys::{Key, Role};
 use tonic::Status;
 
+use super::token::Proof;
 use crate::sessions::Entity;
 
 /// Who calls; part of the extensions of every request that passed the gate.
@@ -17,13 +18,15 @@ pub struct Caller {
     pub role: Role,
     /// The longest window of their sessions, if theirs is shorter than everybody's.
     pub window: Option<Duration>,
+    /// The key that proves it, if one was needed.
+    pub(super) proof: Option<Proof>,
 }
 
 impl Caller {
     /// Who did not have to say who they are; they may do everything.
     #[must_use]
     pub fn anonymous() -> Self {
-        Self { entity: Entity::anonymous(), role: Role::Administer, window: None }
+        Self { entity: Entity::anonymous(), role: Role::Administer, window: None, proof: None }
     }
 
     /// Who was not asked: for what everybody may call.
@@ -35,7 +38,8 @@ impl Caller {
     /// Who has that key.
     #[must_use]
     pub fn with(key: &Key) -> Self {
-        Self { entity: Entity::new(&key.id.to_string()), role: key.role, window: key.window }
+        let entity = Entity::new(&key.id.to_string());
+        Self { entity, role: key.role, window: key.window, proof: Some(Proof::of(key)) }
     }
 
     /// The caller of a request.

@@ -12,6 +12,7 @@
 //! | [`limiter`] | who guesses waits, nobody else does |
 //! | [`line`] | one password at a time |
 //! | [`login`] | Viam's login |
+//! | [`standing`] | tokens that are the key itself |
 //! | [`tls`] | certificate and private key |
 //! | [`exposure`] | what is not served to other computers unless it is wanted |
 //! | [`watcher`] | files are read again when they have changed |
@@ -22,6 +23,7 @@ mod limiter;
 mod line;
 mod login;
 mod rules;
+mod standing;
 #[cfg(test)]
 pub mod testing;
 #[cfg(test)]
@@ -203,7 +205,7 @@ impl Access {
             self.note(proof.key, connection, Bond::Request);
         }
         let book = self.book();
-        let is_the_same_secret = book.keys.get(proof.key).is_some_and(|key| key.hash.mark() == proof.mark);
+        let is_the_same_secret = book.keys.get(proof.key).is_some_and(|key| Proof::of(key) == proof);
         book.callers.get(&proof.key).filter(|_| is_the_same_secret).cloned().ok_or_else(refused)
     }
 
@@ -232,8 +234,7 @@ impl Access {
             return Err(self.failed(from, claimed));
         };
         self.succeeded(from, key);
-        let proof = Proof { key: key.id, mark: key.hash.mark() };
-        self.tokens.issue(proof, now).map_err(|_| Rejection::NoRandomness)
+        self.tokens.issue(Proof::of(key), now).map_err(|_| Rejection::NoRandomness)
     }
 
     /// Who has the key of that name and this password, or this secret; its connection ends with the key, or when its role or
@@ -286,6 +287,19 @@ impl Access {
             info!("a login from {from} has failed");
         }
         Rejection::Wrong
+    }
+
+    /// Binds a connection to the key of who opened it: it ends with the key, or when its role or window is another; at once if
+    /// that has happened since the caller was let in.
+    pub fn bind(&self, caller: &Caller, connection: &Arc<Connection>) {
+        let Some(proof) = caller.proof else { return };
+        // First this, so that a key that goes from now on takes the connection along.
+        self.note(proof.key, connection, Bond::Login);
+        let is_the_same =
+            |now: &Caller| (now.proof, now.role, now.window) == (caller.proof, caller.role, caller.window);
+        if !self.book().callers.get(&proof.key).is_some_and(is_the_same) {
+            connection.dismiss();
+        }
     }
 
     fn succeeded(&self, from: IpAddr, key: &Key) {

@@ -276,6 +276,110 @@ fn who_guesses_waits_and_the_owner_does_not() {
     assert!(right(HERE).is_ok());
 }
 
+fn standing((id, secret): &(KeyId, Secret)) -> String {
+    format!("{id}.{}", secret.reveal())
+}
+
+#[test]
+fn a_key_is_a_token_by_itself() {
+    let scene = Scene::new("standing");
+    let here = connection(HERE);
+    let token = |tokens: &[&str]| scene.access.token(tokens, &here);
+    assert!(token(&[]).unwrap().entity.is(&Caller::anonymous().entity), "without keys everybody is let in");
+    let panel = scene.add("panel", Role::Observe);
+    let ada = scene.add_user("ada", Role::Operate);
+    let good = standing(&panel);
+    let caller = token(&[&good]).unwrap();
+    assert!(caller.entity.is(&Entity::new(&panel.0.to_string())) && caller.role == Role::Observe);
+    let other = format!("{}.{}", KeyId::random(), panel.1.reveal());
+    for wrong in [
+        &format!("Bearer {good}"),
+        &format!("{good} "),
+        &good[..good.len() - 1],
+        &good.replace('.', ""),
+        &good.replace('.', ":"),
+        &good.replace('-', ""),
+        &other,
+        &format!("{ada}.correct horse"),
+        &format!("panel.{}", panel.1.reveal()),
+        &scene.token(&panel),
+        ".",
+        "",
+    ] {
+        assert_eq!(token(&[wrong]).unwrap_err(), Rejection::Wrong, "{wrong}");
+        assert!(token(&[wrong, &good]).is_ok() && token(&[&good, wrong]).is_ok(), "one is enough");
+    }
+    assert_eq!(token(&[]).unwrap_err(), Rejection::Wrong);
+    scene.edit("role = \"observe\"", "role = \"administer\"");
+    assert_eq!(token(&[&good]).unwrap().role, Role::Administer);
+    scene.revoke(panel.0);
+    assert_eq!(token(&[&good]).unwrap_err(), Rejection::Wrong);
+    scene.revoke(ada);
+    assert_eq!(token(&[]).unwrap_err(), Rejection::Wrong, "nobody is let in when the last key has gone");
+}
+
+#[test]
+fn who_guesses_tokens_waits_and_the_owner_does_not() {
+    let scene = Scene::new("standing-guesses");
+    let (panel, other) = (scene.add("panel", Role::Operate), scene.add("other", Role::Operate));
+    let (here, there) = (connection(HERE), connection(elsewhere()));
+    let wrong = format!("{}.wrong", panel.0);
+    let guesses = |tokens: &[&str], from| {
+        let looked_at = |_: &u32| scene.access.token(tokens, from).unwrap_err() == Rejection::Wrong;
+        (0..100).take_while(looked_at).count()
+    };
+    // Time passes, too, in which one more may be allowed.
+    assert!((10..=12).contains(&guesses(&[&wrong], &there)));
+    let later = |token: &str, from| matches!(scene.access.token(&[token], from), Err(Rejection::Later(_)));
+    assert!(later(&standing(&panel), &there), "not even the right one, from where it was guessed");
+    assert!(scene.access.token(&[&standing(&panel)], &here).is_ok());
+    // What guesses nothing is not counted, and shuts nobody out.
+    let clumsy = connection(elsewhere());
+    assert_eq!(guesses(&["hello", "Bearer x"], &clumsy), 100);
+    assert!(scene.access.token(&[&standing(&panel)], &clumsy).is_ok());
+    // Both guesses of a request count, also beside one that is not looked at.
+    let both = connection(elsewhere());
+    let second = format!("{}.wrong", other.0);
+    assert!((5..=6).contains(&guesses(&[&wrong, &second], &both)));
+    assert!(later(&standing(&other), &both));
+    // Here the key has been used, so that it has a count of its own; when that is spent, the address is not, yet.
+    let known = connection(elsewhere());
+    assert!(scene.access.token(&[&standing(&panel)], &known).is_ok());
+    assert!((10..=12).contains(&guesses(&[&wrong], &known)));
+    let guess = || scene.access.token(&[&wrong, &second], &known).unwrap_err();
+    assert!((0..20).all(|_| matches!(guess(), Rejection::Later(_))));
+    assert!(later(&standing(&other), &known), "guesses beside one that was not looked at were free");
+}
+
+#[test]
+fn a_listener_ends_with_the_key_of_who_opened_it() {
+    let scene = Scene::new("bound");
+    let (kept, lost) = (scene.add("kept", Role::Operate), scene.add("lost", Role::Operate));
+    let caller = |key| scene.access.token(&[&standing(key)], &connection(HERE)).unwrap();
+    let bound = |caller: &Caller| {
+        let listener = connection(HERE);
+        scene.access.bind(caller, &listener);
+        listener
+    };
+    let (kept_caller, lost_caller) = (caller(&kept), caller(&lost));
+    let (stays, goes) = (bound(&kept_caller), bound(&lost_caller));
+    scene.revoke(lost.0);
+    assert!(is_over(&goes) && !is_over(&stays));
+    assert!(is_over(&bound(&lost_caller)), "its key went while it was being opened");
+    assert!(!is_over(&bound(&kept_caller)) && !is_over(&bound(&Caller::anonymous())));
+    scene.edit("role = \"operate\"", "role = \"observe\"");
+    assert!(is_over(&stays), "the old role holds on");
+    assert!(is_over(&bound(&kept_caller)), "its role changed while it was being opened");
+    let (kept_caller, hash) = (caller(&kept), Hash::of(&Secret::random()).to_string());
+    let by_request = connection(HERE);
+    scene.access.token(&[&standing(&kept)], &by_request).unwrap();
+    scene.edit("role = \"observe\"", "role = \"operate\"");
+    assert!(!is_over(&by_request), "requests say anew who calls");
+    scene.edit(&scene.hash_of(kept.0), &hash);
+    assert!(is_over(&by_request));
+    assert!(is_over(&bound(&kept_caller)), "its secret changed while it was being opened");
+}
+
 #[test]
 fn a_user_gets_in_with_the_password_and_a_key_with_its_secret() {
     let scene = Scene::new("passwords");

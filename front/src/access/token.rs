@@ -16,7 +16,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD as BASE64;
 use hmac::{Hmac, KeyInit, Mac};
-use keys::KeyId;
+use keys::{Key, KeyId};
 use lru::LruCache;
 use serde::{Deserialize, Serialize};
 use sha2::Sha256;
@@ -40,6 +40,14 @@ pub struct Proof {
     pub key: KeyId,
     /// Which secret of the key, see [`keys::Hash::mark`].
     pub mark: u64,
+}
+
+impl Proof {
+    /// What somebody has proven who has this key.
+    #[must_use]
+    pub fn of(key: &Key) -> Self {
+        Self { key: key.id, mark: key.hash.mark() }
+    }
 }
 
 /// Gives and checks tokens.
