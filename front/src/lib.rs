@@ -10,6 +10,7 @@
 //! | [`motion`] | frames to motors, never without a grant |
 //! | [`viam`] | the Viam protocol on top of these |
 //! | [`kortex`] | Kinova's protocol on top of these |
+//! | [`tunnel`] | supervised links of TCP and UDP, by hoprd's session API |
 //! | [`lanyard`] | what no other protocol has: ending a session, the operator's stop, status |
 //! | [`native`] | all services that the front answers itself |
 //! | [`discovery`] | what a client may ask before it knows anything: reflection and health |
@@ -37,6 +38,7 @@ mod native;
 mod proto;
 mod sessions;
 mod transport;
+mod tunnel;
 mod upstream;
 mod viam;
 mod web;

@@ -50,7 +50,7 @@ use bus::{Bus, Listener};
 use desk::{Aim, Answer, Desk, Job};
 pub use error::{MotionError, MotionStartError};
 use feedback::Feedback;
-use grant::Permit;
+pub use grant::Permit;
 use group::Group;
 use line::Line;
 use travel::Leg;
@@ -221,6 +221,16 @@ impl Motion {
     pub async fn claim(&self, hold: &Hold, motors: &[MotorIndex]) -> Result<(), MotionError> {
         self.admit(hold)?;
         self.carry_out(hold, motors.iter().map(|motor| (*motor, Aim::Leave)).collect()).await
+    }
+
+    /// Whether a session has motors, to be looked at as often as is wanted.
+    #[must_use]
+    pub fn permits(&self, hold: &Hold, motors: &[MotorIndex]) -> Vec<Permit> {
+        let named = |motor: &MotorIndex| {
+            let name = self.config.motors.get(usize::from(motor.0)).map_or("", |settings| &settings.name);
+            Permit::new(hold, *motor, name, self.patience())
+        };
+        motors.iter().map(named).collect()
     }
 
     /// Stops motors: whatever they are doing or waiting for ends, and the controlled stop goes out, with

@@ -42,6 +42,8 @@ impl Rules {
             .kortex
             .iter()
             .map(|kortex| (config::Kortex::ARM.to_owned(), ResourceRules { window: None, ..kortex.rules }));
+        let tunnels = config.tunnel.iter().flat_map(|tunnel| &tunnel.targets);
+        let tunnels = tunnels.map(|target| (target.resource(), target.rules));
         let sessions = &config.front.sessions;
         Self {
             patience: window(config.supervisor.front_window).0,
@@ -53,6 +55,7 @@ impl Rules {
                 .chain(bases)
                 .chain(behind)
                 .chain(arm)
+                .chain(tunnels)
                 .filter(|(_, rules)| *rules != ResourceRules::default())
                 .collect(),
         }
