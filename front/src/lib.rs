@@ -61,6 +61,7 @@ use motion::Motion;
 pub use motion::{SendError, Wire};
 use sessions::{Rules, Sessions};
 use transport::{Door, Limits, PlainText};
+use tunnel::Tunnels;
 use upstream::Upstream;
 use viam::Operations;
 use web::Web;
@@ -109,6 +110,7 @@ async fn serve(config: Arc<Config>, outlet: Outlet) -> anyhow::Result<()> {
     let started = async {
         // What can fail comes first: a front that attaches and then ends is a dead front to the supervisor.
         let access = Access::start(&config)?;
+        transport::make_room(&config);
         let listener = transport::listen(config.front.listen).await?;
         let motion = match outlet {
             Outlet::Interfaces => Motion::start(Arc::clone(&config))?,
@@ -118,10 +120,14 @@ async fn serve(config: Arc<Config>, outlet: Outlet) -> anyhow::Result<()> {
             None => None,
             Some(settings) => Some((settings, kortex::Ports::bind(settings).await?)),
         };
+        let tunnel = match &config.tunnel {
+            None => None,
+            Some(settings) => Some((settings, tunnel::listen(settings.listen).await?)),
+        };
         let (link, keeper) = link::attach(&config).await?;
-        anyhow::Ok((access, listener, ports, link, keeper, motion))
+        anyhow::Ok((access, listener, ports, tunnel, link, keeper, motion))
     };
-    let ((access, tls), listener, ports, link, keeper, motion) = tokio::select! {
+    let ((access, tls), listener, ports, tunnel, link, keeper, motion) = tokio::select! {
         started = started => started?,
         _ = terminate.recv() => return Ok(()),
         _ = interrupt.recv() => return Ok(()),
@@ -140,7 +146,8 @@ async fn serve(config: Arc<Config>, outlet: Outlet) -> anyhow::Result<()> {
         None => None,
         Some(settings) => {
             let native = upstream::native(&config);
-            let (upstream, tasks) = Upstream::start(settings, native.clone(), Arc::clone(&sessions), motion)?;
+            let (upstream, tasks) =
+                Upstream::start(settings, native.clone(), Arc::clone(&sessions), Arc::clone(&motion))?;
             Some((Arc::new(Behind { upstream, native, operations }), tasks))
         }
     };
@@ -151,11 +158,20 @@ async fn serve(config: Arc<Config>, outlet: Outlet) -> anyhow::Result<()> {
     // Outlives the choice below: a connection that closes before the goodbyes are read is a dead front.
     let mut keeping = std::pin::pin!(keeper.keep());
     let limits = Limits { connections: config.front.max_connections, ping_every: ping_every(&config) };
-    let door = door(tls, config.front.access.exposure);
+    let door = door(tls.clone(), config.front.access.exposure);
+    let tunnels = tunnel.map(|(settings, listener)| {
+        let means = tunnel::Means { sessions: Arc::clone(&sessions), motion };
+        let tunnels = Tunnels::new(settings, Arc::clone(&access), means);
+        let door = self::door(tls.clone(), settings.exposure);
+        let api = tunnel::Api { listener, door, limits, origins: config.front.origins.clone() };
+        let serving = api.serve(&tunnels, Arc::clone(&access), end.clone());
+        (tunnels, serving)
+    });
+    let tunnels = tunnels.as_ref().map(|(tunnels, _)| &**tunnels);
     // Outside of the gate: also its refusals are told in the caller's protocol, and a page can read them.
     let service = Web::new(Gate::new(dispatch, access), config.front.origins.clone());
     let mut serving = std::pin::pin!(transport::serve(listener, door, service, limits, end));
-    let others = Others { upstream: upstream.as_deref(), kortex: kortex.as_ref() };
+    let others = Others { upstream: upstream.as_deref(), kortex: kortex.as_ref(), tunnels };
     tokio::select! {
         () = &mut serving => Ok(()),
         error = &mut keeping => Err(error.into()),
@@ -187,6 +203,7 @@ fn ping_every(config: &Config) -> Duration {
 struct Others<'a> {
     upstream: Option<&'a Upstream>,
     kortex: Option<&'a kortex::Tasks>,
+    tunnels: Option<&'a Tunnels>,
 }
 
 /// The end in order: every session is closed, so that its motors are stopped for that reason and not
@@ -197,7 +214,11 @@ async fn say_goodbye(
     ending: &watch::Sender<bool>,
 ) -> anyhow::Result<()> {
     info!("told to end; closing every session");
-    let Others { upstream, kortex } = behind;
+    let Others { upstream, kortex, tunnels } = behind;
+    if let Some(tunnels) = tunnels {
+        // First these: what a target sends by itself must not come after the stops.
+        tunnels.close_all().await;
+    }
     sessions.close_all();
     ending.send_replace(true);
     tokio::time::sleep(GOODBYE).await;

@@ -106,7 +106,8 @@ fn refused(origin: &HeaderValue) -> Response<Body> {
     .into_http()
 }
 
-fn permit(headers: &mut HeaderMap, origin: &HeaderValue) {
+/// Lets pages of that origin read an answer.
+pub fn permit(headers: &mut HeaderMap, origin: &HeaderValue) {
     headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
     // The answer to another page is another one: no cache may mix them up.
     headers.append(VARY, HeaderValue::from_static("origin"));
@@ -119,13 +120,18 @@ fn permission(origin: &HeaderValue, asked: &HeaderMap) -> Response<Body> {
     permit(headers, origin);
     headers.insert(ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("POST"));
     headers.insert(ACCESS_CONTROL_MAX_AGE, REMEMBER);
+    permit_headers(headers, asked);
+    response
+}
+
+/// Lets a page that may call send what headers it asks for, also when it is not of this network.
+pub fn permit_headers(headers: &mut HeaderMap, asked: &HeaderMap) {
     if let Some(wanted) = asked.get(ACCESS_CONTROL_REQUEST_HEADERS) {
         headers.insert(ACCESS_CONTROL_ALLOW_HEADERS, wanted.clone());
     }
     if asked.contains_key(ASKS_PRIVATE) {
         headers.insert(ALLOWS_PRIVATE, HeaderValue::from_static("true"));
     }
-    response
 }
 
 #[cfg(test)]

@@ -22,6 +22,7 @@ use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use config::Config;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
@@ -78,7 +79,6 @@ pub async fn serve<S>(
         + 'static,
     S::Future: Send,
 {
-    make_room(limits.connections);
     let places = Places::new(limits.connections, "max_connections in [front]");
     let http = Http::new(limits.ping_every);
     lobby::receive(listener, door, FIRST_WORD, move |stream| {
@@ -103,8 +103,13 @@ fn hurry(stream: &TcpStream) {
     }
 }
 
-/// Raises the limit of open files to what that many connections need.
-fn make_room(most: usize) {
+/// Raises the limit of open files to what the configured connections and listeners need.
+pub fn make_room(config: &Config) {
+    let kortex = config.kortex.as_ref().map_or(0, |kortex| 3 * kortex.max_connections);
+    // A link has two ends, and so has a listener of UDP.
+    let tunnels =
+        config.tunnel.as_ref().map_or(0, |tunnel| 2 * (tunnel.max_connections + tunnel.max_listeners));
+    let most = config.front.max_connections + kortex + tunnels;
     let needed = u64::try_from(most + MOST_WAITING).unwrap_or(u64::MAX).saturating_add(OTHER_DESCRIPTORS);
     let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else { return };
     let raised = needed.min(hard).max(soft);
@@ -113,8 +118,8 @@ fn make_room(most: usize) {
     }
     if hard < needed {
         warn!(
-            "{hard} files may be open, but {most} connections (max_connections in [front]) need {needed}; \
-             raise LimitNOFILE in the unit, or lower max_connections"
+            "{hard} files may be open, but {most} connections and listeners (max_connections in [front], [kortex] and \
+             [tunnel], max_listeners) need {needed}; raise LimitNOFILE in the unit, or lower them"
         );
     }
 }
