@@ -73,6 +73,20 @@ const PING_EVERY: Duration = Duration::from_secs(30);
 /// Within the window of a lease a client's answer to a ping may be lost twice.
 const PINGS_PER_LEASE: u32 = 4;
 
+/// What reads bytes that come from outside, for the fuzzer.
+#[derive(Clone, Copy, Debug)]
+pub struct Parser {
+    /// What it is called.
+    pub name: &'static str,
+    /// Gives it any bytes. Panics when something does not hold that must.
+    pub feed: fn(&[u8]),
+}
+
+/// All parsers of the front.
+pub fn parsers() -> impl Iterator<Item = Parser> {
+    kortex::PARSERS.into_iter().chain(tunnel::PARSERS)
+}
+
 /// Where motion frames go.
 pub enum Outlet {
     /// To the CAN interfaces of the configuration.

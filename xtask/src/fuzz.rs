@@ -1,4 +1,4 @@
-//! `cargo xtask fuzz`: any bytes as the whole beat segment, against the supervisor's core.
+//! `cargo xtask fuzz`: any bytes as the whole beat segment, against the supervisor's core, or to a parser of the front.
 //!
 //! What lives here: building the package `lanyard-fuzz` with LLVM's coverage counters, running it, and the
 //! short report. What it must never do to the machine: the corpus and what was found stay in `target/fuzz`.
@@ -33,6 +33,10 @@ pub struct FuzzArgs {
     /// How long
     #[arg(long, default_value_t = 60, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     seconds: u64,
+    /// What is fed: beats (the whole segment), kortex-frame, kortex-stream, kortex-mqtt, socketcand, cannelloni,
+    /// tunnel-target or tunnel-request
+    #[arg(long, default_value = "beats", value_name = "NAME")]
+    of: String,
 }
 
 /// `cargo xtask fuzz`. The exit code is 1 when an input was found that does harm.
@@ -42,14 +46,15 @@ pub struct FuzzArgs {
 pub fn main(workspace: &Workspace, args: &FuzzArgs) -> Result<u8> {
     ensure_tool(CXX)?;
     let folder = workspace.target.join("fuzz");
-    let (corpus, found) = (folder.join("corpus"), folder.join("found"));
+    let (corpus, found) = (folder.join("corpus").join(&args.of), folder.join("found").join(&args.of));
     for path in [&corpus, &found] {
         fs::create_dir_all(path).with_context(|| format!("cannot create {}", path.display()))?;
     }
     let before = files(&found)?;
     let program = build(workspace, &folder)?;
-    say(format!("fuzzing for {} s, the corpus is {}", args.seconds, corpus.display()));
+    say(format!("fuzzing {} for {} s, the corpus is {}", args.of, args.seconds, corpus.display()));
     let mut child = Command::new(program)
+        .env("LANYARD_FUZZ", &args.of)
         .arg(format!("-max_total_time={}", args.seconds))
         .arg(format!("-timeout={LOOP_AFTER}"))
         .arg(format!("-artifact_prefix={}/", found.display()))
@@ -78,7 +83,7 @@ pub fn main(workspace: &Workspace, args: &FuzzArgs) -> Result<u8> {
     }
     for path in files(&found)?.iter().filter(|path| !before.contains(path)) {
         println!("found: {}", path.display());
-        println!("to look at it: cargo run -p lanyard-fuzz -- {}", path.display());
+        println!("to look at it: LANYARD_FUZZ={} cargo run -p lanyard-fuzz -- {}", args.of, path.display());
     }
     println!("the fuzzer ended with {status}");
     Ok(1)

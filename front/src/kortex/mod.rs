@@ -17,6 +17,7 @@
 //! | [`control`] | who has the arm |
 //! | [`arm`] | joints whose motors hang on CAN |
 //! | [`topics`] | who wants to be told of changes |
+//! | [`parsers`] | what reads clients' bytes, for the fuzzer |
 //! | [`upstream`] | a real base behind, for what is not served here |
 
 mod accept;
@@ -27,6 +28,7 @@ mod desk;
 mod frame;
 mod method;
 mod mqtt;
+mod parsers;
 mod refusal;
 mod roster;
 mod stream;
@@ -50,6 +52,7 @@ use tokio::task::JoinHandle;
 
 pub use arm::Parts;
 use desk::Desk;
+pub use parsers::PARSERS;
 
 use crate::access::Access;
 

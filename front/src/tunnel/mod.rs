@@ -16,6 +16,7 @@
 //! | [`buffer`] | where they lie meanwhile |
 //! | [`reader`], [`content`] | what a client's bytes mean |
 //! | [`socketcand`], [`cannelloni`] | in which protocol |
+//! | [`parsers`] | what reads clients' bytes, for the fuzzer |
 
 mod api;
 mod buffer;
@@ -24,6 +25,7 @@ mod content;
 mod drive;
 mod facts;
 mod listeners;
+mod parsers;
 mod reader;
 mod request;
 mod socketcand;
@@ -35,6 +37,7 @@ mod udp;
 
 pub use drive::Means;
 pub use listeners::Tunnels;
+pub use parsers::PARSERS;
 pub use request::{Listed, OpenError, Protocol, Request, State, Stats, Wish};
 
 use std::net::SocketAddr;

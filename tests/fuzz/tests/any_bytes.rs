@@ -52,3 +52,40 @@ fn nothing_at_all_does_no_harm() {
         lanyard_fuzz::feed(&vec![byte; 20_000]);
     }
 }
+
+/// Bytes that parsers know the beginnings of, and any others.
+fn said() -> impl Strategy<Value = Vec<u8>> {
+    let known = prop_oneof![
+        Just(b"\x07xEtRoK\x07".to_vec()),
+        Just(b"< send 123 1 ".to_vec()),
+        Just(b"< add 0 1 123 0 >".to_vec()),
+        Just(b"\x02\0\x01\0\x01".to_vec()),
+        Just(br#"{"destination":"","path":{"Hops":0},"target":{"Plain":""#.to_vec()),
+        Just(b"\x10\x0d\0\x04MQTT\x05".to_vec()),
+        Just(b"127.0.0.1:1".to_vec()),
+    ];
+    let any = proptest::collection::vec(any::<u8>(), 0..12);
+    proptest::collection::vec(prop_oneof![known, any], 0..12).prop_map(|pieces| pieces.concat())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(20_000))]
+
+    #[test]
+    fn no_parser_is_harmed(bytes in said()) {
+        for parser in front::parsers() {
+            (parser.feed)(&bytes);
+        }
+    }
+}
+
+#[test]
+fn everything_that_is_fed_has_a_name_of_its_own() {
+    let names: Vec<_> = front::parsers().map(|parser| parser.name).collect();
+    for name in &names {
+        assert!(lanyard_fuzz::fed(name).is_ok());
+        assert_eq!(names.iter().filter(|other| *other == name).count(), 1, "{name}");
+    }
+    let error = lanyard_fuzz::fed("nobody").unwrap_err();
+    assert!(error.contains("beats, kortex-frame"), "{error}");
+}

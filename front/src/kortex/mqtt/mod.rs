@@ -49,3 +49,16 @@ pub async fn serve(listener: TcpListener, desk: Arc<Desk>, ending: watch::Receiv
     })
     .await;
 }
+
+/// Any bytes as what a client has sent: packets come off its beginning, and never more of them than there are bytes.
+///
+/// # Panics
+///
+/// When something does not hold that must.
+pub fn feed(bytes: &[u8]) {
+    let mut come = bytes::BytesMut::from(bytes);
+    while let Ok(Some(_)) = packet::take(&mut come) {
+        assert!(come.len() < bytes.len(), "a packet of no bytes");
+    }
+    assert!(bytes.ends_with(&come) || come.is_empty());
+}

@@ -35,6 +35,7 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::middleware::from_fn_with_state;
+use axum::response::IntoResponse as _;
 use axum::routing::{MethodRouter, get, post};
 use config::Origins;
 use http::{Method, Uri};
@@ -108,4 +109,22 @@ async fn nothing(uri: Uri) -> Refusal {
 
 async fn other_method(method: Method) -> Refusal {
     Refusal::new(Kind::MethodNotAllowed, format!("{method} is not among the methods of this path"))
+}
+
+/// Any bytes as the body of a request: it is understood, or refused with a code of the client's side.
+///
+/// # Panics
+///
+/// When something does not hold that must.
+pub fn feed(bytes: &[u8]) {
+    for version in Version::ALL {
+        match wire::read::<wire::Asked>(bytes).and_then(|asked| asked.wanted(version)) {
+            Ok(wanted) => {
+                let default = (std::net::Ipv4Addr::LOCALHOST, 0).into();
+                // Any text is understood or refused here, too.
+                drop(listen::place(wanted.listen_host.as_deref(), default));
+            }
+            Err(refusal) => assert!(refusal.into_response().status().is_client_error()),
+        }
+    }
 }
