@@ -2,7 +2,8 @@
 
 A client is a process of its own, so that killing it is real; only the import is shared. Every line on
 standard input is the path of a Unix socket on which a test waits for its client, and what that is to be: a client of
-the robot, a server or a base of Kinova's behind Lanyard, or a program for an arm of Kinova's.
+the robot, a server or a base of Kinova's behind Lanyard, a program for an arm of Kinova's, one that drives through a tunnel,
+or what is at a tunnel's end.
 """
 
 import asyncio
@@ -12,15 +13,21 @@ import signal
 import socket
 import sys
 
+import cannelloni_end
 import kortex
 import kortex_base
+import socketcand_server
+import tunnel
 import upstream
 import viam_client
 
 ROLES = {
+    "cannelloni": cannelloni_end.End,
     "client": viam_client.Client,
     "kortex": kortex.Program,
     "kortex_base": kortex_base.Base,
+    "socketcand": socketcand_server.Server,
+    "tunnel": tunnel.Program,
     "upstream": upstream.Upstream,
 }
 

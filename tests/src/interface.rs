@@ -4,16 +4,24 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
+/// Runs `ip` with these arguments.
+///
+/// # Errors
+/// There is no `ip`, or it fails.
+pub fn ip(arguments: &[&str]) -> Result<()> {
+    let output = Command::new("ip").args(arguments).output().context("cannot run ip")?;
+    if !output.status.success() {
+        bail!("ip {}: {}", arguments.join(" "), String::from_utf8_lossy(&output.stderr).trim());
+    }
+    Ok(())
+}
+
 /// Runs `ip link` with these arguments.
 ///
 /// # Errors
 /// There is no `ip`, or it fails.
 pub fn ip_link(arguments: &[&str]) -> Result<()> {
-    let output = Command::new("ip").arg("link").args(arguments).output().context("cannot run ip")?;
-    if !output.status.success() {
-        bail!("ip link {}: {}", arguments.join(" "), String::from_utf8_lossy(&output.stderr).trim());
-    }
-    Ok(())
+    ip(&[&["link"], arguments].concat())
 }
 
 /// An interface that something was changed on; dropping this puts it right.

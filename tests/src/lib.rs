@@ -24,5 +24,6 @@ pub mod simulation;
 pub mod stalls;
 pub mod stats;
 pub mod status;
+pub mod tunnel;
 pub mod typescript;
 pub mod wire;

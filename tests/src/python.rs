@@ -34,6 +34,10 @@ const SCRIPTS: &[(&str, &str)] = &[
     ("kortex_messages.py", include_str!("../clients/kortex_messages.py")),
     ("kortex_rude.py", include_str!("../clients/kortex_rude.py")),
     ("kortex_transports.py", include_str!("../clients/kortex_transports.py")),
+    ("tunnel.py", include_str!("../clients/tunnel.py")),
+    ("hoprd.py", include_str!("../clients/hoprd.py")),
+    ("socketcand_server.py", include_str!("../clients/socketcand_server.py")),
+    ("cannelloni_end.py", include_str!("../clients/cannelloni_end.py")),
 ];
 
 /// The messages of `front/proto/kortex`, as `build.rs` compiled them.
@@ -123,6 +127,32 @@ impl Clients {
     /// It cannot be started.
     pub fn fork_kortex(&mut self) -> Result<Client> {
         self.fork_as("kortex")
+    }
+
+    /// A new program that drives through a tunnel, in a process of its own, not connected to anything yet: see
+    /// `clients/tunnel.py`.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn fork_tunnel(&mut self) -> Result<Client> {
+        self.fork_as("tunnel")
+    }
+
+    /// A new server with socketcand's protocol, in a process of its own, that does not serve yet: see
+    /// `clients/socketcand_server.py`.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn fork_socketcand(&mut self) -> Result<Client> {
+        self.fork_as("socketcand")
+    }
+
+    /// A new end of a cannelloni, in a process of its own, that does not serve yet: see `clients/cannelloni_end.py`.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn fork_cannelloni(&mut self) -> Result<Client> {
+        self.fork_as("cannelloni")
     }
 
     /// A new base of Kinova's to put behind Lanyard, in a process of its own, that does not serve yet: see
