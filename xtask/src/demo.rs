@@ -24,6 +24,9 @@ pub struct DemoArgs {
     /// Have a program for Kinova's arms drive two motors, as docs/kortex.md says
     #[arg(long, conflicts_with = "viam_upstream")]
     kortex: bool,
+    /// Have an unmodified python-can drive two motors through a tunnel, as docs/tunnels.md says
+    #[arg(long, conflicts_with_all = ["viam_upstream", "kortex"])]
+    tunnel: bool,
     /// Print the measurements as JSON, and nothing else, to stdout
     #[arg(long)]
     json: bool,
@@ -61,6 +64,9 @@ pub fn main(workspace: &Workspace, args: &DemoArgs) -> Result<u8> {
     }
     if args.kortex {
         command.push("--kortex".into());
+    }
+    if args.tunnel {
+        command.push("--tunnel".into());
     }
     if args.json {
         command.push("--json".into());

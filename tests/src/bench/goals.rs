@@ -46,6 +46,12 @@ const GOALS: &[Goal] = &[
     goal("front.proxy.added_p99_us", Bound::Most(200.0)),
     // On one core each: the client's own time, which it takes from either's core, is not counted.
     goal("front.proxy.calls_per_core_s", Bound::LeastTimes(0.7, "front.proxy.direct.calls_per_core_s")),
+    goal("tunnel.tcp.link.bytes_per_s", Bound::LeastTimes(0.8, "tunnel.tcp.bare.bytes_per_s")),
+    goal("tunnel.udp.link.datagrams_per_s", Bound::LeastTimes(0.8, "tunnel.udp.bare.datagrams_per_s")),
+    goal("tunnel.tcp.added_p99_us", Bound::Most(100.0)),
+    goal("tunnel.udp.added_p99_us", Bound::Most(100.0)),
+    goal("tunnel.kib_per_listener", Bound::Most(64.0)),
+    goal("tunnel.kib_per_connection", Bound::Most(64.0)),
     goal("front.heartbeats_per_s", Bound::LeastTimes(0.9, "front.bare_tonic_per_s")),
 ];
 

@@ -25,12 +25,14 @@ pub mod oneway;
 pub mod ports;
 pub mod proxy;
 pub mod realtime;
+pub mod relay;
 pub mod robot;
 pub mod scan;
 pub mod shm;
 pub mod stop64;
 pub mod supervise;
 pub mod trips;
+pub mod tunnel;
 
 use std::path::PathBuf;
 
@@ -76,6 +78,7 @@ const MEASUREMENTS: &[Measurement] = &[
     Measurement { names: crowd::NAMES, run: |_, figures| crowd::measure(figures) },
     Measurement { names: hanging::NAMES, run: |_, figures| hanging::measure(figures) },
     Measurement { names: proxy::NAMES, run: |_, figures| proxy::measure(figures) },
+    Measurement { names: tunnel::NAMES, run: |_, figures| tunnel::measure(figures) },
     Measurement { names: guest::NAMES, run: guest::measure },
 ];
 

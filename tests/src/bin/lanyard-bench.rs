@@ -70,6 +70,9 @@ enum Role {
     /// A server of bare tonic
     #[command(hide = true)]
     Echo { address: String, core: Option<usize> },
+    /// A relay of bare tokio
+    #[command(hide = true)]
+    Relay { listen: String, target: String },
     /// What needs CAN
     #[command(hide = true)]
     Guest { supervisor: PathBuf, cyclictest: PathBuf },
@@ -93,6 +96,7 @@ fn main() -> Result<ExitCode> {
         Some(Role::Beat { config, sessions }) => bench::beats::run(&config, sessions)?,
         Some(Role::Front { config, core }) => bench::grpc::serve_front(&config, core)?,
         Some(Role::Echo { address, core }) => bench::grpc::serve_echo(&address, core)?,
+        Some(Role::Relay { listen, target }) => bench::relay::run(&listen, &target)?,
         Some(Role::Guest { supervisor, cyclictest }) => bench::guest::run(&supervisor, &cyclictest)?,
     }
     Ok(ExitCode::SUCCESS)

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result};
 use clap::Parser;
 
-use tests::demo::{Report, Timeline, behind, kortex, play};
+use tests::demo::{Report, Timeline, behind, kortex, play, tunnel};
 use tests::python::Clients;
 use tests::robot::Setup;
 
@@ -40,6 +40,11 @@ struct Arguments {
     #[arg(long, conflicts_with = "viam_upstream")]
     kortex: bool,
 
+    /// Have an unmodified python-can drive two motors through a supervised link that hoprd's session API has opened, as
+    /// docs/tunnels.md says; kill it, pause another one, and close the link of a third
+    #[arg(long, conflicts_with_all = ["viam_upstream", "kortex"])]
+    tunnel: bool,
+
     /// Print the measurements as one JSON object to stdout; the text for people goes to stderr
     #[arg(long)]
     json: bool,
@@ -57,6 +62,11 @@ const KORTEX: &str = "A program for Kinova's arms (Kortex 2) drives two motors o
      the program are written for this; everything else is real. Times of frames are the kernel's, taken by a\n\
      witness on the bus. The program may be silent for 2 s, as in Kinova's examples.\n";
 
+const TUNNEL: &str = "A program that knows nothing of Lanyard drives two motors on a CAN bus: python-can, unmodified, over a link that\n\
+     hoprd's session API has opened. The motors are simulated, and so is the socketcand at the end of the link,\n\
+     with real CAN sockets; everything else is real. Times of frames are the kernel's, taken by a witness on the\n\
+     bus. The program may be silent for 2 s.\n";
+
 fn run(arguments: &Arguments) -> Result<Report> {
     let out: Box<dyn Write> = if arguments.json { Box::new(io::stderr()) } else { Box::new(io::stdout()) };
     let mut timeline = Timeline::new(out);
@@ -67,6 +77,9 @@ fn run(arguments: &Arguments) -> Result<Report> {
     } else if arguments.kortex {
         timeline.line(KORTEX);
         kortex::play(&arguments.bus, &arguments.bin_dir, &mut clients, &mut timeline)
+    } else if arguments.tunnel {
+        timeline.line(TUNNEL);
+        tunnel::play(&arguments.bus, &arguments.bin_dir, &mut clients, &mut timeline)
     } else {
         timeline.line(ALONE);
         let setup = Setup::base().on(&arguments.bus).programs(&arguments.bin_dir);

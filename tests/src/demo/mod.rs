@@ -6,6 +6,7 @@
 pub mod behind;
 pub mod kortex;
 mod timeline;
+pub mod tunnel;
 
 use std::time::Duration;
 
