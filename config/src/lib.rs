@@ -12,6 +12,7 @@ mod access;
 mod check;
 pub mod duration;
 pub mod error;
+pub mod exit;
 mod exposure;
 mod ids;
 mod kortex;

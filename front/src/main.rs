@@ -6,11 +6,16 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use config::Config;
+use config::exit::{WRONG_COMMAND_LINE, WRONG_CONFIGURATION};
 use front::Outlet;
+
+/// For who starts it.
+const EXIT_CODES: &str = "Exit codes: 0 after SIGTERM, 1 whatever keeps it from serving, 64 a wrong command line, \
+    78 a configuration with mistakes. With 64 and 78 it is of no use to start it again as it is.";
 
 /// Lets Viam clients drive the robot, under the eyes of lanyard-supervisor.
 #[derive(Debug, Parser)]
-#[command(name = "lanyard-front", version)]
+#[command(name = "lanyard-front", version, after_help = EXIT_CODES)]
 struct Arguments {
     /// The configuration file, the same that the supervisor reads.
     ///
@@ -21,16 +26,26 @@ struct Arguments {
 }
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
-    match run(&arguments) {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(message) => {
+            // The help and the version are such messages, too.
+            let _ = message.print();
+            return if message.use_stderr() { WRONG_COMMAND_LINE.into() } else { ExitCode::SUCCESS };
+        }
+    };
+    let config = match Config::load(&arguments.config) {
+        Ok(config) => config,
+        Err(error) => {
+            eprintln!("lanyard-front: error: {error}");
+            return WRONG_CONFIGURATION.into();
+        }
+    };
+    match front::run(config, Outlet::Interfaces) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("lanyard-front: error: {error:#}");
             ExitCode::FAILURE
         }
     }
-}
-
-fn run(arguments: &Arguments) -> anyhow::Result<()> {
-    front::run(Config::load(&arguments.config)?, Outlet::Interfaces)
 }

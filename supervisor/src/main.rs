@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use config::exit::{WRONG_COMMAND_LINE, WRONG_CONFIGURATION};
 use supervisor::{log, start};
 
 const HELP: &str = "\
@@ -17,7 +18,11 @@ Usage: lanyard-supervisor [--config FILE]
 
 It needs the CAN interfaces of the configuration to be up. For full effect run it as root or with
 CAP_SYS_NICE and unlimited RLIMIT_MEMLOCK; without them it runs, warns, and says `degraded` in
-`lanyard status`. SIGTERM stops every motor, then exits (0: all proven to stand still).";
+`lanyard status`. SIGTERM stops every motor, then exits (0: all proven to stand still).
+
+Exit codes: 0 and 1 after SIGTERM (1: not all proven to stand still), 1 whatever keeps it from arming,
+64 a wrong command line, 78 a configuration with mistakes. With 64 and 78 it is of no use to start it
+again as it is.";
 
 fn main() -> ExitCode {
     let path = match arguments() {
@@ -25,14 +30,14 @@ fn main() -> ExitCode {
         Ok(None) => return ExitCode::SUCCESS,
         Err(problem) => {
             log::line(&format!("{problem}; try --help"));
-            return ExitCode::FAILURE;
+            return WRONG_COMMAND_LINE.into();
         }
     };
     let config = match config::Config::load(&path) {
         Ok(config) => config,
         Err(error) => {
             error.to_string().lines().for_each(log::line);
-            return ExitCode::FAILURE;
+            return WRONG_CONFIGURATION.into();
         }
     };
     start::run(config).unwrap_or_else(|problems| {
