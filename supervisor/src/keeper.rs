@@ -15,7 +15,7 @@ use shm_proto::VerdictView;
 use shm_proto::verdicts::{Counter, Degraded, Phase};
 
 use crate::holder::{self, Duties, Heard, Place, Word};
-use crate::kernel_stop::{KernelStop, limit_loops};
+use crate::kernel_stop::KernelStop;
 use crate::notify::{self, Notifier};
 use crate::privileges::Become;
 use crate::{log, sys};
@@ -87,12 +87,6 @@ pub fn prepare(config: &Config, whom: Become) -> Prepared {
         flag(format!("the kernel will not stop the motors if this supervisor hangs or is killed: {problem}"));
         KernelStop::none()
     });
-    if let Err(error) = limit_loops(config.supervisor.kernel_stop) {
-        flag(format!(
-            "a busy loop of the real-time thread would not be ended ({error}) and could keep the kernel from \
-             stopping the motors. Do not lower RLIMIT_RTTIME for it (LimitRTTIME=)"
-        ));
-    }
     let path = beside(&config.supervisor.socket, ".holder");
     let predecessor = predecessor(&path);
     let mut keeper =

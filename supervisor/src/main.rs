@@ -4,15 +4,18 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use config::exit::{WRONG_COMMAND_LINE, WRONG_CONFIGURATION};
-use supervisor::{log, start};
+use supervisor::log;
+use supervisor::start::{self, Missing};
 
 const HELP: &str = "\
 lanyard-supervisor: stops the motors when whoever drives the robot goes silent
 
-Usage: lanyard-supervisor [--config FILE]
+Usage: lanyard-supervisor [--config FILE] [--wait-for-can]
 
   --config FILE   the configuration (default /etc/lanyard/lanyard.toml);
                   check it first with: lanyard check FILE
+  --wait-for-can  wait for CAN interfaces that are not there, down or not set up, and
+                  say so, instead of ending
   --help          this text
   --version       the version
 
@@ -25,8 +28,8 @@ Exit codes: 0 and 1 after SIGTERM (1: not all proven to stand still), 1 whatever
 again as it is.";
 
 fn main() -> ExitCode {
-    let path = match arguments() {
-        Ok(Some(path)) => path,
+    let Arguments { path, missing } = match arguments() {
+        Ok(Some(arguments)) => arguments,
         Ok(None) => return ExitCode::SUCCESS,
         Err(problem) => {
             log::line(&format!("{problem}; try --help"));
@@ -40,21 +43,28 @@ fn main() -> ExitCode {
             return WRONG_CONFIGURATION.into();
         }
     };
-    start::run(config).unwrap_or_else(|problems| {
-        problems.iter().for_each(|problem| log::line(problem));
-        ExitCode::FAILURE
-    })
+    let Err(problems) = start::run(config, missing);
+    problems.iter().for_each(|problem| log::line(problem));
+    ExitCode::FAILURE
 }
 
-/// The configuration file to use; `None` when there is nothing more to do.
-fn arguments() -> Result<Option<PathBuf>, String> {
+/// What the command line says.
+struct Arguments {
+    path: PathBuf,
+    missing: Missing,
+}
+
+/// Reads the command line; `None` when there is nothing more to do.
+fn arguments() -> Result<Option<Arguments>, String> {
     let mut path = Path::new(config::DEFAULT_PATH).to_owned();
+    let mut missing = Missing::Refuse;
     let mut arguments = std::env::args_os().skip(1);
     while let Some(argument) = arguments.next() {
         match argument.to_str() {
             Some("--config") => {
                 path = arguments.next().ok_or("--config needs a file")?.into();
             }
+            Some("--wait-for-can") => missing = Missing::WaitFor,
             Some("--help" | "-h") => {
                 println!("{HELP}");
                 return Ok(None);
@@ -66,5 +76,5 @@ fn arguments() -> Result<Option<PathBuf>, String> {
             _ => return Err(format!("unknown argument {}", argument.display())),
         }
     }
-    Ok(Some(path))
+    Ok(Some(Arguments { path, missing }))
 }

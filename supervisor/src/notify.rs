@@ -7,6 +7,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
+use shm_proto::Nanos;
 
 use crate::sys;
 
@@ -72,6 +73,43 @@ impl Notifier {
     }
 }
 
+/// The word that keeps systemd from ending us (`WatchdogSec=`): said for the real-time loop's progress only.
+#[derive(Debug)]
+pub struct Watchdog {
+    /// How often to speak; `None` when systemd does not listen for it.
+    period: Option<u64>,
+    said: Nanos,
+    /// Passes of the loop when it was last said.
+    passes: u64,
+}
+
+impl Watchdog {
+    /// As `$WATCHDOG_USEC` and `$WATCHDOG_PID` ask for it.
+    #[must_use]
+    pub fn from_environment() -> Self {
+        let number = |name| std::env::var(name).ok()?.parse::<u64>().ok();
+        // Meant for a parent of ours, perhaps, that started us with its environment.
+        let ours = number("WATCHDOG_PID").is_none_or(|pid| pid == u64::from(std::process::id()));
+        Self::within(number("WATCHDOG_USEC").filter(|_| ours))
+    }
+
+    /// Four times within that many microseconds: one word may be late, and one lost.
+    fn within(micros: Option<u64>) -> Self {
+        let period = micros.filter(|micros| *micros > 0).map(|micros| micros.saturating_mul(1000) / 4);
+        Self { period, said: Nanos::ZERO, passes: 0 }
+    }
+
+    /// Speaks if it is time and the loop has come round since the last word. What else of this process lives,
+    /// and be it the thread that calls this, says nothing about the loop.
+    pub fn feed(&mut self, notifier: &Notifier, passes: u64, now: Nanos) {
+        let Some(period) = self.period else { return };
+        if now.since(self.said) >= period && passes != self.passes {
+            notifier.say("WATCHDOG=1");
+            (self.said, self.passes) = (now, passes);
+        }
+    }
+}
+
 /// The descriptors systemd kept while we were gone whose name `ours` says yes to, with their names. To be
 /// called once: they are handed over.
 #[must_use]
@@ -87,4 +125,49 @@ pub fn kept_for_us(ours: impl Fn(&str) -> bool) -> Vec<(String, OwnedFd)> {
         .filter(|(_, name)| ours(name))
         .filter_map(|(number, name)| Some((name.to_owned(), sys::inherited(number)?)))
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::linux::net::SocketAddrExt;
+    use std::os::unix::net::{SocketAddr, UnixDatagram};
+
+    use super::{Nanos, Notifier, Watchdog};
+
+    /// Fails if systemd is told that all is well while the loop stands still, or more often than it needs.
+    #[test]
+    fn only_a_loop_that_comes_round_feeds_the_watchdog() {
+        let name = format!("lanyard-notify-{}", std::process::id());
+        let address = SocketAddr::from_abstract_name(name).unwrap();
+        let systemd = UnixDatagram::bind_addr(&address).unwrap();
+        systemd.set_nonblocking(true).unwrap();
+        let socket = UnixDatagram::unbound().unwrap();
+        socket.connect_addr(&address).unwrap();
+        let notifier = Notifier { socket: Some(socket) };
+        let heard = || {
+            let mut word = [0; 32];
+            systemd
+                .recv(&mut word)
+                .map_or(String::new(), |length| String::from_utf8_lossy(&word[..length]).into())
+        };
+        // 2 s: a word each 500 ms.
+        let mut watchdog = Watchdog::within(Some(2_000_000));
+        let at = |millis: u64| Nanos(1_000_000_000 + millis * 1_000_000);
+        for (millis, passes, said) in [
+            (0, 0, ""), // not a single pass yet
+            (50, 1, "WATCHDOG=1"),
+            (300, 60, ""),
+            (550, 100, "WATCHDOG=1"),
+            (1050, 100, ""), // the loop hangs
+            (9000, 100, ""),
+            (9050, 101, "WATCHDOG=1"),
+        ] {
+            watchdog.feed(&notifier, passes, at(millis));
+            assert_eq!(heard(), said, "at {millis} ms");
+        }
+        for silent in [None, Some(0)] {
+            Watchdog::within(silent).feed(&notifier, 7, at(60_000));
+            assert_eq!(heard(), "", "nobody has asked for it");
+        }
+    }
 }

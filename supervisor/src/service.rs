@@ -21,12 +21,12 @@ use shm_proto::beats::BeatView;
 use shm_proto::handover::{Message, receive, send};
 use shm_proto::layout::{BeatLayout, Capacity, layout_hash};
 use shm_proto::verdicts::{BusHealth, Event, EventKind, Reason};
-use shm_proto::{Generation, TripId, VerdictView};
+use shm_proto::{Generation, Nanos, TripId, VerdictView};
 
 use crate::bus::Rebind;
 use crate::keeper::{Keeper, Rest};
 use crate::netlink::{Link, Netlink};
-use crate::notify::Notifier;
+use crate::notify::{Notifier, Watchdog};
 use crate::queue::{Command, Reply};
 use crate::{bus, log, sys};
 
@@ -121,6 +121,7 @@ pub struct Service {
     interfaces: Vec<Interface>,
     logged: u64,
     notifier: Notifier,
+    watchdog: Watchdog,
     rebind: Rebind,
     netlink: Netlink,
     keeper: Keeper,
@@ -187,6 +188,7 @@ impl Service {
             interfaces,
             logged: 0,
             notifier: parts.notifier,
+            watchdog: Watchdog::from_environment(),
             rebind: parts.rebind,
             netlink: parts.netlink,
             keeper: parts.keeper,
@@ -200,6 +202,9 @@ impl Service {
             self.watch_interfaces();
             self.watch_kernel_stop();
             self.log_events();
+            let (passes, _) = self.verdicts.beat();
+            let now = Nanos::now();
+            self.watchdog.feed(&self.notifier, passes, now);
             if let Some(code) = self.take_replies() {
                 self.log_events();
                 let _ = std::fs::remove_file(&self.path);
@@ -493,6 +498,7 @@ impl Service {
                 log::line(&(describe(view, &event) + &faults(view, &event, &self.config)));
                 if event.kind == EventKind::Armed {
                     self.notifier.say("READY=1");
+                    self.notifier.say("STATUS=Armed");
                 }
             }
         }

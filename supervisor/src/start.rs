@@ -1,5 +1,6 @@
 //! The order of starting: everything that can fail first, everything that moves time after, arming last.
 
+use std::convert::Infallible;
 use std::io;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -22,9 +23,10 @@ use crate::privileges::{Become, close_the_way_back, drop_capabilities, drop_root
 use crate::queue::DEPTH;
 use crate::runtime::{Ports as _, Runtime};
 use crate::service::{Parts, Service, listen_at};
-use crate::{keeper, last_words, realtime, syscalls};
+use crate::{keeper, last_words, log, realtime, sys, syscalls};
 
-/// Stack of the real-time thread: twice what is pre-faulted, small enough to be locked as a whole.
+/// Stack of a thread that is started here: twice what the real-time thread pre-faults, small enough to be locked
+/// as a whole.
 pub const STACK: usize = 128 * 1024;
 
 /// How often a motor's violations are told, nanoseconds: the log keeps 256 events, which shall reach back
@@ -35,12 +37,24 @@ fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// Starts, watches, and returns when told to exit and every motor was told to stop.
+/// What is done while the interface of a bus is not there, down, or not set up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Missing {
+    /// Nothing: somebody is there who reads why.
+    Refuse,
+    /// It is waited for: at boot an adapter may come late, and to be started again for ever would bury the reason.
+    WaitFor,
+}
+
+/// Starts and watches; the process ends when told to and every motor was told to stop.
+///
+/// The calling thread becomes the real-time one and housekeeping is split off, not the other way round: so systemd
+/// can give it policy, priority and processor, and the service need not be allowed to ask for any.
 ///
 /// # Errors
 ///
 /// With everything that keeps the supervisor from arming; nothing is half-armed.
-pub fn run(config: Config) -> Result<ExitCode, Vec<String>> {
+pub fn run(config: Config, missing: Missing) -> Result<Infallible, Vec<String>> {
     let one = |problem: String| vec![problem];
     let path = config.path.display().to_string();
     let named = |problems: Vec<String>| {
@@ -48,7 +62,12 @@ pub fn run(config: Config) -> Result<ExitCode, Vec<String>> {
     };
     // First of all, while there is nothing yet that another process would inherit.
     let whom = Become::find(&config.supervisor.user);
-    let buses = Buses::open(&config).map_err(named)?;
+    // While whoever started us can still be reached: not every user may.
+    let notifier = Notifier::from_environment();
+    let buses = match missing {
+        Missing::Refuse => Buses::open(&config).map_err(named)?,
+        Missing::WaitFor => wait_for_buses(&config, &notifier),
+    };
     let folder = config.supervisor.socket.parent().filter(|folder| !folder.exists());
     let listener = listen_at(&config.supervisor.socket).map_err(one).map_err(named)?;
     let signals = take_signals().map_err(|error| vec![format!("signals: {error}")])?;
@@ -69,8 +88,6 @@ pub fn run(config: Config) -> Result<ExitCode, Vec<String>> {
 
     let netlink = Netlink::open().map_err(|error| vec![format!("netlink: {error}")])?;
     let confirms = buses.listen(&config).map_err(|error| vec![format!("CAN sockets: {error}")])?;
-    // While whoever started us can still be reached: not every user may.
-    let notifier = Notifier::from_environment();
     close_the_way_back();
     let Prepared { kernel_stop, mut keeper, degraded: unarmed } = keeper::prepare(&config, whom);
     let mut rebind = Rebind::default();
@@ -96,13 +113,7 @@ pub fn run(config: Config) -> Result<ExitCode, Vec<String>> {
     let (_held_for_life, refused) = realtime::limit_cpu_sleep();
     let arming = Arc::new(Arming::new(degraded | refused));
     keeper.hold();
-    start_real_time(&config, runtime, &arming)
-        .map_err(|error| vec![format!("cannot start the real-time thread: {error}")])?;
-    arming.wait_for_priority();
-    arming.add(drop_root(whom, &config.supervisor.user));
-    // The fuse is for the thread that it is about.
-    SigSet::from(Signal::SIGXCPU).thread_block().map_err(|error| vec![format!("signals: {error}")])?;
-
+    let wanted = RealTime::of(&config);
     let parts = Parts {
         config,
         listener,
@@ -115,10 +126,29 @@ pub fn run(config: Config) -> Result<ExitCode, Vec<String>> {
         netlink,
         keeper,
     };
-    let service = Service::new(parts);
-    arming.add(syscalls::confine_housekeeping());
-    arming.go();
-    Ok(service.run())
+    start_housekeeping(parts, whom, &arming)
+        .map_err(|error| vec![format!("cannot start housekeeping: {error}")])?;
+    watch(runtime, &wanted, &arming)
+}
+
+/// How often interfaces that are not there are looked for. A person who plugs one in does not notice.
+const LOOK_AGAIN: Duration = Duration::from_millis(200);
+
+/// Opens the buses once they all can be; says what is missing whenever that changes.
+fn wait_for_buses(config: &Config, notifier: &Notifier) -> Buses {
+    let mut said = Vec::new();
+    loop {
+        let problems = match Buses::open(config) {
+            Ok(buses) => return buses,
+            Err(problems) => problems,
+        };
+        if problems != said {
+            problems.iter().for_each(|problem| log::line(&format!("waiting: {problem}")));
+            notifier.say(&format!("STATUS=Not armed, waiting: {}", problems.join("; ")));
+            said = problems;
+        }
+        std::thread::sleep(LOOK_AGAIN);
+    }
 }
 
 /// How the two threads wait for each other before arming, and what the system refused them.
@@ -149,24 +179,58 @@ impl Arming {
     }
 }
 
-fn start_real_time(config: &Config, mut runtime: Runtime<Buses>, arming: &Arc<Arming>) -> io::Result<()> {
-    let (cpu, priority) = (config.supervisor.cpu, config.supervisor.priority);
+/// What the configuration wants of the real-time thread.
+struct RealTime {
+    cpu: Option<usize>,
+    priority: u8,
+    kernel_stop: Duration,
+}
+
+impl RealTime {
+    fn of(config: &Config) -> Self {
+        let supervisor = &config.supervisor;
+        Self { cpu: supervisor.cpu, priority: supervisor.priority, kernel_stop: supervisor.kernel_stop }
+    }
+}
+
+/// Splits off housekeeping, which ends the process when the real-time thread has said its last word.
+fn start_housekeeping(parts: Parts, whom: Become, arming: &Arc<Arming>) -> io::Result<()> {
     let arming = Arc::clone(arming);
-    let start = move || {
-        arming.add(realtime::become_real_time(cpu, priority));
+    sys::share_heap();
+    // The fuse is for the thread that it is about; a thread starts with the mask of the one that starts it.
+    let fuse = SigSet::from(Signal::SIGXCPU);
+    fuse.thread_block()?;
+    let housekeeping = move || {
+        arming.add(realtime::become_ordinary());
         arming.wait_for_priority();
+        arming.add(drop_root(whom, &parts.config.supervisor.user));
+        let service = Service::new(parts);
+        arming.add(syscalls::confine_housekeeping());
         arming.go();
-        // Not before: becoming another user, which housekeeping has done for all threads, takes one.
-        arming.add(drop_capabilities());
-        arming.add(syscalls::confine_real_time());
-        runtime.core.degraded(arming.degraded.load(Ordering::Relaxed));
-        runtime.run();
-        // Releasing what it owns would take system calls it may not make: the end of the process does it.
-        loop {
-            let _ = ppoll(&mut [], None, None);
-        }
+        let code = service.run();
+        std::process::exit(i32::from(code != ExitCode::SUCCESS));
     };
-    std::thread::Builder::new().name("lanyard-rt".to_owned()).stack_size(STACK).spawn(start).map(|_| ())
+    std::thread::Builder::new().name("lanyard-keep".to_owned()).stack_size(STACK).spawn(housekeeping)?;
+    Ok(fuse.thread_unblock()?)
+}
+
+/// Makes this thread the real-time one and runs the loop; whoever else is needed is ready.
+fn watch(mut runtime: Runtime<Buses>, wanted: &RealTime, arming: &Arming) -> ! {
+    // Under that name tools like top show it among the threads. A name too long would be cut, not refused.
+    let _ = nix::sys::prctl::set_name(c"lanyard-rt");
+    arming.add(realtime::become_real_time(wanted.cpu, wanted.priority));
+    arming.add(realtime::set_fuse(wanted.kernel_stop));
+    arming.wait_for_priority();
+    arming.go();
+    // Not before: becoming another user, which housekeeping has done for all threads, takes one.
+    arming.add(drop_capabilities());
+    arming.add(syscalls::confine_real_time());
+    runtime.core.degraded(arming.degraded.load(Ordering::Relaxed));
+    runtime.run();
+    // Releasing what it owns would take system calls it may not make: the end of the process does it.
+    loop {
+        let _ = ppoll(&mut [], None, None);
+    }
 }
 
 /// What the core needs to know of a configuration.

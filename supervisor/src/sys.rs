@@ -141,16 +141,47 @@ pub fn receive_frame(socket: BorrowedFd<'_>, bytes: &mut [u8]) -> io::Result<Arr
     Ok(Arrival { length, sender: if own { Sender::ThisSocket } else { Sender::Other } })
 }
 
-/// Schedules the calling thread with SCHED_FIFO at that priority; threads it starts are ordinary again.
+/// Schedules the calling thread with SCHED_FIFO at that priority; threads it starts are ordinary again. A
+/// thread that is scheduled so already is left as it is: a hardened service may not even ask.
 ///
 /// # Errors
 ///
 /// When the system refuses: no CAP_SYS_NICE and no RLIMIT_RTPRIO, or a cgroup without real-time budget.
 pub fn set_fifo(priority: u8) -> io::Result<()> {
     let parameters = libc::sched_param { sched_priority: libc::c_int::from(priority) };
+    if is_fifo(&parameters) {
+        return Ok(());
+    }
     let policy = libc::SCHED_FIFO | libc::SCHED_RESET_ON_FORK;
     // SAFETY: the structure lives until the call returns; 0 means the calling thread.
     check(unsafe { libc::sched_setscheduler(0, policy, &raw const parameters) }.into()).map(|_| ())
+}
+
+fn is_fifo(wanted: &libc::sched_param) -> bool {
+    let mut current = libc::sched_param { sched_priority: 0 };
+    // SAFETY: it takes an integer; 0 means the calling thread.
+    let policy = unsafe { libc::sched_getscheduler(0) };
+    // SAFETY: the structure is written to by this call only, and lives until it returns.
+    let known = unsafe { libc::sched_getparam(0, &raw mut current) } == 0;
+    known
+        && policy & !libc::SCHED_RESET_ON_FORK == libc::SCHED_FIFO
+        && current.sched_priority == wanted.sched_priority
+}
+
+/// Schedules the calling thread as ordinary programs are, if it is not.
+///
+/// # Errors
+///
+/// When the system refuses: a hardened service may not change what it was started with.
+pub fn set_ordinary() -> io::Result<()> {
+    // SAFETY: it takes an integer; 0 means the calling thread.
+    let policy = unsafe { libc::sched_getscheduler(0) };
+    if policy & !libc::SCHED_RESET_ON_FORK == libc::SCHED_OTHER {
+        return Ok(());
+    }
+    let parameters = libc::sched_param { sched_priority: 0 };
+    // SAFETY: the structure lives until the call returns; 0 means the calling thread.
+    check(unsafe { libc::sched_setscheduler(0, libc::SCHED_OTHER, &raw const parameters) }.into()).map(|_| ())
 }
 
 /// What to do when a signal comes, once: then it does again what it does by itself.
@@ -190,7 +221,7 @@ pub fn drop_capability_bounds() {
     unsafe { libc::prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0) };
 }
 
-/// Gives up every capability of the calling thread.
+/// Gives up every capability of the calling thread. One that has none does not ask: a hardened service may not.
 ///
 /// # Errors
 ///
@@ -206,8 +237,24 @@ pub fn drop_capabilities() -> io::Result<()> {
     let header = Header { version: VERSION, pid: 0 };
     // Effective, permitted, inheritable, twice.
     let none = [0_u32; 6];
+    let mut current = [u32::MAX; 6];
+    // SAFETY: the kernel reads a header and writes six words, which is what they are; pid 0 is this thread.
+    let known = unsafe { libc::syscall(libc::SYS_capget, &raw const header, current.as_mut_ptr()) } == 0;
+    if known && current == none {
+        return Ok(());
+    }
     // SAFETY: the kernel reads a header and six words, which is what they are; pid 0 is this thread.
     check(unsafe { libc::syscall(libc::SYS_capset, &raw const header, none.as_ptr()) }).map(|_| ())
+}
+
+/// Has all threads allocate from one heap. The C library would give housekeeping one of its own, 64 MB of addresses
+/// that count as locked memory; and the real-time thread, for whose sake it would be, does not allocate.
+pub fn share_heap() {
+    // SAFETY: it takes two integers. A refusal leaves things as they are, which only wastes addresses.
+    #[cfg(target_env = "gnu")]
+    unsafe {
+        libc::mallopt(libc::M_ARENA_MAX, 1)
+    };
 }
 
 /// Touches as much stack as the thread will use, so that no page fault comes later.

@@ -2,7 +2,7 @@
 
 use anyhow::{Result, ensure};
 use tests::interface::Changed;
-use tests::process::Ended;
+use tests::process::{Ended, Process, programs};
 use tests::robot::{LEFT, Robot, START, Setup};
 
 use crate::scene::play;
@@ -51,6 +51,23 @@ fn interface_that_is_down_is_named() -> Result<()> {
         let refused = refuses(robot, &["vcan1", "ip link set"]);
         down.restore()?;
         refused.map(drop)
+    })
+}
+
+/// Fails if a supervisor that is to wait for its interface ends, does not say what it waits for, or does not arm when
+/// it comes up.
+#[test]
+fn interface_that_comes_late_is_waited_for() -> Result<()> {
+    play(Setup::base().drives_only(), |robot, _| {
+        change(robot, "name = \"vcan0\"", "name = \"vcan0\"\ninterface = \"vcan1\"")?;
+        let down = Changed::down("vcan1")?;
+        let config = robot.config.display().to_string();
+        let arguments = ["--config", config.as_str(), "--wait-for-can"];
+        let mut supervisor = Process::start(&programs()?, "lanyard-supervisor", arguments)?;
+        supervisor.wait_for_line("waiting: bus \"vcan0\": interface \"vcan1\" is down", START)?;
+        ensure!(supervisor.runs(), "it has ended");
+        down.restore()?;
+        supervisor.wait_for_line("armed", START).map(drop)
     })
 }
 
