@@ -7,7 +7,9 @@ use std::collections::BTreeMap;
 use config::Config;
 use drivers::Fault;
 use serde::Serialize;
-use shm_proto::verdicts::{Counter, MotorState, MotorVerdict, SessionState};
+use shm_proto::verdicts::{
+    Counter, MotorState, MotorVerdict, PastEvidence, Predecessor as Ending, SessionState,
+};
 use shm_proto::{MotorIndex, Nanos, Reject, SlotIndex, TripId, VerdictView};
 
 use crate::health;
@@ -44,6 +46,8 @@ pub struct Status {
     pub degraded: Vec<&'static str>,
     /// The attached front.
     pub front: Option<Front>,
+    /// The supervisor before this one, if it left anything.
+    pub predecessor: Option<Predecessor>,
     /// In the order of the configuration.
     pub buses: Vec<Bus>,
     /// Sessions of all slots that are not vacant.
@@ -56,6 +60,24 @@ pub struct Status {
     pub rejects: BTreeMap<String, u64>,
     /// How many events there have been since start.
     pub event_count: u64,
+}
+
+/// The supervisor before this one.
+#[derive(Clone, Debug, Serialize)]
+pub struct Predecessor {
+    /// `ended`, `died`, or `unreadable`: what it left cannot be read.
+    pub ending: &'static str,
+    /// When its loop last passed.
+    pub seen_ns: Option<u64>,
+}
+
+/// What was last known of a motor before the restart. It proves nothing now.
+#[derive(Clone, Debug, Serialize)]
+pub struct BeforeRestart {
+    /// When it was last proven to stand still.
+    pub standstill_ns: Option<u64>,
+    /// When its drive was last heard.
+    pub feedback_ns: Option<u64>,
 }
 
 /// The attached front.
@@ -168,6 +190,8 @@ pub struct Motor {
     pub fault_words: Option<String>,
     /// How long ago the drive was heard.
     pub feedback_age_ms: Option<f64>,
+    /// What the supervisor before this one last knew of it.
+    pub before_restart: Option<BeforeRestart>,
     /// The trip that stopped it last.
     pub trip: Option<u64>,
     /// Why.
@@ -226,6 +250,7 @@ impl Status {
                 generation: generation.0,
                 last_beat_age_ms: age(now, view.front_beat()),
             }),
+            predecessor: predecessor(view),
             buses: (0..view.bus_count()).filter_map(|index| bus(view, index)).collect(),
             sessions: view.capacity().slots().filter_map(|slot| session(view, slot, now)).collect(),
             motors: (0..view.motor_count()).filter_map(|i| motor(view, MotorIndex(i), now)).collect(),
@@ -256,6 +281,16 @@ pub fn snake(name: &str) -> String {
 
 fn age(now: Nanos, at: Nanos) -> Option<f64> {
     moment(at).map(|_| millis(now.since(at)))
+}
+
+fn predecessor(view: &VerdictView) -> Option<Predecessor> {
+    let (ending, seen) = view.predecessor();
+    (ending != Ending::None).then(|| Predecessor { ending: ending.name(), seen_ns: moment(seen) })
+}
+
+fn before_restart(past: PastEvidence) -> Option<BeforeRestart> {
+    (past != PastEvidence::default())
+        .then(|| BeforeRestart { standstill_ns: moment(past.standstill), feedback_ns: moment(past.feedback) })
 }
 
 fn bus(view: &VerdictView, index: usize) -> Option<Bus> {
@@ -322,6 +357,7 @@ fn motor(view: &VerdictView, index: MotorIndex, now: Nanos) -> Option<Motor> {
         fault: (motor.fault != 0).then_some(motor.fault),
         fault_words: None,
         feedback_age_ms: age(now, motor.feedback),
+        before_restart: view.past_evidence(index).and_then(before_restart),
         trip: trip(motor.trip),
         reason: motor.reason.map(|reason| reason.name()),
         first_stop_ns: moment(motor.first_stop),
@@ -353,6 +389,7 @@ mod tests {
         assert_eq!(json["reset_policy"], "manual");
         assert_eq!(json["latch"], json!(null));
         assert_eq!(json["degraded"], json!([]));
+        assert_eq!(json["predecessor"], json!(null));
         assert_eq!(json["front"], json!({"pid": 4300, "generation": 3, "last_beat_age_ms": 4.0}));
         assert_eq!(
             json["buses"],
@@ -406,6 +443,7 @@ mod tests {
                 "fault": null,
                 "fault_words": null,
                 "feedback_age_ms": 10.0,
+                "before_restart": null,
                 "trip": null,
                 "reason": null,
                 "first_stop_ns": null,
@@ -461,5 +499,18 @@ mod tests {
             (&json!(248), &json!(4))
         );
         assert_eq!(json["buses"][0]["last_error"], 105);
+    }
+
+    #[test]
+    fn what_was_before_the_restart_is_told_and_no_more() {
+        let (segment, view) = fixture::healthy();
+        segment.predecessor(Ending::Died, Nanos(5 * SECOND));
+        let past = PastEvidence { standstill: Nanos(3 * SECOND), feedback: Nanos(4 * SECOND) };
+        segment.past_evidence(MotorIndex(1), &past);
+        let json = serde_json::to_value(Status::read(&view, fixture::NOW, None)).unwrap();
+        assert_eq!(json["predecessor"], json!({"ending": "died", "seen_ns": 5 * SECOND}));
+        let before = json!({"standstill_ns": 3 * SECOND, "feedback_ns": 4 * SECOND});
+        assert_eq!(json["motors"][1]["before_restart"], before);
+        assert_eq!((&json["motors"][1]["standstill"], &json["healthy"]), (&json!(false), &json!(true)));
     }
 }

@@ -42,6 +42,7 @@ pub fn render(status: &Status) -> Vec<Line> {
     sessions(&mut page, status);
     motors(&mut page, status);
     stops(&mut page, status);
+    before_restart(&mut page, status);
     counters(&mut page, status);
     page.0
 }
@@ -94,6 +95,10 @@ fn head(page: &mut Page, status: &Status) {
             ),
         ),
         None => page.line(Tone::Plain, "front      NONE ATTACHED: nobody can drive the motors"),
+    }
+    if let Some(before) = &status.predecessor {
+        let seen = before.seen_ns.map_or(String::new(), |at| format!(" {} ago", ago(status, at)));
+        page.line(Tone::Plain, format!("before     the supervisor before this one: {}{seen}", before.ending));
     }
     for alert in &status.alerts {
         page.wrapped(Tone::Loud, "!! ", alert);
@@ -262,6 +267,29 @@ fn stops(page: &mut Page, status: &Status) {
     }
 }
 
+/// Of motors that have not proven anything since, what was known before the restart. It must not be mistaken for what
+/// is known now, so it has a table of its own.
+fn before_restart(page: &mut Page, status: &Status) {
+    let columns = [
+        Column("BEFORE THE RESTART", 20, Lean::Left),
+        Column("LAST PROVEN STILL", 18, Lean::Right),
+        Column("LAST HEARD", 14, Lean::Right),
+    ];
+    let row = |motor: &Motor| {
+        let before = motor.before_restart.as_ref()?;
+        let at = |at: Option<u64>| at.map_or("never".to_owned(), |at| format!("{} ago", ago(status, at)));
+        Some(vec![motor.name.clone(), at(before.standstill_ns), at(before.feedback_ns)])
+    };
+    let rows: Vec<_> = status.motors.iter().filter(|motor| !motor.standstill).filter_map(row).collect();
+    if !rows.is_empty() {
+        page.table(&columns, &rows);
+    }
+}
+
+fn ago(status: &Status, at: u64) -> String {
+    coarse(status.at_ns.saturating_sub(at))
+}
+
 fn counters(page: &mut Page, status: &Status) {
     let show = |(name, value): (&String, &u64)| match name.strip_suffix("_ns") {
         Some(name) => format!("{} {}", name.replace('_', " "), fine(*value)),
@@ -423,5 +451,28 @@ can0        9           4             3  248/0  No buffer space available…
         for line in render(&Status::read(&view, fixture::NOW, None)) {
             assert!(line.text.chars().count() <= WIDTH, "{}", line.text);
         }
+    }
+
+    #[test]
+    fn what_was_known_before_the_restart_stands_apart_until_it_is_known_anew() {
+        let (segment, view) = fixture::healthy();
+        segment.predecessor(shm_proto::verdicts::Predecessor::Died, Nanos(97 * fixture::SECOND));
+        let past = shm_proto::verdicts::PastEvidence {
+            standstill: Nanos(40 * fixture::SECOND),
+            feedback: Nanos(97 * fixture::SECOND),
+        };
+        segment.past_evidence(MotorIndex(1), &past);
+        let shown = text(&Status::read(&view, fixture::NOW, None));
+        assert!(shown.contains("\nbefore     the supervisor before this one: died 3.0 s ago\n"), "{shown}");
+        assert!(
+            shown.contains(
+                "\nBEFORE THE RESTART  LAST PROVEN STILL  LAST HEARD\nright                   1 min 0 s ago   3.0 s ago\n"
+            ),
+            "{shown}"
+        );
+        let still = MotorVerdict { standstill: Nanos(99 * fixture::SECOND), ..fixture::idle() };
+        segment.motor(MotorIndex(1), &still);
+        let shown = text(&Status::read(&view, fixture::NOW, None));
+        assert!(!shown.contains("BEFORE THE RESTART"), "{shown}");
     }
 }

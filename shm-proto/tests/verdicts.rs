@@ -7,8 +7,8 @@ use shm_proto::beat::Reject;
 use shm_proto::memory::{self, Access, Segment};
 use shm_proto::verdicts::{
     BusHealth, BusVerdict, Counter, Degraded, EVENTS, Event, EventKind, Identity, MOST_BUSES, MotorSet,
-    MotorState, MotorVerdict, NAME_BYTES, Phase, Reason, ResetPolicy, SessionState, SessionVerdict,
-    VerdictSegment, VerdictView,
+    MotorState, MotorVerdict, NAME_BYTES, PastEvidence, Phase, Predecessor, Reason, ResetPolicy,
+    SessionState, SessionVerdict, VerdictSegment, VerdictView,
 };
 use shm_proto::{Capacity, Generation, Incarnation, MotorIndex, Nanos, Owner, SessionId, SlotIndex, TripId};
 
@@ -163,6 +163,14 @@ fn all_that_is_published_at_once_is_read_back_equal() {
         segment.latch(TripId(13));
         segment.front(Generation(14), 15);
         segment.front_beat(Nanos(16));
+        segment.predecessor(Predecessor::Died, Nanos(17));
+        let past = |index: MotorIndex| PastEvidence {
+            standstill: Nanos(18 + u64::from(index.0)),
+            feedback: Nanos(1 << 20 | u64::from(index.0)),
+        };
+        for (index, _) in &motors {
+            segment.past_evidence(*index, &past(*index));
+        }
 
         for (slot, verdict) in sessions {
             assert_eq!(view.session(slot), Some(verdict));
@@ -170,6 +178,7 @@ fn all_that_is_published_at_once_is_read_back_equal() {
         }
         for (index, verdict) in motors {
             assert_eq!(view.motor(index), Some(verdict));
+            assert_eq!(view.past_evidence(index), Some(past(index)));
             assert_eq!(view.granted(index), verdict.grant);
             assert_eq!(view.motor_name(index), format!("motor {}", index.0));
         }
@@ -187,6 +196,7 @@ fn all_that_is_published_at_once_is_read_back_equal() {
         assert_eq!((view.beat(), view.phase()), ((11, Nanos(12)), Some(Phase::Armed)));
         assert!(view.degraded().eq([Degraded::Scheduling, Degraded::Memory]));
         assert_eq!((view.latch(), view.front()), (TripId(13), (Generation(14), 15)));
+        assert_eq!(view.predecessor(), (Predecessor::Died, Nanos(17)));
         assert_eq!((view.front_beat(), view.event_count()), (Nanos(16), EVENTS as u64));
         assert_eq!((view.config_hash(), view.pid()), (IDENTITY.config_hash, 4321));
         assert_eq!((view.started(), view.policy()), (Nanos(77), Some(ResetPolicy::Manual)));

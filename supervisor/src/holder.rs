@@ -12,6 +12,8 @@
 //!   (dies)                                       holds
 //! next supervisor
 //!   connects to SOCKET.holder  ------------->    same user or root?
+//!   Verdicts                   ------------->
+//!   <--------------------------------------     what the dead one had published, for the next one to take over
 //!   is armed; LetGo            ------------->    passes it on to the holder before it, if any; ends
 //! ```
 //!
@@ -24,8 +26,8 @@
 //! systemd does SIGTERM end it once the supervisor is dead: systemd then empties the service before it
 //! starts the supervisor again, would wait for long, and holds the descriptors itself meanwhile.
 
-use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::io::{self, IoSlice, IoSliceMut};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -33,8 +35,8 @@ use nix::sys::prctl;
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::socket::{
-    AddressFamily, MsgFlags, SockFlag, SockType, accept4, getsockopt, recv, send, socketpair,
-    sockopt::PeerCredentials,
+    AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, accept4, getsockopt,
+    recv, recvmsg, send, sendmsg, socketpair, sockopt::PeerCredentials,
 };
 use nix::unistd::{chdir, dup2_stderr, dup2_stdin, dup2_stdout, geteuid, setsid};
 
@@ -43,6 +45,11 @@ use crate::sys;
 
 /// Connections held at once: there is one next supervisor; the rest is somebody's mistake.
 const MOST_GUESTS: usize = 4;
+/// Segments it is given to keep: its own supervisor's, and that of the one before, which counts until its own has begun.
+const MOST_VERDICTS: usize = 2;
+/// How long the next supervisor waits for them, milliseconds: no longer than a start may be delayed by a holder that
+/// is older than the question.
+const PATIENCE: u16 = 500;
 
 /// What a holder is told: one byte.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,11 +61,13 @@ pub enum Word {
     End = b'E',
     /// From the supervisor after its own has died: my jobs are armed.
     LetGo = b'L',
+    /// From the same: what had the dead one published?
+    Verdicts = b'V',
 }
 
 impl Word {
     fn from_byte(byte: u8) -> Option<Self> {
-        [Self::Hold, Self::End, Self::LetGo].into_iter().find(|word| *word as u8 == byte)
+        [Self::Hold, Self::End, Self::LetGo, Self::Verdicts].into_iter().find(|word| *word as u8 == byte)
     }
 }
 
@@ -96,6 +105,31 @@ pub fn hear(socket: BorrowedFd<'_>) -> Heard {
     }
 }
 
+/// Asks a holder whose supervisor is dead for what that one had published.
+///
+/// # Errors
+///
+/// When it does not answer in time, or with something else.
+pub fn ask_for_verdicts(holder: BorrowedFd<'_>) -> io::Result<Vec<OwnedFd>> {
+    say(holder, Word::Verdicts)?;
+    let mut fds = [PollFd::new(holder, PollFlags::POLLIN)];
+    if poll(&mut fds, PollTimeout::from(PATIENCE))? == 0 {
+        return Err(io::ErrorKind::TimedOut.into());
+    }
+    let mut byte = [0];
+    let mut parts = [IoSliceMut::new(&mut byte)];
+    let mut control = nix::cmsg_space!([RawFd; MOST_VERDICTS]);
+    let flags = MsgFlags::MSG_CMSG_CLOEXEC | MsgFlags::MSG_DONTWAIT;
+    let answer = recvmsg::<()>(holder.as_raw_fd(), &mut parts, Some(&mut control), flags)?;
+    let mut verdicts = Vec::new();
+    for item in answer.cmsgs()? {
+        if let ControlMessageOwned::ScmRights(raw) = item {
+            verdicts.extend(raw.into_iter().map(sys::own));
+        }
+    }
+    if verdicts.is_empty() { Err(io::ErrorKind::UnexpectedEof.into()) } else { Ok(verdicts) }
+}
+
 /// Who else holds the descriptors, which decides what SIGTERM means once the supervisor is dead.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Place {
@@ -110,6 +144,8 @@ pub enum Place {
 pub struct Duties {
     /// What it holds.
     pub held: Vec<OwnedFd>,
+    /// What its supervisor publishes, and perhaps what the one before had: for the next one.
+    pub verdicts: Vec<OwnedFd>,
     /// Where the next supervisor finds it, listening.
     pub listener: OwnedFd,
     /// The holder of the supervisor before, if it has not let go yet.
@@ -182,6 +218,7 @@ struct Holder {
     parent: Parent,
     /// Never touched: holding them is all there is to do.
     _held: Vec<OwnedFd>,
+    verdicts: Vec<OwnedFd>,
     listener: OwnedFd,
     predecessor: Option<OwnedFd>,
     place: Place,
@@ -194,9 +231,9 @@ impl Holder {
     fn settle(duties: Duties, parent: OwnedFd) -> io::Result<Self> {
         // Whatever goes wrong from here on, no signal meant for the supervisor's group ends it half-way.
         SigSet::all().thread_block()?;
-        let Duties { held, listener, predecessor, whom, place } = duties;
+        let Duties { held, verdicts, listener, predecessor, whom, place } = duties;
         let mut kept = vec![listener.as_fd(), parent.as_fd()];
-        kept.extend(held.iter().chain(&predecessor).map(AsFd::as_fd));
+        kept.extend(held.iter().chain(&verdicts).chain(&predecessor).map(AsFd::as_fd));
         // Among what is closed is the hand-over socket: it must not seem to be served when nobody is there.
         sys::close_all_but(&kept)?;
         drop(kept);
@@ -212,7 +249,7 @@ impl Holder {
         set.add(Signal::SIGTERM);
         let signals = SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
         let parent = Parent::Preparing(parent);
-        Ok(Self { parent, _held: held, listener, predecessor, place, signals, guests: Vec::new() })
+        Ok(Self { parent, _held: held, verdicts, listener, predecessor, place, signals, guests: Vec::new() })
     }
 
     fn hold(mut self) {
@@ -274,11 +311,13 @@ impl Holder {
     /// Lets go on the word of a next supervisor. While its own lives there is no next one.
     fn hear_guests(&mut self) -> Then {
         let mut told = false;
+        let verdicts = &self.verdicts;
         self.guests.retain(|guest| match hear(guest.as_fd()) {
             Heard::Word(Word::LetGo) => {
                 told = true;
                 true
             }
+            Heard::Word(Word::Verdicts) => hand_out(guest.as_fd(), verdicts).is_ok(),
             Heard::Word(_) | Heard::Nothing => true,
             Heard::End => false,
         });
@@ -291,6 +330,15 @@ impl Holder {
         }
         Then::Leave
     }
+}
+
+/// Without waiting: a guest that does not read is one too many.
+fn hand_out(guest: BorrowedFd<'_>, verdicts: &[OwnedFd]) -> io::Result<()> {
+    let numbers: Vec<RawFd> = verdicts.iter().take(MOST_VERDICTS).map(AsRawFd::as_raw_fd).collect();
+    let rights = [ControlMessage::ScmRights(&numbers)];
+    let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
+    sendmsg::<()>(guest.as_raw_fd(), &[IoSlice::new(&[Word::Verdicts as u8])], &rights, flags, None)?;
+    Ok(())
 }
 
 #[cfg(test)]
@@ -311,7 +359,7 @@ mod tests {
         assert!(matches!(preparing().after(Heard::Word(Word::Hold)), Some(Parent::Armed(_))));
         assert!(preparing().after(Heard::Word(Word::End)).is_none());
         assert!(armed().after(Heard::Word(Word::End)).is_none());
-        for nothing in [Heard::Nothing, Heard::Word(Word::LetGo)] {
+        for nothing in [Heard::Nothing, Heard::Word(Word::LetGo), Heard::Word(Word::Verdicts)] {
             assert!(matches!(preparing().after(nothing), Some(Parent::Preparing(_))));
             assert!(matches!(armed().after(nothing), Some(Parent::Armed(_))));
         }
@@ -321,7 +369,7 @@ mod tests {
     fn words_arrive_as_they_were_said_and_rubbish_means_nothing() {
         let (ours, theirs) = pair();
         assert_eq!(hear(theirs.as_fd()), Heard::Nothing);
-        for word in [Word::Hold, Word::End, Word::LetGo] {
+        for word in [Word::Hold, Word::End, Word::LetGo, Word::Verdicts] {
             say(ours.as_fd(), word).unwrap();
             assert_eq!(hear(theirs.as_fd()), Heard::Word(word));
         }
@@ -330,5 +378,26 @@ mod tests {
         drop(ours);
         assert_eq!(hear(theirs.as_fd()), Heard::End);
         assert!(say(theirs.as_fd(), Word::Hold).is_err());
+    }
+
+    /// Fails if what the dead supervisor published does not come through, or a holder that does not know the question
+    /// holds up the start for ever.
+    #[test]
+    fn verdicts_are_handed_out_on_demand() {
+        let (ours, theirs) = pair();
+        let memfd = |name| shm_proto::memory::create(name, 1).unwrap();
+        let kept = [memfd("newer"), memfd("older")];
+        let holder = std::thread::spawn(move || {
+            let mut fds = [PollFd::new(theirs.as_fd(), PollFlags::POLLIN)];
+            poll(&mut fds, PollTimeout::NONE).unwrap();
+            assert_eq!(hear(theirs.as_fd()), Heard::Word(Word::Verdicts));
+            hand_out(theirs.as_fd(), &kept).unwrap();
+            theirs
+        });
+        let found = ask_for_verdicts(ours.as_fd()).unwrap();
+        assert_eq!(found.len(), 2);
+        let _theirs = holder.join().unwrap();
+        let silent = ask_for_verdicts(ours.as_fd()).unwrap_err();
+        assert_eq!(silent.kind(), io::ErrorKind::TimedOut);
     }
 }

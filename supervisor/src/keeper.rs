@@ -1,7 +1,8 @@
-//! Housekeeping of the kernel-armed stop: who else holds its sockets, and until when.
+//! What outlives the supervisor: who else holds the sockets of the kernel-armed stop and the verdicts, and until when.
 //!
 //! What lives here: the order in which the holder process and systemd's store get the sockets before arming,
-//! and in which those of a supervisor that died are let go after it: at no moment is nothing armed. What
+//! and in which those of a supervisor that died are let go after it: at no moment is nothing armed. The same two keep
+//! the verdict segment, so that the next supervisor knows what the one before has left open. What
 //! must never: the jobs themselves, which are the real-time thread's alone ([`crate::kernel_stop`]).
 
 use std::io;
@@ -11,17 +12,20 @@ use std::path::{Path, PathBuf};
 
 use config::Config;
 use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, connect, listen, socket};
-use shm_proto::VerdictView;
-use shm_proto::verdicts::{Counter, Degraded, Phase};
+use shm_proto::verdicts::{Counter, Degraded, Phase, Remains};
+use shm_proto::{Nanos, VerdictView};
 
 use crate::holder::{self, Duties, Heard, Place, Word};
+use crate::inheritance::{self, Found};
 use crate::kernel_stop::KernelStop;
 use crate::notify::{self, Notifier};
 use crate::privileges::Become;
 use crate::{log, sys};
 
 /// What the sockets are called in systemd's store; a number follows.
-const NAME: &str = "kernel-stop";
+const SOCKETS: &str = "kernel-stop";
+/// What the verdict segment is called there; a number follows.
+const VERDICTS: &str = "verdicts";
 /// Passes of housekeeping (50 ms) that the holder of the supervisor before may take to let go: 2 s.
 const PATIENCE: u32 = 40;
 
@@ -36,17 +40,47 @@ enum Predecessor {
     Told(OwnedFd, u32),
 }
 
-/// Everything housekeeping owns of the kernel-armed stop.
+/// Descriptors that systemd is to keep.
+#[derive(Debug)]
+struct Deposit {
+    /// What they are called there; a number follows.
+    name: &'static str,
+    fds: Vec<OwnedFd>,
+    /// The whole name, once systemd took them.
+    stored: Option<String>,
+}
+
+impl Deposit {
+    const fn new(name: &'static str, fds: Vec<OwnedFd>) -> Self {
+        Self { name, fds, stored: None }
+    }
+
+    /// Gives them to systemd, under a name that none of the old ones has: those go by name later. A busy systemd is
+    /// asked again in the next pass.
+    fn store(&mut self, notifier: &Notifier, kept: &[(String, OwnedFd)]) {
+        if self.stored.is_some() || self.fds.is_empty() || !notifier.is_there() {
+            return;
+        }
+        let names = (0..).map(|number: u32| format!("{}-{number}", self.name));
+        let free = |name: &String| !kept.iter().any(|(old, _)| old == name);
+        let Some(name) = names.into_iter().find(free) else { return };
+        if notifier.store(&name, &self.fds).is_ok() {
+            self.stored = Some(name);
+        }
+    }
+}
+
+/// Everything housekeeping owns of what outlives the supervisor.
 #[derive(Debug)]
 pub struct Keeper {
     /// Second descriptors of the sockets, by bus.
-    sockets: Vec<OwnedFd>,
+    sockets: Deposit,
+    /// The verdict segment. systemd keeps it over a clean end, too: trips stay open until they are reset.
+    verdicts: Deposit,
     holder: Option<OwnedFd>,
     path: PathBuf,
     predecessor: Predecessor,
     notifier: Notifier,
-    /// Under what systemd has the sockets; `None` until it took them.
-    stored: Option<String>,
     /// What systemd had kept of the supervisor before, with its names.
     kept: Vec<(String, OwnedFd)>,
 }
@@ -67,6 +101,8 @@ pub struct Prepared {
     pub kernel_stop: KernelStop,
     /// For housekeeping.
     pub keeper: Keeper,
+    /// What the supervisor before has left behind.
+    pub found: Found,
     /// What the system refused, as a sum of [`Degraded`] bits.
     pub degraded: u64,
 }
@@ -75,13 +111,13 @@ pub struct Prepared {
 /// hand-over socket is bound: where that can be had, no other supervisor lives. What fails is said and flagged,
 /// and keeps nothing else from starting.
 #[must_use]
-pub fn prepare(config: &Config, whom: Become) -> Prepared {
+pub fn prepare(config: &Config, whom: Become, verdicts: OwnedFd) -> Prepared {
     let mut degraded = 0;
     let mut flag = |problem: String| {
         log::line(&format!("WARNING: degraded: {problem}"));
         degraded = Degraded::KernelStop.number();
     };
-    let kept = notify::kept_for_us(|name| name.starts_with(NAME));
+    let kept = notify::kept_for_us(|name| [SOCKETS, VERDICTS].iter().any(|ours| name.starts_with(ours)));
     let notifier = Notifier::from_environment();
     let kernel_stop = KernelStop::open(config).unwrap_or_else(|problem| {
         flag(format!("the kernel will not stop the motors if this supervisor hangs or is killed: {problem}"));
@@ -89,11 +125,26 @@ pub fn prepare(config: &Config, whom: Become) -> Prepared {
     });
     let path = beside(&config.supervisor.socket, ".holder");
     let predecessor = predecessor(&path);
-    let mut keeper =
-        Keeper { sockets: Vec::new(), holder: None, path, predecessor, notifier, stored: None, kept };
+    let left = left_behind(&kept, &predecessor);
+    let was_armed = matches!(predecessor, Predecessor::Holds(_)) || !kept.is_empty();
+    let read = |fd: &OwnedFd| Remains::read(fd.as_fd(), Nanos::now());
+    let found = match inheritance::newest(left.iter().map(read).collect()) {
+        Some(remains) => Found::Left(remains),
+        None if was_armed && left.is_empty() => Found::ArmedOnly,
+        None => Found::Nothing,
+    };
+    let mut keeper = Keeper {
+        sockets: Deposit::new(SOCKETS, Vec::new()),
+        verdicts: Deposit::new(VERDICTS, vec![verdicts]),
+        holder: None,
+        path,
+        predecessor,
+        notifier,
+        kept,
+    };
     if !kernel_stop.is_empty()
         && let Err(error) =
-            keeper.split_off(&kernel_stop, whom, &beside(&config.supervisor.socket, ".holder~"))
+            keeper.split_off(&kernel_stop, left, whom, &beside(&config.supervisor.socket, ".holder~"))
     {
         flag(format!(
             "there is no second process that holds the kernel-armed stop ({error}): the kernel stops the motors \
@@ -101,7 +152,7 @@ pub fn prepare(config: &Config, whom: Become) -> Prepared {
              writable and its path shorter than 100 bytes; the kernel must be 5.9 or newer"
         ));
     }
-    Prepared { kernel_stop, keeper, degraded }
+    Prepared { kernel_stop, keeper, found, degraded }
 }
 
 /// The path with something more at its end.
@@ -147,6 +198,23 @@ fn predecessor(path: &Path) -> Predecessor {
     }
 }
 
+/// What supervisors that died had published, as systemd or else the holder has it. The holder has what counts until
+/// its own supervisor has begun, too.
+fn left_behind(kept: &[(String, OwnedFd)], predecessor: &Predecessor) -> Vec<OwnedFd> {
+    let ours = kept.iter().filter(|(name, _)| name.starts_with(VERDICTS));
+    let stored: Vec<OwnedFd> = ours.filter_map(|(_, fd)| fd.try_clone().ok()).collect();
+    match predecessor {
+        Predecessor::Holds(holder) if stored.is_empty() => holder::ask_for_verdicts(holder.as_fd())
+            .unwrap_or_else(|error| {
+                log::line(&format!(
+                    "WARNING: the holder does not hand out what the dead supervisor left: {error}"
+                ));
+                Vec::new()
+            }),
+        _ => stored,
+    }
+}
+
 /// A listening socket for the user alone.
 fn listen_at(path: &Path) -> io::Result<OwnedFd> {
     match std::fs::remove_file(path) {
@@ -165,25 +233,35 @@ impl Keeper {
     #[must_use]
     pub fn without_jobs() -> Self {
         Self {
-            sockets: Vec::new(),
+            sockets: Deposit::new(SOCKETS, Vec::new()),
+            verdicts: Deposit::new(VERDICTS, Vec::new()),
             holder: None,
             path: PathBuf::new(),
             predecessor: Predecessor::None,
             notifier: Notifier::from_environment(),
-            stored: None,
             kept: Vec::new(),
         }
     }
 
     /// The holder listens at `place` until it is armed: until then the old path leads to the one before it.
-    fn split_off(&mut self, jobs: &KernelStop, whom: Become, place: &Path) -> io::Result<()> {
-        self.sockets = jobs.duplicate()?;
+    fn split_off(
+        &mut self,
+        jobs: &KernelStop,
+        left: Vec<OwnedFd>,
+        whom: Become,
+        place: &Path,
+    ) -> io::Result<()> {
+        self.sockets.fds = jobs.duplicate()?;
+        let mut verdicts =
+            self.verdicts.fds.iter().map(OwnedFd::try_clone).collect::<io::Result<Vec<_>>>()?;
+        verdicts.extend(left);
         let predecessor = match &self.predecessor {
             Predecessor::Holds(socket) => Some(socket.try_clone()?),
             Predecessor::None | Predecessor::Told(..) => None,
         };
         let duties = Duties {
             held: jobs.duplicate()?,
+            verdicts,
             listener: listen_at(place)?,
             predecessor,
             whom,
@@ -206,18 +284,10 @@ impl Keeper {
         self.store();
     }
 
-    /// Gives systemd the sockets, under a name that none of its old ones has: those go by name later.
+    /// Gives systemd what it does not have yet.
     fn store(&mut self) {
-        if self.stored.is_some() || self.sockets.is_empty() || !self.notifier.is_there() {
-            return;
-        }
-        let names = (0..).map(|number: u32| format!("{NAME}-{number}"));
-        let free = |name: &String| !self.kept.iter().any(|(old, _)| old == name);
-        let Some(name) = names.into_iter().find(free) else { return };
-        // A busy systemd is asked again in the next pass.
-        if self.notifier.store(&name, &self.sockets).is_ok() {
-            self.stored = Some(name);
-        }
+        self.sockets.store(&self.notifier, &self.kept);
+        self.verdicts.store(&self.notifier, &self.kept);
     }
 
     /// One pass of housekeeping. Returns what is newly refused, as a sum of [`Degraded`] bits.
@@ -233,7 +303,7 @@ impl Keeper {
         let armed = matches!(verdicts.phase(), Some(Phase::Armed | Phase::Stopping));
         // Without jobs of our own the old ones go all the same: the core now stops what must be stopped, and
         // nothing could ever be driven against them.
-        armed && (self.sockets.is_empty() || verdicts.counter(Counter::KernelStopRearms) > 0)
+        armed && (self.sockets.fds.is_empty() || verdicts.counter(Counter::KernelStopRearms) > 0)
     }
 
     /// Lets go of what the supervisor before had armed.
@@ -259,7 +329,7 @@ impl Keeper {
             return 0;
         }
         self.holder = None;
-        let (what, degraded) = match self.stored {
+        let (what, degraded) = match self.sockets.stored {
             Some(_) => ("systemd still holds it, if the service has FileDescriptorStoreMax=", 0),
             None => ("the kernel would not stop the motors", Degraded::KernelStop.number()),
         };
@@ -277,12 +347,12 @@ impl Keeper {
     ///
     /// When it is no CAN interface, or gone again.
     pub fn rebind(&self, bus: usize, interface: u32) -> io::Result<()> {
-        self.sockets.get(bus).map_or(Ok(()), |socket| reconnect(socket.as_fd(), interface))
+        self.sockets.fds.get(bus).map_or(Ok(()), |socket| reconnect(socket.as_fd(), interface))
     }
 
     /// The last word: with every motor proven to stand still nothing is held any more, otherwise everything.
     pub fn end(&self, rest: Rest) {
-        if self.sockets.is_empty() {
+        if self.sockets.fds.is_empty() {
             return;
         }
         if rest == Rest::Unproven {
@@ -292,7 +362,7 @@ impl Keeper {
             );
             return;
         }
-        if let Some(name) = &self.stored {
+        if let Some(name) = &self.sockets.stored {
             self.notifier.forget(name);
         }
         if let Some(holder) = &self.holder {

@@ -4,18 +4,14 @@
 //! does not notice.
 
 use std::collections::VecDeque;
-use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use config::Config;
 use drivers::Fault;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::socket::{
-    AddressFamily, Backlog, SockFlag, SockType, UnixAddr, accept4, bind, connect, getsockopt, listen, socket,
-    sockopt::PeerCredentials,
-};
+use nix::sys::socket::{SockFlag, accept4, getsockopt, sockopt::PeerCredentials};
 use rtrb::{Consumer, Producer};
 use shm_proto::beats::BeatView;
 use shm_proto::handover::{Message, receive, send};
@@ -24,7 +20,8 @@ use shm_proto::verdicts::{BusHealth, Event, EventKind, Reason};
 use shm_proto::{Generation, Nanos, TripId, VerdictView};
 
 use crate::bus::Rebind;
-use crate::keeper::{Keeper, Rest};
+use crate::keeper::{self, Rest};
+use crate::listener::{Keeper, Listener};
 use crate::netlink::{Link, Netlink};
 use crate::notify::{Notifier, Watchdog};
 use crate::queue::{Command, Reply};
@@ -36,40 +33,6 @@ const PASS: u8 = 50;
 const MOST_CONNECTIONS: usize = 32;
 /// Passes a connection may say nothing before it is closed, unless it is the front's: 10 s.
 const PATIENCE: u32 = 200;
-
-/// Binds the hand-over socket.
-///
-/// # Errors
-///
-/// When another supervisor listens there, or the path cannot be used; the text says what to do.
-pub fn listen_at(path: &Path) -> Result<OwnedFd, String> {
-    let name = path.display();
-    let explain = |error: io::Error| format!("[supervisor] socket \"{name}\": {error}");
-    if let Some(folder) = path.parent() {
-        std::fs::create_dir_all(folder).map_err(explain)?;
-    }
-    let address = UnixAddr::new(path).map_err(|error| explain(error.into()))?;
-    let new = || {
-        let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-        socket(AddressFamily::Unix, SockType::SeqPacket, flags, None).map_err(|error| explain(error.into()))
-    };
-    if path.exists() {
-        if connect(new()?.as_raw_fd(), &address).is_ok() {
-            return Err(format!(
-                "[supervisor] socket \"{name}\": another supervisor is running here; stop it first, or give \
-                 this one another socket"
-            ));
-        }
-        std::fs::remove_file(path).map_err(explain)?;
-    }
-    let listener = new()?;
-    bind(listener.as_raw_fd(), &address).map_err(|error| explain(error.into()))?;
-    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o660);
-    std::fs::set_permissions(path, mode).map_err(explain)?;
-    let backlog = Backlog::new(16).map_err(|error| explain(error.into()))?;
-    listen(&listener, backlog).map_err(|error| explain(error.into()))?;
-    Ok(listener)
-}
 
 /// What a connection is waiting for.
 #[derive(Debug)]
@@ -108,7 +71,8 @@ pub struct Service {
     config: Config,
     capacity: Capacity,
     listener: OwnedFd,
-    path: PathBuf,
+    /// Its path, if it is to be removed at the end.
+    path: Option<PathBuf>,
     verdicts_fd: OwnedFd,
     verdicts: VerdictView,
     commands: Producer<Command>,
@@ -124,7 +88,7 @@ pub struct Service {
     watchdog: Watchdog,
     rebind: Rebind,
     netlink: Netlink,
-    keeper: Keeper,
+    keeper: keeper::Keeper,
 }
 
 /// What was last seen of a bus's interface.
@@ -144,12 +108,14 @@ impl Interface {
 pub struct Parts {
     /// The configuration.
     pub config: Config,
-    /// The bound hand-over socket.
-    pub listener: OwnedFd,
+    /// The bound hand-over socket, and who waits there.
+    pub listener: Listener,
     /// The verdict segment, for handing out.
     pub verdicts_fd: OwnedFd,
-    /// The verdict segment, for reading events.
+    /// The verdict segment, for reading events. Those that are there already were told before.
     pub verdicts: VerdictView,
+    /// The last hand-over of the supervisor before: the next has a higher number.
+    pub generation: Generation,
     /// To the real-time thread.
     pub commands: Producer<Command>,
     /// From the real-time thread.
@@ -161,7 +127,7 @@ pub struct Parts {
     /// To ask the kernel about interfaces.
     pub netlink: Netlink,
     /// Who else holds the kernel-armed stop.
-    pub keeper: Keeper,
+    pub keeper: keeper::Keeper,
 }
 
 impl Service {
@@ -172,27 +138,31 @@ impl Service {
         // Open a moment ago; how they are is looked up in the first pass.
         let seen = |bus| Interface { number: number(bus), health: BusHealth::Unknown, counters: None };
         let interfaces = parts.config.buses.iter().map(seen).collect();
-        Self {
+        let Listener { socket, waiting, keeper } = parts.listener;
+        let mut service = Self {
             capacity: parts.config.supervisor.capacity,
-            path: parts.config.supervisor.socket.clone(),
+            path: (keeper == Keeper::Nobody).then(|| parts.config.supervisor.socket.clone()),
             config: parts.config,
-            listener: parts.listener,
+            listener: socket,
             verdicts_fd: parts.verdicts_fd,
+            // Taken over from the supervisor before, and told with that.
+            logged: parts.verdicts.event_count(),
             verdicts: parts.verdicts,
             commands: parts.commands,
             replies: parts.replies,
             connections: Vec::new(),
             awaiting: VecDeque::new(),
             accepted: 0,
-            generation: Generation(0),
+            generation: parts.generation,
             interfaces,
-            logged: 0,
             notifier: parts.notifier,
             watchdog: Watchdog::from_environment(),
             rebind: parts.rebind,
             netlink: parts.netlink,
             keeper: parts.keeper,
-        }
+        };
+        waiting.into_iter().for_each(|socket| service.admit(socket));
+        service
     }
 
     /// Runs until the real-time thread has ended.
@@ -207,7 +177,10 @@ impl Service {
             self.watchdog.feed(&self.notifier, passes, now);
             if let Some(code) = self.take_replies() {
                 self.log_events();
-                let _ = std::fs::remove_file(&self.path);
+                // One that systemd keeps is found again by the next supervisor; it goes when the service is stopped.
+                if let Some(path) = &self.path {
+                    let _ = std::fs::remove_file(path);
+                }
                 return code;
             }
         }
@@ -244,7 +217,10 @@ impl Service {
     fn welcome(&mut self) {
         let flags = SockFlag::SOCK_CLOEXEC;
         let Ok(raw) = accept4(self.listener.as_raw_fd(), flags) else { return };
-        let socket = sys::own(raw);
+        self.admit(sys::own(raw));
+    }
+
+    fn admit(&mut self, socket: OwnedFd) {
         let pid = getsockopt(&socket, PeerCredentials).map_or(0, |peer| peer.pid());
         let pid = u32::try_from(pid).unwrap_or(0);
         self.accepted += 1;
@@ -266,6 +242,8 @@ impl Service {
             (Message::Attach { layout, config }, Stage::New) => self.offer(connection, layout, config),
             (Message::Observe { layout }, Stage::New) => self.show(connection, layout),
             (Message::Estop, Stage::New) => self.command(connection, Command::Estop),
+            // Who gave up waiting was told that nothing was reset, and may be standing beside the robot.
+            (Message::Reset { .. }, Stage::New) if has_hung_up(connection) => Keep::No,
             (Message::Reset { trip }, Stage::New) => self.command(connection, Command::Reset { trip }),
             (Message::Mapped, Stage::Offered { .. }) => self.attach(connection),
             _ => {
@@ -504,6 +482,14 @@ impl Service {
         }
         self.logged = newest;
     }
+}
+
+/// Whether the other side has closed the connection; what it said before can still be read.
+fn has_hung_up(connection: &Connection) -> bool {
+    let mut fds = [PollFd::new(connection.socket.as_fd(), PollFlags::POLLIN)];
+    let ended = PollFlags::POLLHUP | PollFlags::POLLERR;
+    poll(&mut fds, PollTimeout::ZERO).is_err()
+        || fds[0].revents().is_none_or(|events| events.intersects(ended))
 }
 
 fn patience(connection: &Connection) -> Keep {

@@ -16,14 +16,15 @@ use shm_proto::{Nanos, VerdictSegment, VerdictView, Window};
 
 use crate::bus::{Buses, Confirms, Rebind};
 use crate::core::{Core, Motor, Periodic, Settings};
+use crate::inheritance::inherit;
 use crate::keeper::Prepared;
 use crate::netlink::Netlink;
 use crate::notify::Notifier;
 use crate::privileges::{Become, close_the_way_back, drop_capabilities, drop_root};
 use crate::queue::DEPTH;
 use crate::runtime::{Ports as _, Runtime};
-use crate::service::{Parts, Service, listen_at};
-use crate::{keeper, last_words, log, realtime, sys, syscalls};
+use crate::service::{Parts, Service};
+use crate::{keeper, last_words, listener, log, realtime, sys, syscalls};
 
 /// Stack of a thread that is started here: twice what the real-time thread pre-faults, small enough to be locked
 /// as a whole.
@@ -69,7 +70,7 @@ pub fn run(config: Config, missing: Missing) -> Result<Infallible, Vec<String>> 
         Missing::WaitFor => wait_for_buses(&config, &notifier),
     };
     let folder = config.supervisor.socket.parent().filter(|folder| !folder.exists());
-    let listener = listen_at(&config.supervisor.socket).map_err(one).map_err(named)?;
+    let listener = listener::open(&config.supervisor.socket, &notifier).map_err(one).map_err(named)?;
     let signals = take_signals().map_err(|error| vec![format!("signals: {error}")])?;
 
     let names: Vec<&str> = config.motors.iter().map(|motor| motor.name.as_str()).collect();
@@ -89,7 +90,8 @@ pub fn run(config: Config, missing: Missing) -> Result<Infallible, Vec<String>> 
     let netlink = Netlink::open().map_err(|error| vec![format!("netlink: {error}")])?;
     let confirms = buses.listen(&config).map_err(|error| vec![format!("CAN sockets: {error}")])?;
     close_the_way_back();
-    let Prepared { kernel_stop, mut keeper, degraded: unarmed } = keeper::prepare(&config, whom);
+    let kept = verdicts_fd.try_clone().map_err(shared)?;
+    let Prepared { kernel_stop, mut keeper, found, degraded: unarmed } = keeper::prepare(&config, whom, kept);
     let mut rebind = Rebind::default();
     rebind.add(&buses).map_err(|error| vec![format!("CAN sockets: {error}")])?;
     last_words::prepare(&config, &mut rebind).map_err(named)?;
@@ -100,7 +102,10 @@ pub fn run(config: Config, missing: Missing) -> Result<Infallible, Vec<String>> 
         .try_for_each(|path| whom.give(path))
         .map_err(|error| one(format!("[supervisor] socket: {error}")))
         .map_err(named)?;
+    let (inheritance, told) = inherit(found, &config, Nanos::now());
+    told.iter().for_each(|line| log::line(line));
     let mut core = build_core(&config, buses.len(), verdicts);
+    core.inherit(&inheritance);
     for (bus, confirms) in confirms.into_iter().enumerate() {
         core.bus_confirms(bus, confirms == Confirms::OnTheWire);
     }
@@ -119,6 +124,7 @@ pub fn run(config: Config, missing: Missing) -> Result<Infallible, Vec<String>> 
         listener,
         verdicts_fd,
         verdicts: view,
+        generation: inheritance.generation,
         commands: command_sender,
         replies: reply_receiver,
         notifier,

@@ -271,7 +271,7 @@ pub fn prefault_stack() {
 
 /// Takes ownership of a descriptor that `accept` has just returned.
 pub fn own(fd: RawFd) -> OwnedFd {
-    // SAFETY: the only caller passes a descriptor fresh from `accept`, known to nobody else.
+    // SAFETY: every caller passes a descriptor that `accept` or `recvmsg` has just made, known to nobody else.
     unsafe { OwnedFd::from_raw_fd(fd) }
 }
 

@@ -70,6 +70,16 @@ impl MotorVerdict {
     pub const POWER_NAMES: [&'static str; 6] = ["unknown", "off", "transition", "on", "quick stop", "fault"];
 }
 
+/// What the supervisor before this one last knew of a motor. It is told and proves nothing: who has it in hand has no
+/// way to pass it for what a drive says now.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PastEvidence {
+    /// When the motor was last proven to stand still; zero if it never was.
+    pub standstill: Nanos,
+    /// When its drive was last heard; zero if it never was.
+    pub feedback: Nanos,
+}
+
 /// How a bus works and what has gone over it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BusVerdict {

@@ -10,21 +10,27 @@
 //! | `places` | where each word lies |
 //! | `event`, `entries` | what is published |
 //! | `writer`, `view` | the two sides |
+//! | `remains` | what the next supervisor finds of one that is gone |
 
 mod entries;
 mod event;
 mod places;
+#[cfg(not(loom))]
+mod remains;
 #[cfg(test)]
 mod tests;
 mod view;
 mod words;
 mod writer;
 
-pub use entries::{BusVerdict, MotorVerdict, SessionVerdict};
+pub use entries::{BusVerdict, MotorVerdict, PastEvidence, SessionVerdict};
 pub use event::{Event, MotorSet};
 pub use places::{BUS_WORDS, EVENT_WORDS, EVENTS, MOST_BUSES, MOTOR_WORDS, NAME_BYTES, SESSION_WORDS};
+#[cfg(not(loom))]
+pub use remains::{LeftMotor, Remains};
 pub use view::VerdictView;
 pub use words::{
-    BusHealth, Counter, Degraded, EventKind, MotorState, Phase, Reason, ResetPolicy, SessionState,
+    BusHealth, Counter, Degraded, EventKind, MotorState, Phase, Predecessor, Reason, ResetPolicy,
+    SessionState,
 };
 pub use writer::{Identity, VerdictSegment};

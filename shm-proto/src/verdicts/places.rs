@@ -40,6 +40,9 @@ pub(super) const AT_FRONT_PID: usize = 15;
 pub(super) const AT_FRONT_BEAT: usize = 16;
 pub(super) const AT_EVENT_COUNT: usize = 17;
 pub(super) const AT_MOTORS_USED: usize = 18;
+pub(super) const AT_PREDECESSOR: usize = 19;
+pub(super) const AT_PREDECESSOR_SEEN: usize = 20;
+pub(super) const AT_OPEN: usize = 21;
 pub(super) const AT_COUNTERS: usize = 24;
 pub(super) const AT_REJECTS: usize = 48;
 
@@ -76,6 +79,8 @@ pub(super) const MOTOR_BUS: usize = 14;
 pub(super) const MOTOR_LATCHED: usize = 15;
 pub(super) const MOTOR_NAME: usize = 16;
 pub(super) const MOTOR_CONFIRMED: usize = 20;
+pub(super) const MOTOR_PAST_STANDSTILL: usize = 21;
+pub(super) const MOTOR_PAST_FEEDBACK: usize = 22;
 /// A velocity or position that nobody has measured yet. No speed has it, and only one odd NaN does.
 pub(super) const NO_READING: u64 = u64::MAX;
 

@@ -3,20 +3,23 @@
 use std::io;
 use std::os::fd::BorrowedFd;
 
-use super::entries::{BusVerdict, MotorVerdict, SessionVerdict};
+use super::entries::{BusVerdict, MotorVerdict, PastEvidence, SessionVerdict};
 use super::event::Event;
 use super::places::{
     AT_BUSES, AT_CONFIG, AT_COUNTERS, AT_DEGRADED, AT_EVENT_COUNT, AT_FRONT_BEAT, AT_FRONT_PID,
     AT_GENERATION, AT_LATCH, AT_LAYOUT, AT_LOOP, AT_LOOP_TIME, AT_MAGIC, AT_MOTORS, AT_MOTORS_USED, AT_PHASE,
-    AT_PID, AT_POLICY, AT_REJECTS, AT_SESSIONS, AT_STARTED, BUS_CONFIRMED, BUS_CONFIRMS, BUS_ERROR_FRAMES,
-    BUS_ERRORS, BUS_HEALTH, BUS_LAST_ERROR, BUS_NAME, BUS_QUEUE_FULL, BUS_RECEIVED, BUS_RX_ERRORS, BUS_SENT,
-    BUS_STATE, BUS_TX_ERRORS, EVENT_WORDS, EVENTS, MOST_BUSES, MOTOR_BUS, MOTOR_CONFIRMED, MOTOR_FAULT,
-    MOTOR_FEEDBACK, MOTOR_FIRST_STOP, MOTOR_GRANT, MOTOR_GUARDED, MOTOR_LATCHED, MOTOR_NAME, MOTOR_POSITION,
-    MOTOR_POWER, MOTOR_REASON, MOTOR_STAGE, MOTOR_STANDSTILL, MOTOR_STATE, MOTOR_STOPS_SENT, MOTOR_TRIP,
-    MOTOR_VELOCITY, NAME_WORDS, NO_READING, SESSION_BEATS, SESSION_DEADLINE, SESSION_HIGH, SESSION_LAST_BEAT,
-    SESSION_LOW, SESSION_STATE, SESSION_TRIP, SESSION_WINDOW, VerdictLayout,
+    AT_PID, AT_POLICY, AT_PREDECESSOR, AT_PREDECESSOR_SEEN, AT_REJECTS, AT_SESSIONS, AT_STARTED,
+    BUS_CONFIRMED, BUS_CONFIRMS, BUS_ERROR_FRAMES, BUS_ERRORS, BUS_HEALTH, BUS_LAST_ERROR,
+    BUS_NAME, BUS_QUEUE_FULL, BUS_RECEIVED, BUS_RX_ERRORS, BUS_SENT, BUS_STATE, BUS_TX_ERRORS, EVENT_WORDS,
+    EVENTS, MOST_BUSES, MOTOR_BUS, MOTOR_CONFIRMED, MOTOR_FAULT, MOTOR_FEEDBACK, MOTOR_FIRST_STOP,
+    MOTOR_GRANT, MOTOR_GUARDED, MOTOR_LATCHED, MOTOR_NAME, MOTOR_PAST_FEEDBACK, MOTOR_PAST_STANDSTILL,
+    MOTOR_POSITION, MOTOR_POWER, MOTOR_REASON, MOTOR_STAGE, MOTOR_STANDSTILL, MOTOR_STATE, MOTOR_STOPS_SENT,
+    MOTOR_TRIP, MOTOR_VELOCITY, NAME_WORDS, NO_READING, SESSION_BEATS, SESSION_DEADLINE, SESSION_HIGH,
+    SESSION_LAST_BEAT, SESSION_LOW, SESSION_STATE, SESSION_TRIP, SESSION_WINDOW, VerdictLayout,
 };
-use super::words::{BusHealth, Counter, Degraded, MotorState, Phase, Reason, ResetPolicy, SessionState};
+use super::words::{
+    BusHealth, Counter, Degraded, MotorState, Phase, Predecessor, Reason, ResetPolicy, SessionState,
+};
 use crate::beat::Reject;
 use crate::ids::{Generation, Incarnation, MotorIndex, Owner, SessionId, SlotIndex, TripId};
 use crate::layout::{Capacity, MAGIC, layout_hash};
@@ -248,6 +251,26 @@ impl VerdictView {
             bus: self.get(at + MOTOR_BUS),
             latched: self.get(at + MOTOR_LATCHED),
         })
+    }
+
+    /// What the supervisor before this one last knew of a motor; nothing of it is a proof.
+    #[must_use]
+    pub fn past_evidence(&self, motor: MotorIndex) -> Option<PastEvidence> {
+        if motor.0 >= self.motor_count() {
+            return None;
+        }
+        let at = self.layout.motor(motor);
+        Some(PastEvidence {
+            standstill: Nanos(self.get(at + MOTOR_PAST_STANDSTILL)),
+            feedback: Nanos(self.get(at + MOTOR_PAST_FEEDBACK)),
+        })
+    }
+
+    /// How the supervisor before this one ended, and when it was last seen alive.
+    #[must_use]
+    pub fn predecessor(&self) -> (Predecessor, Nanos) {
+        let ending = Predecessor::from_number(self.get(AT_PREDECESSOR)).unwrap_or(Predecessor::Unreadable);
+        (ending, Nanos(self.get(AT_PREDECESSOR_SEEN)))
     }
 
     /// All about a bus.

@@ -104,6 +104,8 @@ numbered! {
         Violation = 12, "stop violated";
         /// A running drive has said nothing for too long.
         FeedbackLost = 13, "feedback lost";
+        /// The supervisor before this one died while a session drove the motor, or nobody knows.
+        SupervisorDied = 14, "supervisor died";
     }
 }
 
@@ -130,6 +132,20 @@ numbered! {
         BusUp = 9, "bus up";
         /// The bus guard answered a motion frame for a stopped motor.
         Guarded = 10, "guarded";
+    }
+}
+
+numbered! {
+    /// How the supervisor before this one ended, as far as what it left behind tells.
+    Predecessor {
+        /// There was none since the machine started, or it left nothing.
+        None = 0, "none";
+        /// Told to exit; it said its last word.
+        Ended = 1, "ended";
+        /// In the middle of its work.
+        Died = 2, "died";
+        /// It left something that cannot be read: of another version, or broken.
+        Unreadable = 3, "unreadable";
     }
 }
 

@@ -3,20 +3,21 @@
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
-use super::entries::{BusVerdict, MotorVerdict, SessionVerdict};
+use super::entries::{BusVerdict, MotorVerdict, PastEvidence, SessionVerdict};
 use super::event::Event;
 use super::places::{
     AT_BUSES, AT_CONFIG, AT_COUNTERS, AT_DEGRADED, AT_EVENT_COUNT, AT_FRONT_BEAT, AT_FRONT_PID,
-    AT_GENERATION, AT_LATCH, AT_LAYOUT, AT_LOOP, AT_LOOP_TIME, AT_MAGIC, AT_MOTORS, AT_MOTORS_USED, AT_PHASE,
-    AT_PID, AT_POLICY, AT_REJECTS, AT_SESSIONS, AT_STARTED, BUS_CONFIRMED, BUS_CONFIRMS, BUS_ERROR_FRAMES,
-    BUS_ERRORS, BUS_HEALTH, BUS_LAST_ERROR, BUS_NAME, BUS_QUEUE_FULL, BUS_RECEIVED, BUS_RX_ERRORS, BUS_SENT,
-    BUS_STATE, BUS_TX_ERRORS, EVENT_WORDS, MOST_BUSES, MOTOR_BUS, MOTOR_CONFIRMED, MOTOR_FAULT,
-    MOTOR_FEEDBACK, MOTOR_FIRST_STOP, MOTOR_GRANT, MOTOR_GUARDED, MOTOR_LATCHED, MOTOR_NAME, MOTOR_POSITION,
+    AT_GENERATION, AT_LATCH, AT_LAYOUT, AT_LOOP, AT_LOOP_TIME, AT_MAGIC, AT_MOTORS, AT_MOTORS_USED, AT_OPEN,
+    AT_PHASE, AT_PID, AT_POLICY, AT_PREDECESSOR, AT_PREDECESSOR_SEEN, AT_REJECTS, AT_SESSIONS, AT_STARTED,
+    BUS_CONFIRMED, BUS_CONFIRMS, BUS_ERROR_FRAMES, BUS_ERRORS, BUS_HEALTH, BUS_LAST_ERROR,
+    BUS_NAME, BUS_QUEUE_FULL, BUS_RECEIVED, BUS_RX_ERRORS, BUS_SENT, BUS_STATE, BUS_TX_ERRORS, EVENT_WORDS,
+    MOST_BUSES, MOTOR_BUS, MOTOR_CONFIRMED, MOTOR_FAULT, MOTOR_FEEDBACK, MOTOR_FIRST_STOP, MOTOR_GRANT,
+    MOTOR_GUARDED, MOTOR_LATCHED, MOTOR_NAME, MOTOR_PAST_FEEDBACK, MOTOR_PAST_STANDSTILL, MOTOR_POSITION,
     MOTOR_POWER, MOTOR_REASON, MOTOR_STAGE, MOTOR_STANDSTILL, MOTOR_STATE, MOTOR_STOPS_SENT, MOTOR_TRIP,
     MOTOR_VELOCITY, NAME_BYTES, NO_READING, SESSION_BEATS, SESSION_DEADLINE, SESSION_HIGH, SESSION_LAST_BEAT,
     SESSION_LOW, SESSION_STATE, SESSION_TRIP, SESSION_WINDOW, VerdictLayout,
 };
-use super::words::{Counter, Phase, Reason, ResetPolicy};
+use super::words::{Counter, Phase, Predecessor, Reason, ResetPolicy};
 use crate::beat::Reject;
 use crate::ids::{Generation, MotorIndex, Owner, SlotIndex, TripId};
 use crate::layout::{Capacity, MAGIC, layout_hash};
@@ -134,6 +135,27 @@ impl VerdictSegment {
         self.put(at + MOTOR_BUS, verdict.bus);
         self.put(at + MOTOR_LATCHED, verdict.latched);
         self.put(at + MOTOR_STATE, verdict.state.number());
+    }
+
+    /// Publishes what the supervisor before this one last knew of a motor.
+    pub fn past_evidence(&self, motor: MotorIndex, past: &PastEvidence) {
+        if !self.layout.capacity.has_motor(motor) {
+            return;
+        }
+        let at = self.layout.motor(motor);
+        self.put(at + MOTOR_PAST_STANDSTILL, past.standstill.0);
+        self.put(at + MOTOR_PAST_FEEDBACK, past.feedback.0);
+    }
+
+    /// Publishes how the supervisor before this one ended, and when it was last seen alive.
+    pub fn predecessor(&self, ending: Predecessor, seen: Nanos) {
+        self.put(AT_PREDECESSOR_SEEN, seen.0);
+        self.put(AT_PREDECESSOR, ending.number());
+    }
+
+    /// Publishes, before the last word, how many motors are held or not proven to stand still.
+    pub fn left_open(&self, motors: u64) {
+        self.put(AT_OPEN, motors);
     }
 
     /// Publishes a session.

@@ -12,6 +12,7 @@
 mod grants;
 mod health;
 mod heartbeats;
+mod inherited;
 mod motor;
 mod sessions;
 mod together;
@@ -22,11 +23,12 @@ use drivers::{Frame, FrameList};
 use shm_proto::beat::Reject;
 use shm_proto::beats::SlotReader;
 use shm_proto::verdicts::{BusVerdict, Counter, Event, EventKind, Phase, Reason, ResetPolicy};
-use shm_proto::{BeatView, Generation, MotorIndex, Nanos, TripId, VerdictSegment, Window};
+use shm_proto::{BeatView, MotorIndex, Nanos, TripId, VerdictSegment, Window};
 
 pub use health::Report;
 pub use heartbeats::Periodic;
-pub use motor::Motor;
+pub use inherited::{Inheritance, Inherited};
+pub use motor::{Latch, Motor};
 pub use trips::ResetRefused;
 pub use wire::{SendError, Wire};
 
@@ -102,6 +104,8 @@ pub struct Core {
     verdicts: VerdictSegment,
     trips: TripId,
     latch: TripId,
+    /// The trip of motors that were driven when the supervisor before died, and when that one was last seen; until told.
+    died: Option<(TripId, Nanos)>,
     next_tick: Nanos,
     /// Ticks since the start.
     ticks: u64,
@@ -153,6 +157,7 @@ impl Core {
             verdicts,
             trips: TripId::NONE,
             latch: TripId::NONE,
+            died: None,
             next_tick: Nanos::ZERO,
             ticks: 0,
             looks: 0,
@@ -177,12 +182,13 @@ impl Core {
     /// Stops every motor, because nobody knows what they are doing, then watches.
     pub fn start(&mut self, now: Nanos, wire: &mut impl Wire) {
         self.stop_all(Reason::Startup, TripId::NONE, now, wire);
+        self.tell_of_death(now);
+        self.publish_all(now);
         self.phase = Phase::Armed;
         // Not at once: a drive that has just been sent its stop is not asked in the same breath.
         self.next_tick = now.after(self.settings.tick);
         self.verdicts.phase(Phase::Armed);
         self.verdicts.event(&Event::new(EventKind::Armed, now));
-        self.publish_all(now);
     }
 
     /// One pass: expiries first, everything else after.
@@ -241,10 +247,11 @@ impl Core {
 
     /// The front is gone: its sessions are tripped, its motors stopped. Returns its segment.
     pub fn detach(&mut self, reason: Reason, now: Nanos, wire: &mut impl Wire) -> Option<BeatView> {
-        self.front.as_ref()?;
+        let generation = self.front.as_ref()?.view.generation();
         self.trip_front(reason, now, wire);
         self.sessions.unwatch_front();
-        self.verdicts.front(Generation(0), 0);
+        // The number stays: no later hand-over may have it, not even one of the next supervisor.
+        self.verdicts.front(generation, 0);
         self.front.take().map(|front| front.view)
     }
 
@@ -279,8 +286,11 @@ impl Core {
     /// The last word before exit.
     pub fn end(&mut self, now: Nanos) {
         self.phase = Phase::Ended;
-        self.verdicts.phase(Phase::Ended);
         self.publish_all(now);
+        let open = |motor: &&Motor| motor.latch == Latch::Held || !motor.is_at_rest();
+        self.verdicts.left_open(self.motors.iter().filter(open).count() as u64);
+        // Last: who finds it relies upon the rest.
+        self.verdicts.phase(Phase::Ended);
     }
 
     /// Sends frames, counts, and notes what failed; `true` when all were handed over.

@@ -206,6 +206,16 @@ impl Motor {
         self.latch == Latch::Open && self.is_at_rest()
     }
 
+    /// Whether a stop for that reason leaves the trip that stopped the motor before in force: to start and to end are
+    /// no reasons of the motor's own, and what holds it must be found by the number it was told with.
+    fn keeps_its_trip(&self, reason: Reason) -> bool {
+        match reason {
+            Reason::Startup => self.trip != TripId::NONE,
+            Reason::Shutdown => self.latch == Latch::Held,
+            _ => false,
+        }
+    }
+
     /// The stage whose frames answer a motion frame that should not be.
     fn stage_in_force(&self) -> usize {
         match self.state {
@@ -383,8 +393,10 @@ impl Core {
         self.verdicts.grant(motor_index(index), None);
         let manual = self.settings.policy == ResetPolicy::Manual;
         let motor = &mut self.motors[index];
-        motor.trip = trip;
-        motor.reason = Some(reason);
+        if !motor.keeps_its_trip(reason) {
+            motor.trip = trip;
+            motor.reason = Some(reason);
+        }
         motor.told = Told::Yes;
         motor.first_stop = Nanos::ZERO;
         motor.confirmed = Nanos::ZERO;

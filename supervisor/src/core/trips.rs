@@ -2,7 +2,7 @@
 
 use core::fmt;
 
-use shm_proto::verdicts::{Event, EventKind, Reason, SessionState};
+use shm_proto::verdicts::{Counter, Event, EventKind, Reason, SessionState};
 use shm_proto::{Nanos, Owner, SlotIndex, TripId};
 
 use super::motor::{Latch, Motor, State};
@@ -211,6 +211,8 @@ impl Core {
 
     pub(super) fn next_trip(&mut self) -> TripId {
         self.trips.0 += 1;
+        // Before anybody sees the number: the next supervisor must not give it to another trip.
+        self.verdicts.counter(Counter::Trips, self.trips.0);
         self.trips
     }
 

@@ -6,6 +6,7 @@
 
 mod asking;
 mod bounds;
+mod inheritance;
 mod looks;
 mod operator;
 mod record;

@@ -2,7 +2,7 @@
 //! test moves. Nothing here sleeps.
 
 use std::collections::VecDeque;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -10,12 +10,13 @@ use config::Config;
 use drivers::{ArbitrationId, Drive, Frame};
 use shm_proto::beat::Reject;
 use shm_proto::layout::BeatLayout;
-use shm_proto::verdicts::{Event, EventKind, Identity, ResetPolicy};
+use shm_proto::verdicts::{Event, EventKind, Identity, Remains, ResetPolicy};
 use shm_proto::{
     BeatSegment, BeatView, BeatWriter, Capacity, Generation, MotorIndex, Nanos, Owner, SessionId, SlotIndex,
     VerdictSegment, VerdictView, Window,
 };
-use supervisor::core::{Core, Motor, SendError, Settings, Wire};
+use supervisor::core::{Core, Inheritance, Motor, SendError, Settings, Wire};
+use supervisor::inheritance::{self, Found};
 
 /// One millisecond.
 pub const MS: u64 = 1_000_000;
@@ -61,6 +62,8 @@ pub struct Bench {
     pub wire: Recorder,
     /// What it published.
     pub view: Arc<VerdictView>,
+    /// What the next supervisor finds of it.
+    pub left: OwnedFd,
     /// The front's segment.
     pub beats: Arc<BeatSegment>,
     /// The front's own beats.
@@ -72,7 +75,7 @@ pub struct Bench {
 
 /// Two ODrives on bus 0 (nodes 3 and 4), one on bus 1 (node 3); `a` and `b` are released at standstill,
 /// `c` is held.
-const ROBOT: &str = r#"
+pub const ROBOT: &str = r#"
 [[bus]]
 name = "can0"
 [[bus]]
@@ -140,16 +143,28 @@ impl Bench {
     pub fn with_drives(policy: ResetPolicy, change: impl Fn(&mut Drive)) -> Self {
         let mut config = Config::parse(Path::new("test.toml"), ROBOT).expect("the test robot is valid");
         config.motors.iter_mut().for_each(|motor| change(&mut motor.drive));
-        Self::build(&config, 8, policy).at_rest()
+        Self::build(&config, 8, policy, None).at_rest()
+    }
+
+    /// The supervisor after those that left these segments, not started; with what it said of them.
+    pub fn heir(left: &[&OwnedFd], robot: &str, policy: ResetPolicy) -> (Self, Vec<String>) {
+        let mut config = Config::parse(Path::new("test.toml"), robot).expect("the test robot is valid");
+        config.supervisor.reset = policy;
+        // A bench's present runs ahead of the machine's clock.
+        let now = Nanos::now().after(60_000 * MS);
+        let found = left.iter().map(|fd| Remains::read(fd.as_fd(), now)).collect();
+        let found = inheritance::newest(found).map_or(Found::Nothing, Found::Left);
+        let (inheritance, told) = inheritance::inherit(found, &config, now);
+        (Self::build(&config, 8, policy, Some(&inheritance)), told)
     }
 
     /// A core that has not started, for another robot with up to that many motors.
     pub fn of(robot: &str, motors: u16, policy: ResetPolicy) -> Self {
         let config = Config::parse(Path::new("test.toml"), robot).expect("the test robot is valid");
-        Self::build(&config, motors, policy)
+        Self::build(&config, motors, policy, None)
     }
 
-    fn build(config: &Config, motors: u16, policy: ResetPolicy) -> Self {
+    fn build(config: &Config, motors: u16, policy: ResetPolicy, heritage: Option<&Inheritance>) -> Self {
         let capacity = Capacity::new(8, motors).expect("in range");
         let names: Vec<&str> = config.motors.iter().map(|motor| motor.name.as_str()).collect();
         let identity = Identity { config_hash: 1, pid: 1, started: Nanos(1), policy };
@@ -173,12 +188,13 @@ impl Bench {
         let mut heartbeats = supervisor::start::heartbeats(config);
         heartbeats.iter_mut().for_each(|heartbeat| heartbeat.period = HEARTBEAT);
         let mut core = Core::new(settings, motors, 2, heartbeats, verdicts, capacity.sessions());
+        heritage.into_iter().for_each(|heritage| core.inherit(heritage));
         let mut wire = Recorder::default();
         let now = Nanos::now();
         let (beats, beat_view) = segment(capacity, Generation(1));
         core.attach(beat_view, 42, now, &mut wire);
         let front = beats.front_writer();
-        let mut bench = Self { core, wire, view, beats, front, now, front_beats: true };
+        let mut bench = Self { core, wire, view, left: fd, beats, front, now, front_beats: true };
         bench.front.open_at(SessionId(7), Window::from_millis(100), now);
         bench
     }

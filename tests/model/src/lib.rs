@@ -33,6 +33,8 @@
 //!   between the sockets any order is possible.
 //! * **Trip numbers are renamed** so that only which of them are equal and which is newer is kept; nothing
 //!   compares them otherwise. This makes the space finite.
+//! * **What a supervisor finds of the one before is its beginning** ([`supervisor::Before`]): what it makes of the words
+//!   themselves is tested in `supervisor/tests/core/inheritance.rs`.
 //! * **Rare events have a budget** ([`Scope`]): how many sessions are opened, how often the front dies,
 //!   falls silent, and so on. The space is complete for the budget, not beyond.
 //!
@@ -61,7 +63,7 @@ use drive::Drive;
 use front::{Actor, Front};
 use properties::Broken;
 use shared::{Beats, Owner, Ring, SLOTS, Word};
-use supervisor::{Core, Due, Latch, Log, NO_TRIP, Settings, Step, TripId};
+use supervisor::{Before, Core, Due, Latch, Log, NO_TRIP, Settings, Step, TripId};
 use wire::{Heard, Wire};
 
 /// What is configured, and how often each rare event may happen.
@@ -69,6 +71,8 @@ use wire::{Heard, Wire};
 pub struct Scope {
     /// The supervisor's configuration.
     pub settings: Settings,
+    /// How the supervisor before it ended.
+    pub before: Before,
     /// Sessions opened, all slots together.
     pub opens: u8,
     /// `lanyard estop`.
@@ -503,10 +507,12 @@ impl Model for Scope {
     type Action = Action;
 
     fn init_states(&self) -> Vec<System> {
-        let mut left_behind = System::started();
+        let mut started = System::started();
+        started.core = Core::started_after(self.before, self.settings);
+        let mut left_behind = started;
         // The supervisor has been restarted, and a frame of the front before is still under way.
         left_behind.wire.send_of_front(wire::FrontFrame::Motion);
-        vec![System::started(), left_behind]
+        vec![started, left_behind]
     }
 
     fn actions(&self, state: &System, actions: &mut Vec<Action>) {

@@ -25,7 +25,7 @@ use stateright::Property;
 use crate::drive::Drive;
 use crate::front::{Actor, Front};
 use crate::shared::Owner;
-use crate::supervisor::{Core, Latch, NO_TRIP, Run, State};
+use crate::supervisor::{Before, Core, Latch, NO_TRIP, Run, State};
 use crate::wire::FrontFrame;
 use crate::{Action, Reset, Scope, System, is_over};
 
@@ -256,6 +256,13 @@ fn reached(scope: &Scope) -> Vec<(&'static str, Condition)> {
     });
     want(!manual && scope.opens > 1, "a motor is granted again without a reset", |_, s| {
         s.core.motor.owner().is_some() && s.core.motor.trip != NO_TRIP && s.operator.reset == Reset::None
+    });
+    let inherited = scope.before != Before::None;
+    want(inherited, "what the supervisor before left open still names the motor's stop", |_, s| {
+        s.core.motor.trip == 1 && matches!(s.core.motor.state, State::Stopped { .. })
+    });
+    want(inherited, "a session moves after the supervisor's death", |_, s| {
+        s.core.motor.owner().is_some() && s.drive == Drive::Turning
     });
     want(scope.front_starts > 0 && scope.opens > 1, "a new front's session moves", |_, s| {
         s.core.motor.owner().is_some() && s.spent.front_starts > 0 && s.drive == Drive::Turning

@@ -199,7 +199,42 @@ pub type Due = [bool; SLOTS as usize];
 /// Every session has beaten in time.
 pub const NONE_DUE: Due = [false; SLOTS as usize];
 
+/// How the supervisor before ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Before {
+    /// There was none.
+    None,
+    /// It died while a session drove the motor.
+    DiedDriving,
+    /// It died, or ended, with this trip open.
+    LeftOpen(Reason),
+}
+
+/// `inheritance::inherit` and `Core::inherit`: what holds the motor before anything has happened.
+#[must_use]
+pub fn inherit(before: Before, settings: Settings) -> (Motor, TripId, TripId) {
+    let started = Core::started().motor;
+    let policy = if settings.policy == ResetPolicy::Manual { Latch::Held } else { Latch::Open };
+    match before {
+        Before::None => (started, NO_TRIP, NO_TRIP),
+        Before::DiedDriving => {
+            (Motor { trip: 1, reason: Reason::SupervisorDied, latch: policy, ..started }, NO_TRIP, 1)
+        }
+        Before::LeftOpen(Reason::OperatorStop) => {
+            (Motor { trip: 1, reason: Reason::OperatorStop, latch: Latch::Held, ..started }, 1, 1)
+        }
+        Before::LeftOpen(reason) => (Motor { trip: 1, reason, latch: policy, ..started }, NO_TRIP, 1),
+    }
+}
+
 impl Core {
+    /// After `Core::inherit` and `Core::start`, with a front attached.
+    #[must_use]
+    pub fn started_after(before: Before, settings: Settings) -> Self {
+        let (motor, latch, trips) = inherit(before, settings);
+        Self { motor, latch, trips, ..Self::started() }
+    }
+
     /// After `Core::start`, with a front attached.
     #[must_use]
     pub const fn started() -> Self {

@@ -4,14 +4,15 @@ use std::time::{Duration, Instant};
 
 use drivers::AfterStop;
 use lanyard_model::Scope;
-use lanyard_model::supervisor::Settings;
-use shm_proto::verdicts::ResetPolicy;
+use lanyard_model::supervisor::{Before, Settings};
+use shm_proto::verdicts::{Reason, ResetPolicy};
 use stateright::{Checker, Model};
 
 /// Nothing but sessions, commands, frames and feedback.
 const fn quiet(policy: ResetPolicy, after: AfterStop) -> Scope {
     Scope {
         settings: Settings { policy, after },
+        before: Before::None,
         opens: 2,
         estops: 0,
         bus_failures: 0,
@@ -81,4 +82,16 @@ fn operator_stops_and_resets() {
     explore("operator, automatic", scope, 190_000);
     let scope = Scope { opens: 1, estops: 1, ..quiet(ResetPolicy::Manual, AfterStop::Release) };
     explore("operator, manual", scope, 110_000);
+}
+
+#[test]
+fn a_supervisor_after_one_that_died() {
+    for (policy, after) in [(ResetPolicy::Auto, AfterStop::Hold), (ResetPolicy::Manual, AfterStop::Release)] {
+        for before in
+            [Before::DiedDriving, Before::LeftOpen(Reason::Expired), Before::LeftOpen(Reason::OperatorStop)]
+        {
+            let scope = Scope { opens: 1, front_deaths: 1, before, ..quiet(policy, after) };
+            explore(&format!("{before:?}, {policy:?}"), scope, 39_000);
+        }
+    }
 }

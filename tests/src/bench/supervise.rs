@@ -6,11 +6,13 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, anyhow, ensure};
 use config::Config;
+use shm_proto::Generation;
 use supervisor::bus::Rebind;
 use supervisor::keeper::Keeper;
+use supervisor::listener::{self, Listener};
 use supervisor::netlink::Netlink;
 use supervisor::notify::Notifier;
-use supervisor::service::{Parts, Service, listen_at};
+use supervisor::service::{Parts, Service};
 use tests::folder::Folder;
 
 use super::child::{Background, hush, role};
@@ -29,7 +31,8 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// The system refuses anything.
 pub fn run(config: &Path) -> Result<ExitCode> {
     let config = Config::load(config)?;
-    let listener = listen_at(&config.supervisor.socket).map_err(|problem| anyhow!(problem))?;
+    let socket = listener::listen_at(&config.supervisor.socket).map_err(|problem| anyhow!(problem))?;
+    let listener = Listener { socket, waiting: Vec::new(), keeper: listener::Keeper::Nobody };
     let (ports, drives) = sink()?;
     let armed = realtime::arm(&config, ports)?;
     // Motors that are not proven to stand still would be stopped over and over: not what is measured.
@@ -41,6 +44,7 @@ pub fn run(config: &Path) -> Result<ExitCode> {
         listener,
         verdicts_fd: armed.verdicts_fd,
         verdicts: armed.verdicts,
+        generation: Generation(0),
         commands: armed.commands,
         replies: armed.replies,
         notifier: Notifier::from_environment(),

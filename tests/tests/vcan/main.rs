@@ -14,6 +14,7 @@ mod front;
 mod hardening;
 mod hostile;
 mod impostor;
+mod inheritance;
 mod kernel_stop;
 mod kortex;
 mod kortex3;

@@ -11,7 +11,7 @@ mod real;
 use drivers::AfterStop;
 use lanyard_model::drive::Drive;
 use lanyard_model::shared::{Beats, Owner, Ring, Word};
-use lanyard_model::supervisor::{Core, Due, Log, NO_TRIP, Settings, Step, TripId};
+use lanyard_model::supervisor::{Before, Core, Due, Log, NO_TRIP, Settings, Step, TripId};
 use lanyard_model::wire::{Heard, Sent};
 use shm_proto::verdicts::{Reason, ResetPolicy};
 
@@ -79,8 +79,8 @@ struct Done {
 }
 
 impl Twin {
-    const fn started() -> Self {
-        Self { core: Core::started(), beats: Beats::FRESH }
+    fn started(before: Before, settings: Settings) -> Self {
+        Self { core: Core::started_after(before, settings), beats: Beats::FRESH }
     }
 
     const fn trip(&self, which: Which) -> TripId {
@@ -130,16 +130,16 @@ impl Twin {
 }
 
 /// Runs a path through both.
-fn compare(settings: Settings, path: &[Move]) {
-    let mut twin = Twin::started();
-    let mut real = real::Real::started(settings, path);
+fn compare(before: Before, settings: Settings, path: &[Move]) {
+    let mut twin = Twin::started(before, settings);
+    let mut real = real::Real::started(before, settings, path);
     for (index, step) in path.iter().enumerate() {
-        let before = twin;
+        let earlier = twin;
         let done = twin.apply(*step, settings);
-        let outcome = real.apply(&before, *step, &path[index + 1..]);
+        let outcome = real.apply(&earlier, *step, &path[index + 1..]);
         let difference = real.difference(&twin, &done, &outcome);
         if let Some(what) = difference {
-            panic!("{settings:?}, {:?}\nmodel and code differ: {what}", &path[..=index]);
+            panic!("{settings:?}, {before:?}, {:?}\nmodel and code differ: {what}", &path[..=index]);
         }
     }
 }
@@ -152,7 +152,7 @@ fn every_short_path_does_the_same_in_model_and_code() {
         println!("{settings:?}: {} paths, {steps} steps", paths.len());
         assert!(paths.len() > 5_000, "the tour has lost most of its paths");
         for path in &paths {
-            compare(settings, path);
+            compare(Before::None, settings, path);
         }
     }
 }
@@ -163,11 +163,32 @@ fn long_random_walks_of_the_whole_model_do_the_same_in_model_and_code() {
     for settings in SETTINGS {
         let mut steps = 0;
         for seed in 0..WALKS {
-            let path = paths::walk(settings, seed);
+            let path = paths::walk(Before::None, settings, seed);
             steps += path.len();
-            compare(settings, &path);
+            compare(Before::None, settings, &path);
         }
         println!("{settings:?}: {WALKS} walks, {steps} steps of the supervisor");
+        assert!(steps > 10_000, "the walks have become short");
+    }
+}
+
+/// What the supervisor before left open changes nothing but the beginning: the walks of a first one, as far as they make
+/// sense, and every input right after the start.
+#[test]
+fn walks_after_a_supervisor_that_died_do_the_same_in_model_and_code() {
+    const WALKS: u64 = 60;
+    for settings in SETTINGS {
+        let mut steps = 0;
+        for before in
+            [Before::DiedDriving, Before::LeftOpen(Reason::Expired), Before::LeftOpen(Reason::OperatorStop)]
+        {
+            for seed in 0..WALKS {
+                let path = paths::walk(before, settings, seed);
+                steps += path.len();
+                compare(before, settings, &path);
+            }
+        }
+        println!("{settings:?}: {steps} steps of the supervisor");
         assert!(steps > 10_000, "the walks have become short");
     }
 }

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 
 use lanyard_model::drive::Drive;
 use lanyard_model::shared::{Owner, SLOTS, Word};
-use lanyard_model::supervisor::{Log, NO_TRIP, Settings};
+use lanyard_model::supervisor::{Before, Core, Log, NO_TRIP, Settings};
 use lanyard_model::wire::Sent;
 use lanyard_model::{Action, Scope, System, front};
 
@@ -35,7 +35,7 @@ pub fn tour(settings: Settings) -> Vec<Vec<Move>> {
     let mut known = HashSet::new();
     let mut layer = Vec::new();
     for prefix in [Vec::new(), running.to_vec(), stopped.concat()] {
-        let mut twin = Twin::started();
+        let mut twin = Twin::started(Before::None, settings);
         let path: Vec<Move> = prefix.iter().map(|input| Move { input: *input, answer: Sent::Ok }).collect();
         for step in &path {
             twin.apply(*step, settings);
@@ -129,9 +129,10 @@ fn moves(twin: &Twin) -> Vec<Move> {
 }
 
 /// What the supervisor sees of one random walk through the whole model.
-pub fn walk(settings: Settings, seed: u64) -> Vec<Move> {
+pub fn walk(before: Before, settings: Settings, seed: u64) -> Vec<Move> {
     let scope = Scope {
         settings,
+        before,
         opens: 20,
         estops: 3,
         bus_failures: 3,
@@ -142,6 +143,7 @@ pub fn walk(settings: Settings, seed: u64) -> Vec<Move> {
     };
     let mut random = Random(seed);
     let mut system = System::started();
+    system.core = Core::started_after(before, settings);
     let mut path = Vec::new();
     let mut actions = Vec::new();
     for _ in 0..STEPS {

@@ -13,15 +13,19 @@ use config::Config;
 use drivers::{AfterStop, ArbitrationId, Drive as RealDrive, Frame};
 use lanyard_model::drive::{Drive, STAGES};
 use lanyard_model::shared::{Owner, SLOTS, Word};
-use lanyard_model::supervisor::{Latch, Settings, State};
+use lanyard_model::supervisor::{Before, Latch, Settings, State};
 use lanyard_model::wire::Sent;
 use shm_proto::layout::BeatLayout;
-use shm_proto::verdicts::{EventKind, Identity, MotorState, Reason};
+use shm_proto::verdicts::{
+    EventKind, Identity, LeftMotor, MotorState, MotorVerdict, PastEvidence, Phase, Reason, Remains,
+    ResetPolicy,
+};
 use shm_proto::{
     BeatSegment, BeatView, BeatWriter, Capacity, Generation, Incarnation, MotorIndex, Nanos, SessionId,
     SlotIndex, TripId, VerdictSegment, VerdictView, Window,
 };
 use supervisor::core::{Core, Motor, SendError, Settings as RealSettings, Wire};
+use supervisor::inheritance::{Found, inherit};
 
 use super::{Done, Input, Move, Twin};
 
@@ -88,8 +92,8 @@ pub struct Outcome {
 }
 
 impl Real {
-    /// After `Core::start`, with a front attached.
-    pub fn started(settings: Settings, path: &[Move]) -> Self {
+    /// After `Core::inherit` and `Core::start`, with a front attached.
+    pub fn started(before: Before, settings: Settings, path: &[Move]) -> Self {
         let after = match settings.after {
             AfterStop::Release => "release",
             AfterStop::Hold => "hold",
@@ -98,7 +102,8 @@ impl Real {
             "[[bus]]\nname = \"can0\"\n[[motor]]\nname = \"a\"\nbus = \"can0\"\ndriver = \"odrive\"\n\
              node = {NODE}\nfirmware = \"0.6\"\nafter_stop = \"{after}\"\nmax_rpm = 300\n"
         );
-        let config = Config::parse(Path::new("model.toml"), &robot).expect("the robot is valid");
+        let mut config = Config::parse(Path::new("model.toml"), &robot).expect("the robot is valid");
+        config.supervisor.reset = settings.policy;
         let drive = config.motors[0].drive.clone();
         let identity = Identity { config_hash: 1, pid: 1, started: Nanos(1), policy: settings.policy };
         let (verdicts, fd) =
@@ -118,6 +123,8 @@ impl Real {
         let mut core = Core::new(times, motors, 1, Vec::new(), verdicts, u16::from(SLOTS));
         let mut kernel = Kernel { answer: Sent::Ok, given: Vec::new() };
         let now = Nanos::now();
+        let (inheritance, _) = inherit(left_by(before, settings, now), &config, now);
+        core.inherit(&inheritance);
         core.start(now, &mut kernel);
         let generation = Generation(1);
         let (front, beats) = Front::new(generation, now);
@@ -305,6 +312,54 @@ impl Real {
         .map(|event| (event.kind, event.trip.0, event.reason))
         .collect()
     }
+}
+
+/// What a supervisor leaves that ended so.
+fn left_by(before: Before, settings: Settings, now: Nanos) -> Found {
+    let driven = MotorVerdict {
+        grant: shm_proto::Owner::from_word(1),
+        state: MotorState::Granted,
+        stage: 0,
+        trip: TripId::NONE,
+        reason: None,
+        first_stop: Nanos::ZERO,
+        confirmed: Nanos::ZERO,
+        standstill: now,
+        stops_sent: 0,
+        velocity: None,
+        position: None,
+        power: 0,
+        fault: 0,
+        feedback: now,
+        guarded: 0,
+        bus: 0,
+        latched: 0,
+    };
+    let (verdict, trips) = match before {
+        Before::None => return Found::Nothing,
+        Before::DiedDriving => (driven, TripId::NONE),
+        Before::LeftOpen(reason) => {
+            let held = settings.policy == ResetPolicy::Manual || reason == Reason::OperatorStop;
+            let (trip, reason, latched) = (TripId(1), Some(reason), u64::from(held));
+            (
+                MotorVerdict { grant: None, state: MotorState::Stopped, trip, reason, latched, ..driven },
+                TripId(1),
+            )
+        }
+    };
+    let latch = if before == Before::LeftOpen(Reason::OperatorStop) { trips } else { TripId::NONE };
+    let motor = LeftMotor { name: "a".to_owned(), verdict, evidence: PastEvidence::default() };
+    Found::Left(Ok(Remains {
+        started: Nanos(1),
+        seen: now,
+        phase: Some(Phase::Armed),
+        trips,
+        generation: Generation(0),
+        latch,
+        open: 0,
+        motors: Some(vec![motor]),
+        events: Vec::new(),
+    }))
 }
 
 impl Front {
