@@ -16,6 +16,7 @@ mod hostile;
 mod impostor;
 mod inheritance;
 mod kernel_stop;
+mod kills;
 mod kortex;
 mod kortex3;
 mod kortex_client;
