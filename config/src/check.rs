@@ -1,6 +1,7 @@
 //! From text to a checked [`Config`]: the keys, their defaults, and what must fit together.
 
 use std::collections::HashMap;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -19,8 +20,8 @@ use crate::sessions::{self, RESOURCE_KEYS};
 use crate::tunnel;
 use crate::upstream;
 use crate::{
-    Base, Broadcasts, Bus, BusFormat, Config, ConfigError, Direction, Front, LONGEST_WINDOW, Motor,
-    SHORTEST_WINDOW, Supervisor,
+    Base, Broadcasts, Bus, BusFormat, Config, ConfigError, Direction, Front, HardwareWatchdog,
+    LONGEST_WINDOW, Motor, SHORTEST_WINDOW, Supervisor,
 };
 
 const fn millis(millis: u64) -> Duration {
@@ -124,6 +125,7 @@ fn supervisor(root: &mut Reader<'_>, problems: &mut Problems) -> Supervisor {
         millis(20).max(tick * 4)..=millis(1_000),
         millis(50).max(tick * 4),
     );
+    let watchdog = hardware_watchdog(&mut table, problems);
     let user = table.text(problems, "user").map_or_else(|| "lanyard".to_owned(), |(_, text)| text);
     let reset = match table.text(problems, "reset") {
         None => ResetPolicy::Manual,
@@ -154,6 +156,8 @@ fn supervisor(root: &mut Reader<'_>, problems: &mut Problems) -> Supervisor {
             "stage_timeout",
             "max_lateness",
             "kernel_stop",
+            "watchdog",
+            "watchdog_timeout",
             "user",
             "reset",
             "max_sessions",
@@ -170,9 +174,52 @@ fn supervisor(root: &mut Reader<'_>, problems: &mut Problems) -> Supervisor {
         stage_timeout,
         max_lateness,
         kernel_stop,
+        watchdog,
         user,
         reset,
         capacity: Capacity::new(sessions, motors).unwrap_or(Capacity::DEFAULT),
+    }
+}
+
+/// Devices count whole seconds. Two leave room for a housekeeping thread that a busy machine keeps waiting; nobody waits
+/// for a minute beside a machine that hangs.
+fn hardware_watchdog(table: &mut Reader<'_>, problems: &mut Problems) -> Option<HardwareWatchdog> {
+    const RANGE: RangeInclusive<Duration> = Duration::from_secs(2)..=Duration::from_secs(60);
+    let device = table.text(problems, "watchdog");
+    let span = table.span_of("watchdog_timeout");
+    let timeout = table.duration_if_given(problems, "watchdog_timeout", RANGE);
+    if timeout.is_some_and(|timeout| timeout.subsec_nanos() != 0) {
+        table.wrong(
+            problems,
+            span.clone(),
+            "watchdog_timeout",
+            "must be whole seconds: the devices count no others",
+        );
+    }
+    match device {
+        None => {
+            if timeout.is_some() {
+                table.wrong(
+                    problems,
+                    span,
+                    "watchdog_timeout",
+                    "means nothing without \"watchdog\", the device",
+                );
+            }
+            None
+        }
+        Some((span, text)) => {
+            let device = PathBuf::from(text);
+            if !device.is_absolute() {
+                table.wrong(
+                    problems,
+                    span,
+                    "watchdog",
+                    "must be the path of a device like \"/dev/watchdog0\"",
+                );
+            }
+            Some(HardwareWatchdog { device, timeout: timeout.unwrap_or(Duration::from_secs(10)) })
+        }
     }
 }
 

@@ -97,12 +97,23 @@ pub struct Supervisor {
     pub max_lateness: Duration,
     /// `kernel_stop`: after how long without a word from the supervisor the kernel sends the stops.
     pub kernel_stop: Duration,
+    /// `watchdog`, `watchdog_timeout`: the device that resets the machine when the supervisor no longer feeds it.
+    pub watchdog: Option<HardwareWatchdog>,
     /// `user`: whom the supervisor becomes after its preparations, when it was started as root.
     pub user: String,
     /// `reset`: how trips are cleared.
     pub reset: ResetPolicy,
     /// `max_sessions`, `max_motors`.
     pub capacity: Capacity,
+}
+
+/// `watchdog` and `watchdog_timeout` of `[supervisor]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HardwareWatchdog {
+    /// The device, as `/dev/watchdog0`.
+    pub device: PathBuf,
+    /// After how long without a sign of the real-time loop it resets the machine; whole seconds.
+    pub timeout: Duration,
 }
 
 /// `[front]`.

@@ -72,7 +72,8 @@ impl<'a> Reader<'a> {
         Some((span, value.get_ref()))
     }
 
-    fn wrong(&self, problems: &mut Problems, span: Span, key: &str, what: &str) {
+    /// Notes what is wrong with a key.
+    pub fn wrong(&self, problems: &mut Problems, span: Span, key: &str, what: &str) {
         problems.note(span, format!("{}: \"{key}\" {what}", self.title));
     }
 

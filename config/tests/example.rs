@@ -47,6 +47,8 @@ fn what_is_commented_out_is_the_default() {
     let none = [
         "second_bus = \"can1\"\n",
         "halt_option = 1\n",
+        "watchdog = \"/dev/watchdog0\"\n",
+        "watchdog_timeout = \"10s\"\n",
         "origins = [\"https://panel.example\"]\n",
         "window = \"800ms\"\n",
         "require_progress = \"300ms\"\n",

@@ -487,3 +487,26 @@ fn what_a_family_cannot_do() {
     let words: &[&str] = &["motor \"b\"", "0x1FF", "dji drives (motor \"a\") have in common", "another bus"];
     assert_messages(&foreign, &[(11, words)]);
 }
+
+/// Fails if a watchdog that would never bite, or bites a machine that is only busy, is taken.
+#[test]
+fn a_hardware_watchdog_is_a_device_and_whole_seconds() {
+    let robot = |keys: &str| GOOD.replacen("[supervisor]\n", &format!("[supervisor]\n{keys}\n"), 1);
+    assert!(GOOD.starts_with("[supervisor]\n"), "the lines below count from there");
+    let config =
+        Config::parse(Path::new("robot.toml"), &robot("watchdog = \"/dev/watchdog0\"")).expect("valid");
+    let watchdog = config.supervisor.watchdog.expect("a watchdog");
+    assert_eq!(
+        (watchdog.device.as_path(), watchdog.timeout),
+        (Path::new("/dev/watchdog0"), Duration::from_secs(10))
+    );
+    for (keys, line, words) in [
+        ("watchdog = \"watchdog0\"", 2, &["must be the path of a device"][..]),
+        ("watchdog_timeout = \"10s\"", 2, &["means nothing without \"watchdog\""]),
+        ("watchdog = \"/dev/watchdog0\"\nwatchdog_timeout = \"2500ms\"", 3, &["whole seconds"]),
+        ("watchdog = \"/dev/watchdog0\"\nwatchdog_timeout = \"1s\"", 3, &["must be between [2s, 1m]"]),
+        ("watchdog = \"/dev/watchdog0\"\nwatchdog_timeout = \"61s\"", 3, &["must be between [2s, 1m]"]),
+    ] {
+        assert_messages(&robot(keys), &[(line, words)]);
+    }
+}

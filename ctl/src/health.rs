@@ -195,6 +195,9 @@ fn consequence(flag: Degraded) -> &'static str {
         Degraded::SystemCalls => "a fault in the supervisor could do more harm than it need",
         Degraded::Latency => "an idle CPU can delay a stop by the time it takes to wake",
         Degraded::KernelStop => "nothing but the drives' own watchdogs stops them if the supervisor hangs",
+        Degraded::Watchdog => {
+            "a machine that hangs stays so: the log of the supervisor says why it is not fed"
+        }
     }
 }
 

@@ -48,6 +48,8 @@ pub struct Status {
     pub front: Option<Front>,
     /// The supervisor before this one, if it left anything.
     pub predecessor: Option<Predecessor>,
+    /// Whether this machine was last reset by its hardware watchdog.
+    pub watchdog_reset: bool,
     /// In the order of the configuration.
     pub buses: Vec<Bus>,
     /// Sessions of all slots that are not vacant.
@@ -251,6 +253,7 @@ impl Status {
                 last_beat_age_ms: age(now, view.front_beat()),
             }),
             predecessor: predecessor(view),
+            watchdog_reset: view.watchdog_reset(),
             buses: (0..view.bus_count()).filter_map(|index| bus(view, index)).collect(),
             sessions: view.capacity().slots().filter_map(|slot| session(view, slot, now)).collect(),
             motors: (0..view.motor_count()).filter_map(|i| motor(view, MotorIndex(i), now)).collect(),
@@ -389,7 +392,7 @@ mod tests {
         assert_eq!(json["reset_policy"], "manual");
         assert_eq!(json["latch"], json!(null));
         assert_eq!(json["degraded"], json!([]));
-        assert_eq!(json["predecessor"], json!(null));
+        assert_eq!((&json["predecessor"], &json["watchdog_reset"]), (&json!(null), &json!(false)));
         assert_eq!(json["front"], json!({"pid": 4300, "generation": 3, "last_beat_age_ms": 4.0}));
         assert_eq!(
             json["buses"],

@@ -96,6 +96,12 @@ fn head(page: &mut Page, status: &Status) {
         ),
         None => page.line(Tone::Plain, "front      NONE ATTACHED: nobody can drive the motors"),
     }
+    if status.watchdog_reset {
+        page.line(
+            Tone::Loud,
+            "machine    was last RESET BY ITS HARDWARE WATCHDOG: it had hung (journalctl -b -1; lanyard doctor)",
+        );
+    }
     if let Some(before) = &status.predecessor {
         let seen = before.seen_ns.map_or(String::new(), |at| format!(" {} ago", ago(status, at)));
         page.line(Tone::Plain, format!("before     the supervisor before this one: {}{seen}", before.ending));
@@ -456,6 +462,8 @@ can0        9           4             3  248/0  No buffer space available…
     #[test]
     fn what_was_known_before_the_restart_stands_apart_until_it_is_known_anew() {
         let (segment, view) = fixture::healthy();
+        assert!(!text(&Status::read(&view, fixture::NOW, None)).contains("WATCHDOG"));
+        segment.watchdog_reset();
         segment.predecessor(shm_proto::verdicts::Predecessor::Died, Nanos(97 * fixture::SECOND));
         let past = shm_proto::verdicts::PastEvidence {
             standstill: Nanos(40 * fixture::SECOND),
@@ -463,6 +471,7 @@ can0        9           4             3  248/0  No buffer space available…
         };
         segment.past_evidence(MotorIndex(1), &past);
         let shown = text(&Status::read(&view, fixture::NOW, None));
+        assert!(shown.contains("\nmachine    was last RESET BY ITS HARDWARE WATCHDOG"), "{shown}");
         assert!(shown.contains("\nbefore     the supervisor before this one: died 3.0 s ago\n"), "{shown}");
         assert!(
             shown.contains(

@@ -163,6 +163,8 @@ fn all_that_is_published_at_once_is_read_back_equal() {
         segment.latch(TripId(13));
         segment.front(Generation(14), 15);
         segment.front_beat(Nanos(16));
+        assert!(!view.watchdog_reset());
+        segment.watchdog_reset();
         segment.predecessor(Predecessor::Died, Nanos(17));
         let past = |index: MotorIndex| PastEvidence {
             standstill: Nanos(18 + u64::from(index.0)),
@@ -196,6 +198,7 @@ fn all_that_is_published_at_once_is_read_back_equal() {
         assert_eq!((view.beat(), view.phase()), ((11, Nanos(12)), Some(Phase::Armed)));
         assert!(view.degraded().eq([Degraded::Scheduling, Degraded::Memory]));
         assert_eq!((view.latch(), view.front()), (TripId(13), (Generation(14), 15)));
+        assert!(view.watchdog_reset());
         assert_eq!(view.predecessor(), (Predecessor::Died, Nanos(17)));
         assert_eq!((view.front_beat(), view.event_count()), (Nanos(16), EVENTS as u64));
         assert_eq!((view.config_hash(), view.pid()), (IDENTITY.config_hash, 4321));

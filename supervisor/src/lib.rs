@@ -11,6 +11,7 @@
 pub mod allocator;
 pub mod bus;
 pub mod core;
+pub mod hardware_watchdog;
 pub mod holder;
 pub mod inheritance;
 pub mod keeper;

@@ -20,6 +20,7 @@ use shm_proto::verdicts::{BusHealth, Event, EventKind, Reason};
 use shm_proto::{Generation, Nanos, TripId, VerdictView};
 
 use crate::bus::Rebind;
+use crate::hardware_watchdog::HardwareWatchdog;
 use crate::keeper::{self, Rest};
 use crate::listener::{Keeper, Listener};
 use crate::netlink::{Link, Netlink};
@@ -89,6 +90,7 @@ pub struct Service {
     rebind: Rebind,
     netlink: Netlink,
     keeper: keeper::Keeper,
+    hardware_watchdog: Option<HardwareWatchdog>,
 }
 
 /// What was last seen of a bus's interface.
@@ -128,6 +130,8 @@ pub struct Parts {
     pub netlink: Netlink,
     /// Who else holds the kernel-armed stop.
     pub keeper: keeper::Keeper,
+    /// What resets the machine when the loop stands still, if anything does.
+    pub watchdog: Option<HardwareWatchdog>,
 }
 
 impl Service {
@@ -160,6 +164,7 @@ impl Service {
             rebind: parts.rebind,
             netlink: parts.netlink,
             keeper: parts.keeper,
+            hardware_watchdog: parts.watchdog,
         };
         waiting.into_iter().for_each(|socket| service.admit(socket));
         service
@@ -175,8 +180,14 @@ impl Service {
             let (passes, _) = self.verdicts.beat();
             let now = Nanos::now();
             self.watchdog.feed(&self.notifier, passes, now);
+            if let Some(watchdog) = &mut self.hardware_watchdog {
+                watchdog.feed(&self.notifier, passes, now);
+            }
             if let Some(code) = self.take_replies() {
                 self.log_events();
+                if let Some(watchdog) = &mut self.hardware_watchdog {
+                    watchdog.end(&self.notifier);
+                }
                 // One that systemd keeps is found again by the next supervisor; it goes when the service is stopped.
                 if let Some(path) = &self.path {
                     let _ = std::fs::remove_file(path);

@@ -11,11 +11,11 @@ use config::{Config, LONGEST_WINDOW, SHORTEST_WINDOW};
 use nix::poll::ppoll;
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use shm_proto::verdicts::Identity;
+use shm_proto::verdicts::{Identity, Predecessor};
 use shm_proto::{Nanos, VerdictSegment, VerdictView, Window};
 
 use crate::bus::{Buses, Confirms, Rebind};
-use crate::core::{Core, Motor, Periodic, Settings};
+use crate::core::{Core, First, Motor, Periodic, Settings};
 use crate::inheritance::inherit;
 use crate::keeper::Prepared;
 use crate::netlink::Netlink;
@@ -24,7 +24,7 @@ use crate::privileges::{Become, close_the_way_back, drop_capabilities, drop_root
 use crate::queue::DEPTH;
 use crate::runtime::{Ports as _, Runtime};
 use crate::service::{Parts, Service};
-use crate::{keeper, last_words, listener, log, realtime, sys, syscalls};
+use crate::{hardware_watchdog, keeper, last_words, listener, log, realtime, sys, syscalls};
 
 /// Stack of a thread that is started here: twice what the real-time thread pre-faults, small enough to be locked
 /// as a whole.
@@ -106,6 +106,7 @@ pub fn run(config: Config, missing: Missing) -> Result<Infallible, Vec<String>> 
     told.iter().for_each(|line| log::line(line));
     let mut core = build_core(&config, buses.len(), verdicts);
     core.inherit(&inheritance);
+    tell_of_watchdog(&mut core, inheritance.ending);
     for (bus, confirms) in confirms.into_iter().enumerate() {
         core.bus_confirms(bus, confirms == Confirms::OnTheWire);
     }
@@ -116,7 +117,9 @@ pub fn run(config: Config, missing: Missing) -> Result<Infallible, Vec<String>> 
 
     let degraded = unarmed | realtime::lock_memory();
     let (_held_for_life, refused) = realtime::limit_cpu_sleep();
-    let arming = Arc::new(Arming::new(degraded | refused));
+    // From now on it counts: whatever is left to do takes milliseconds.
+    let (watchdog, unwatched) = hardware_watchdog::open(config.supervisor.watchdog.as_ref(), &notifier);
+    let arming = Arc::new(Arming::new(degraded | refused | unwatched));
     keeper.hold();
     let wanted = RealTime::of(&config);
     let parts = Parts {
@@ -131,10 +134,31 @@ pub fn run(config: Config, missing: Missing) -> Result<Infallible, Vec<String>> 
         rebind,
         netlink,
         keeper,
+        watchdog,
     };
     start_housekeeping(parts, whom, &arming)
         .map_err(|error| vec![format!("cannot start housekeeping: {error}")])?;
     watch(runtime, &wanted, &arming)
+}
+
+/// Says that the machine was reset, if it was: to whoever asks, and once to the log.
+fn tell_of_watchdog(core: &mut Core, before: Predecessor) {
+    let devices = hardware_watchdog::has_reset_machine();
+    if devices.is_empty() {
+        return;
+    }
+    let first = match before {
+        Predecessor::None => First::SinceTheMachineStarted,
+        Predecessor::Ended | Predecessor::Died | Predecessor::Unreadable => First::AfterAnother,
+    };
+    if first == First::SinceTheMachineStarted {
+        log::line(&format!(
+            "WARNING: this machine was reset by its hardware watchdog ({}): it had hung, or its supervisor had. Nobody \
+             stopped the motors at that moment but their drives' own watchdogs. Find out why: journalctl -b -1",
+            devices.join(", ")
+        ));
+    }
+    core.was_reset_by_watchdog(first, Nanos::now());
 }
 
 /// How often interfaces that are not there are looked for. A person who plugs one in does not notice.

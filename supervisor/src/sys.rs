@@ -341,6 +341,40 @@ pub fn close_all_but(kept: &[BorrowedFd<'_>]) -> io::Result<()> {
     Ok(())
 }
 
+/// Asks a watchdog device to wait that long, seconds; returns what it took.
+///
+/// # Errors
+///
+/// When it is no watchdog (`ENOTTY`), or cannot be set (`EOPNOTSUPP`).
+pub fn watchdog_set_timeout(device: BorrowedFd<'_>, seconds: libc::c_int) -> io::Result<libc::c_int> {
+    /// `_IOWR('W', 6, int)` of linux/watchdog.h.
+    const WDIOC_SETTIMEOUT: libc::Ioctl = 0xC004_5706_u32 as libc::Ioctl;
+    watchdog_number(device, WDIOC_SETTIMEOUT, seconds)?;
+    watchdog_timeout(device)
+}
+
+/// How long a watchdog device waits, seconds.
+///
+/// # Errors
+///
+/// When it is no watchdog.
+pub fn watchdog_timeout(device: BorrowedFd<'_>) -> io::Result<libc::c_int> {
+    /// `_IOR('W', 7, int)` of linux/watchdog.h.
+    const WDIOC_GETTIMEOUT: libc::Ioctl = 0x8004_5707_u32 as libc::Ioctl;
+    watchdog_number(device, WDIOC_GETTIMEOUT, 0)
+}
+
+fn watchdog_number(
+    device: BorrowedFd<'_>,
+    request: libc::Ioctl,
+    number: libc::c_int,
+) -> io::Result<libc::c_int> {
+    let mut number = number;
+    // SAFETY: both requests read or write one int, which lives until the call returns.
+    check(unsafe { libc::ioctl(device.as_raw_fd(), request, &raw mut number) }.into())?;
+    Ok(number)
+}
+
 /// Takes ownership of a descriptor that was open when this program began; `None` if it is not open.
 pub fn inherited(fd: RawFd) -> Option<OwnedFd> {
     // SAFETY: the command takes two integers; on a number that is no open descriptor it fails. Close-on-exec,

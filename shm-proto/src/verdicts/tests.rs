@@ -6,7 +6,7 @@ use super::places::{
     AT_BUSES, AT_CONFIG, AT_COUNTERS, AT_DEGRADED, AT_EVENT_COUNT, AT_FRONT_BEAT, AT_FRONT_PID,
     AT_GENERATION, AT_LATCH, AT_LAYOUT, AT_LOOP, AT_LOOP_TIME, AT_MAGIC, AT_MOTORS, AT_MOTORS_USED, AT_OPEN,
     AT_PHASE, AT_PID, AT_POLICY, AT_PREDECESSOR, AT_PREDECESSOR_SEEN, AT_REJECTS, AT_SESSIONS, AT_STARTED,
-    BUS_WORDS, EVENT_WORDS, EVENTS, MOST_BUSES, MOTOR_REASON, MOTOR_STATE, MOTOR_WORDS,
+    AT_WATCHDOG_RESET, BUS_WORDS, EVENT_WORDS, EVENTS, MOST_BUSES, MOTOR_REASON, MOTOR_STATE, MOTOR_WORDS,
     SESSION_STATE, SESSION_WORDS, VerdictLayout,
 };
 use super::{
@@ -80,6 +80,7 @@ fn no_two_words_of_the_header_or_an_entry_overlap() {
         AT_PREDECESSOR,
         AT_PREDECESSOR_SEEN,
         AT_OPEN,
+        AT_WATCHDOG_RESET,
     ];
     let counters = Counter::ALL.iter().map(|counter| AT_COUNTERS + *counter as usize);
     let rejects = Reject::ALL.iter().map(|reject| AT_REJECTS + *reject as usize);

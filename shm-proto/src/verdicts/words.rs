@@ -132,6 +132,8 @@ numbered! {
         BusUp = 9, "bus up";
         /// The bus guard answered a motion frame for a stopped motor.
         Guarded = 10, "guarded";
+        /// The hardware watchdog has reset the machine: it, or the supervisor on it, had hung.
+        WatchdogReset = 11, "watchdog reset";
     }
 }
 
@@ -176,6 +178,8 @@ numbered! {
         Latency = 32, "CPU sleep not limited";
         /// The kernel would not stop the motors if the supervisor hung or was killed.
         KernelStop = 64, "no kernel-armed stop";
+        /// The hardware watchdog that the configuration names is not fed by this supervisor.
+        Watchdog = 128, "no hardware watchdog";
     }
 }
 

@@ -9,7 +9,7 @@ use super::places::{
     AT_BUSES, AT_CONFIG, AT_COUNTERS, AT_DEGRADED, AT_EVENT_COUNT, AT_FRONT_BEAT, AT_FRONT_PID,
     AT_GENERATION, AT_LATCH, AT_LAYOUT, AT_LOOP, AT_LOOP_TIME, AT_MAGIC, AT_MOTORS, AT_MOTORS_USED, AT_OPEN,
     AT_PHASE, AT_PID, AT_POLICY, AT_PREDECESSOR, AT_PREDECESSOR_SEEN, AT_REJECTS, AT_SESSIONS, AT_STARTED,
-    BUS_CONFIRMED, BUS_CONFIRMS, BUS_ERROR_FRAMES, BUS_ERRORS, BUS_HEALTH, BUS_LAST_ERROR,
+    AT_WATCHDOG_RESET, BUS_CONFIRMED, BUS_CONFIRMS, BUS_ERROR_FRAMES, BUS_ERRORS, BUS_HEALTH, BUS_LAST_ERROR,
     BUS_NAME, BUS_QUEUE_FULL, BUS_RECEIVED, BUS_RX_ERRORS, BUS_SENT, BUS_STATE, BUS_TX_ERRORS, EVENT_WORDS,
     MOST_BUSES, MOTOR_BUS, MOTOR_CONFIRMED, MOTOR_FAULT, MOTOR_FEEDBACK, MOTOR_FIRST_STOP, MOTOR_GRANT,
     MOTOR_GUARDED, MOTOR_LATCHED, MOTOR_NAME, MOTOR_PAST_FEEDBACK, MOTOR_PAST_STANDSTILL, MOTOR_POSITION,
@@ -151,6 +151,11 @@ impl VerdictSegment {
     pub fn predecessor(&self, ending: Predecessor, seen: Nanos) {
         self.put(AT_PREDECESSOR_SEEN, seen.0);
         self.put(AT_PREDECESSOR, ending.number());
+    }
+
+    /// Publishes that this machine was last reset by its hardware watchdog.
+    pub fn watchdog_reset(&self) {
+        self.put(AT_WATCHDOG_RESET, 1);
     }
 
     /// Publishes, before the last word, how many motors are held or not proven to stand still.

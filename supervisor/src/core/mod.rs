@@ -58,6 +58,15 @@ pub struct Settings {
 /// slowest feedback a family has by default (100 ms: ODrive and CANopen heartbeats).
 const FEEDBACK_WINDOW: u64 = 500_000_000;
 
+/// Which supervisor this is, as far as it knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum First {
+    /// There was none before.
+    SinceTheMachineStarted,
+    /// There was.
+    AfterAnother,
+}
+
 /// What the real-time thread has cost since arming, for the record. Only the first three may hurt: each of
 /// them can take longer than a stop may.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -177,6 +186,14 @@ impl Core {
     pub fn kernel_stop(&self, tally: crate::kernel_stop::Tally) {
         self.verdicts.counter(Counter::KernelStopRearms, tally.rearms);
         self.verdicts.counter(Counter::KernelStopErrors, tally.errors);
+    }
+
+    /// The hardware watchdog has reset this machine. Told once, by the first supervisor since; shown by all of them.
+    pub fn was_reset_by_watchdog(&mut self, first: First, now: Nanos) {
+        self.verdicts.watchdog_reset();
+        if first == First::SinceTheMachineStarted {
+            self.verdicts.event(&Event::new(EventKind::WatchdogReset, now));
+        }
     }
 
     /// Stops every motor, because nobody knows what they are doing, then watches.

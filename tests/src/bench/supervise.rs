@@ -51,6 +51,7 @@ pub fn run(config: &Path) -> Result<ExitCode> {
         rebind: Rebind::default(),
         netlink: Netlink::open()?,
         keeper: Keeper::without_jobs(),
+        watchdog: None,
     };
     let code = Service::new(parts).run();
     drop(drives);

@@ -13,3 +13,4 @@ mod player;
 mod scene;
 mod stalled;
 mod tells;
+mod watchdog;

@@ -31,7 +31,7 @@ const PREFIX: &str = "lanyard-rig";
 /// Kernel modules the guest must have, and the ones it gets when they exist.
 pub const CAN_MODULES: &[&str] = &["overlay", "can-raw", "can-bcm", "vcan"];
 /// See [`CAN_MODULES`].
-pub const EXTRA_MODULES: &[&str] = &["can-gw", "slcan", "ipv6"];
+pub const EXTRA_MODULES: &[&str] = &["can-gw", "slcan", "ipv6", "softdog"];
 
 /// The folder of one run. It is removed when this is dropped.
 pub struct Guest {
