@@ -38,7 +38,7 @@ fn plural(number: usize, one: &str, many: &str) -> String {
 }
 
 /// What is allowed and still often not meant.
-fn warnings(config: &Config) -> Vec<String> {
+pub fn warnings(config: &Config) -> Vec<String> {
     let (supervisor, front) = (&config.supervisor, &config.front);
     let mut warnings = Vec::new();
     warnings.extend(config.ports().filter_map(|port| open_to_others(config, &port)));

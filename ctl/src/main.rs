@@ -45,6 +45,10 @@ const SUCCESS: u8 = 0;
 const FAILURE: u8 = 1;
 /// `status` found something that needs a human.
 const NOT_IN_ORDER: u8 = 2;
+/// `doctor` found something to mend.
+const TO_MEND: u8 = 1;
+/// `doctor` could not look: there is no valid configuration that says at what.
+const CANNOT_LOOK: u8 = 2;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -55,15 +59,15 @@ Examples:
   lanyard reset 7                    allow motion again after trip 7
   lanyard events --follow            why did it stop? every trip with its figures
   lanyard check robot.toml           is this configuration right?
-  lanyard doctor                     do the drives stop by themselves when this computer is gone?
+  lanyard doctor                     is this machine fit for it, and what has to be mended?
   lanyard keys add panel --role operate
                                      a key with which a client of that name may drive
   lanyard import-viam robot.json     a lanyard.toml for standing in front of that viam-server
 
 Exit codes:
   0  done; for status: armed and everything in order
-  1  an error: no supervisor, refused, a configuration with mistakes
-  2  status: something is tripped, latched, unverified, degraded or broken; doctor: something needs you
+  1  an error: no supervisor, refused, a configuration with mistakes; doctor: something has to be mended
+  2  status: something is tripped, latched, unverified, degraded or broken; doctor: cannot look
 
 This is a protective stop on loss of communication. It is not a certified emergency stop.";
 
@@ -130,12 +134,13 @@ enum Command {
         #[arg(value_name = "FILE")]
         file: Option<PathBuf>,
     },
-    /// Look at what no file can show: whether each drive watches over this computer by itself, and who can call
+    /// Look at what no file can show: this machine, its CAN interfaces, its drives, and who can call
     ///
-    /// Asks every drive, over CAN, for the setting of its own watchdog, where its protocol can tell and while
-    /// nobody drives it; says what to do where it cannot. Looks at the keys and the certificate of the front, and at
-    /// what is open to other computers. Nothing is changed, nothing moves. Exit code 0: nothing needs you; 2:
-    /// something does.
+    /// Says of each thing why it matters and what mends it: kernel, processors and clock; what the running
+    /// supervisor was given; the CAN interfaces; the services and what watches over them; the keys and what is open
+    /// to other computers. Asks every drive, over CAN, for the setting of its own watchdog, where its protocol can
+    /// tell and while nobody drives it. Nothing is changed, nothing moves. Exit code 0: nothing has to be mended; 1:
+    /// something has; 2: it cannot look.
     Doctor {
         /// The configuration [default: /etc/lanyard/lanyard.toml]
         #[arg(value_name = "FILE")]
@@ -143,6 +148,9 @@ enum Command {
         /// Print one JSON array of findings
         #[arg(long)]
         json: bool,
+        /// Look at nothing else
+        #[arg(long, value_enum, value_name = "AREA")]
+        only: Option<doctor::Area>,
     },
     /// Make, list and revoke the keys with which clients log in
     ///
@@ -221,10 +229,16 @@ fn run(cli: &Cli) -> anyhow::Result<u8> {
             let well = check::run(configuration(cli, file.as_deref()), &mut out, &mut io::stderr().lock())?;
             Ok(if well { SUCCESS } else { FAILURE })
         }
-        Command::Doctor { file, json } => {
-            let well =
-                doctor::run(configuration(cli, file.as_deref()), cli.socket.as_deref(), *json, &mut out)?;
-            Ok(if well { SUCCESS } else { NOT_IN_ORDER })
+        Command::Doctor { file, json, only } => {
+            let (file, socket) = (configuration(cli, file.as_deref()), cli.socket.as_deref());
+            match doctor::run(doctor::Order { file, socket, only: *only, json: *json }, &mut out) {
+                Ok(well) => Ok(if well { SUCCESS } else { TO_MEND }),
+                Err(error) if output::reader_is_gone(&error) => Err(error),
+                Err(error) => {
+                    eprintln!("lanyard: {error:#}");
+                    Ok(CANNOT_LOOK)
+                }
+            }
         }
         Command::Keys { what, file } => {
             keys::run(what, file.as_deref(), configuration(cli, None), &mut password::ask_here, &mut out)?;

@@ -459,7 +459,7 @@ fn nothing_is_open_to_others_by_accident() -> Result<()> {
         robot.start_front()?;
         robot.front()?.wait_for_line("INSECURE", START)?;
         let doctor = robot.lanyard.run(&["doctor", &robot.config.display().to_string()])?;
-        ensure!(doctor.stdout.contains("insecure = true") && doctor.code == Some(2), "{}", doctor.stdout);
+        ensure!(doctor.stdout.contains("insecure = true") && doctor.code == Some(1), "{}", doctor.stdout);
         Ok(())
     })
 }
