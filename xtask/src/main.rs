@@ -17,6 +17,7 @@ mod rig;
 mod rules;
 mod tally;
 mod test;
+mod units;
 mod workspace;
 
 use std::process::ExitCode;

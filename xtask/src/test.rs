@@ -21,13 +21,16 @@ use crate::node::{self, Node};
 use crate::python;
 use crate::rig::{self, Controllers, Kind, Request, TIMED_OUT, WhereArgs};
 use crate::tally::Tally;
+use crate::units;
 use crate::workspace::{Workspace, say};
 
 /// A part of the tests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Part {
-    /// Format, lints, dependency rules and the tests that need no CAN
+    /// Format, lints, dependency rules, the units of systemd and the tests that need no CAN
     Unit,
+    /// Of `unit` what looks at the units in `systemd/` alone
+    Systemd,
     /// The tests of the crate `tests`, on a rig
     Vcan,
     /// What needs QEMU: the test program `controller`, with emulated CAN controllers, and the soak of the real-time
@@ -124,6 +127,13 @@ impl Report {
 pub fn main(workspace: &Workspace, args: &TestArgs) -> Result<u8> {
     let mut report = Report::default();
     let wants = |part| args.only.is_none_or(|only| only == part);
+    if (wants(Part::Unit) && args.filter.is_none()) || args.only == Some(Part::Systemd) {
+        match units::check(workspace) {
+            // Looked at as a whole: one test.
+            Ok(()) => report.tally.passed += 1,
+            Err(error) => report.problem(format!("{error:#}")),
+        }
+    }
     if wants(Part::Unit) {
         if args.filter.is_none() {
             check_style(workspace, &mut report);
