@@ -17,6 +17,7 @@ mod fixture;
 mod health;
 mod import;
 mod keys;
+mod manual;
 mod output;
 mod password;
 mod source;
@@ -31,7 +32,8 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context;
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
+use clap_complete::Shell;
 use config::Config;
 use shm_proto::TripId;
 
@@ -174,6 +176,21 @@ enum Command {
         #[arg(long, value_name = "FILE")]
         out: Option<PathBuf>,
     },
+    /// Print what a shell needs to complete this command's words; the package brings it for bash, zsh and fish
+    ///
+    /// For bash: lanyard completions bash > ~/.local/share/bash-completion/completions/lanyard
+    Completions {
+        /// The shell
+        #[arg(value_enum)]
+        shell: Shell,
+    },
+    /// Write the manual pages of this command and its subcommands, as the package brings them
+    #[command(hide = true)]
+    Man {
+        /// The folder, which must exist
+        #[arg(long, value_name = "DIR")]
+        out: PathBuf,
+    },
 }
 
 fn main() -> ExitCode {
@@ -248,6 +265,14 @@ fn run(cli: &Cli) -> anyhow::Result<u8> {
             import::run(robot, file.as_deref(), &mut out, &mut io::stderr().lock())?;
             Ok(SUCCESS)
         }
+        Command::Completions { shell } => {
+            manual::completions(Cli::command(), *shell, &mut out)?;
+            Ok(SUCCESS)
+        }
+        Command::Man { out: folder } => {
+            manual::pages(Cli::command(), folder)?;
+            Ok(SUCCESS)
+        }
     }
 }
 
@@ -274,8 +299,6 @@ fn socket(cli: &Cli) -> anyhow::Result<PathBuf> {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     #[test]

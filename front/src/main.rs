@@ -49,3 +49,23 @@ fn main() -> ExitCode {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::Arguments;
+
+    #[test]
+    fn every_option_is_in_the_manual_page() {
+        let page = include_str!("../lanyard-front.8").replace("\\-", "-");
+        let mut command = Arguments::command();
+        command.build();
+        let options: Vec<String> =
+            command.get_arguments().filter_map(|option| Some(format!("--{}", option.get_long()?))).collect();
+        assert!(options.len() > 2, "{options:?}");
+        for option in options {
+            assert!(page.lines().any(|line| line.starts_with(".B") && line.contains(&option)), "{option}");
+        }
+    }
+}

@@ -78,3 +78,21 @@ fn arguments() -> Result<Option<Arguments>, String> {
     }
     Ok(Some(Arguments { path, missing }))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::HELP;
+
+    #[test]
+    fn every_option_of_the_help_is_in_the_manual_page() {
+        let page = include_str!("../lanyard-supervisor.8").replace("\\-", "-");
+        let options: Vec<&str> = HELP
+            .split(|c: char| !c.is_ascii_alphanumeric() && c != '-')
+            .filter(|word| word.starts_with("--"))
+            .collect();
+        assert!(options.len() > 3, "{options:?}");
+        for option in options {
+            assert!(page.lines().any(|line| line.starts_with(".B") && line.contains(option)), "{option}");
+        }
+    }
+}

@@ -11,6 +11,7 @@ mod fuzz;
 mod install;
 mod mutants;
 mod node;
+mod package;
 mod packages;
 mod python;
 mod rig;
@@ -46,6 +47,8 @@ enum Task {
     Fuzz(fuzz::FuzzArgs),
     /// Build for release, print the supervisor's size and run the benchmarks
     Bench(bench::BenchArgs),
+    /// Build the Debian packages, and try them: install, upgrade, remove, purge; arm64 under emulation
+    Package(package::PackageArgs),
     /// Print the table of drive families (docs/drives.md), from what the code says of them
     Drives(drives::DrivesArgs),
     /// Change the deciding code in every way cargo-mutants knows, and see whether the tests notice
@@ -65,6 +68,7 @@ fn main() -> ExitCode {
         Task::Test(args) => test::main(&workspace, args),
         Task::Fuzz(args) => fuzz::main(&workspace, args),
         Task::Bench(args) => bench::main(&workspace, args),
+        Task::Package(args) => package::main(&workspace, args),
         Task::Drives(args) => drives::main(&workspace, args),
         Task::Mutants(args) => mutants::main(&workspace, args),
     });

@@ -11,6 +11,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, bail, ensure};
 
 use crate::install::{Tool, ensure_tool};
+use crate::package;
 use crate::workspace::{Workspace, say};
 
 /// Reads units; its package brings the others, too.
@@ -52,6 +53,7 @@ pub fn check(workspace: &Workspace) -> Result<()> {
     }
     note(users_and_folders(&folder, &root));
     note(keys_are_known(&folder.join("network")));
+    note(package::check_scripts(workspace));
     ensure!(problems.is_empty(), "systemd/: {}", problems.join("\n"));
     Ok(())
 }

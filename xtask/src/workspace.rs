@@ -85,6 +85,16 @@ impl Workspace {
             .collect()
     }
 
+    /// The version of the programs, which is that of the whole workspace.
+    ///
+    /// # Errors
+    /// When cargo does not know the supervisor.
+    pub fn version(&self) -> Result<String> {
+        let packages = self.metadata["packages"].as_array().map_or(&[][..], Vec::as_slice);
+        let version = packages.iter().find(|p| p["name"] == "supervisor").and_then(|p| p["version"].as_str());
+        version.map(str::to_owned).context("`cargo metadata` answered without the supervisor's version")
+    }
+
     /// Runs cargo, with what it prints going to stderr, and says what it was doing when it fails.
     ///
     /// # Errors
