@@ -9,6 +9,7 @@ mod demo;
 mod drives;
 mod fuzz;
 mod install;
+mod jobs;
 mod mutants;
 mod node;
 mod package;

@@ -8,18 +8,18 @@
 //! it can be strict, see [`SOAK`].
 
 use std::ffi::OsString;
-use std::io::{BufRead, BufReader, Read};
-use std::path::{Path, PathBuf};
+use std::io::Read;
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
-use serde_json::Value;
 
+use crate::jobs::{self, Job, Lines, TestProgram};
 use crate::node::{self, Node};
 use crate::python;
-use crate::rig::{self, Controllers, Kind, Request, TIMED_OUT, WhereArgs};
+use crate::rig::{self, Controllers, Kind, Request, TIMED_OUT, VCANS, WhereArgs};
 use crate::tally::Tally;
 use crate::units;
 use crate::workspace::{Workspace, say};
@@ -64,6 +64,17 @@ impl RigPart {
         }
     }
 
+    /// Where it runs.
+    fn place(self, asked: &WhereArgs) -> WhereArgs {
+        match self {
+            Self::Vcan => WhereArgs { kind: Some(rig::choose(asked, VCANS)), ..asked.clone() },
+            // Two processors: while one is kept from serving its adapter, the other runs everything else.
+            Self::Controller | Self::Soak => {
+                WhereArgs { kind: Some(Kind::Qemu), cpus: Some(2), ..asked.clone() }
+            }
+        }
+    }
+
     /// What the test programs are told to run; `None` when nothing of it is wanted.
     fn selection(self, wanted: Option<&str>) -> Option<Vec<&str>> {
         match self {
@@ -94,6 +105,51 @@ pub struct TestArgs {
     #[arg(long, default_value_t = 2400, value_name = "SECS", value_parser = clap::value_parser!(u64).range(1..))]
     timeout: u64,
 }
+
+impl TestArgs {
+    fn built(&self) -> Built {
+        if self.only.is_some() { Built::Apart } else { Built::Together }
+    }
+}
+
+/// How crates are built. Cargo builds what crates share with the features that those it is to build want of it together,
+/// and again for every other choice of crates.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Built {
+    /// All crates and their tests in one go, and nothing twice: a third of the time, when everything is to be run.
+    Together,
+    /// What a part needs: shorter, when only that is wanted.
+    Apart,
+}
+
+impl Built {
+    fn build(self) -> &'static [&'static str] {
+        match self {
+            Self::Together => &["build", "--workspace", "--bins", "--tests"],
+            Self::Apart => &["build", "--workspace", "--bins"],
+        }
+    }
+
+    /// To be followed by arguments of the test programs.
+    fn unit_tests(self) -> &'static [&'static str] {
+        match self {
+            Self::Together => &["test", "--workspace", "--no-fail-fast", "--config", NOT_ON_A_RIG],
+            Self::Apart => &["test", "--workspace", "--exclude", "tests", "--no-fail-fast"],
+        }
+    }
+
+    /// What builds the test programs that run on a rig.
+    fn rig_tests(self) -> &'static [&'static str] {
+        match self {
+            Self::Together => &["test", "--workspace", "--no-run"],
+            Self::Apart => &["test", "-p", "tests", "--no-run"],
+        }
+    }
+}
+
+/// Has cargo run every test program but those of the crate `tests`: to leave the crate out would build others anew.
+const NOT_ON_A_RIG: &str =
+    r#"target.'cfg(all())'.runner = ["sh", "-c", "[ \"$CARGO_PKG_NAME\" = tests ] || exec \"$@\"", "sh"]"#;
 
 /// What went wrong besides failing tests, for the end of the report.
 #[derive(Default)]
@@ -175,12 +231,12 @@ fn check_style(workspace: &Workspace, report: &mut Report) {
 
 /// The tests that need no CAN. The dependency rules are among them, as tests of xtask itself.
 fn unit_tests(workspace: &Workspace, args: &TestArgs, report: &mut Report) -> Result<()> {
-    if let Err(error) = workspace.run_cargo(&["build", "--workspace", "--bins"]) {
+    if let Err(error) = workspace.run_cargo(args.built().build()) {
         report.problem(format!("{error:#}"));
         return Ok(());
     }
     let mut command = workspace.cargo();
-    command.args(["test", "--workspace", "--exclude", "tests", "--no-fail-fast"]);
+    command.args(args.built().unit_tests());
     // Without them only the comparisons with them fail, each saying so.
     match python::ensure_venv(workspace, &python::PEERS) {
         Ok(python) => drop(command.env("LANYARD_PEERS_PYTHON", python)),
@@ -189,7 +245,7 @@ fn unit_tests(workspace: &Workspace, args: &TestArgs, report: &mut Report) -> Re
     if let Some(filter) = &args.filter {
         command.args(["--", filter]);
     }
-    say("cargo test --workspace --exclude tests");
+    say("the tests of all crates but `tests`");
     count_tests(command, "unit", report).map(drop)
 }
 
@@ -243,16 +299,15 @@ fn rig_tests(workspace: &Workspace, args: &TestArgs, part: RigPart, report: &mut
     let Some(selection) = part.selection(args.filter.as_deref()) else { return Ok(()) };
     let python = python::ensure_venv(workspace, &python::CLIENTS)?;
     let node = node::ensure(workspace)?;
-    workspace.run_cargo(&["build", "--workspace", "--bins"])?;
-    let mut programs = test_programs(workspace)?;
+    workspace.run_cargo(args.built().build())?;
+    let mut programs = jobs::test_programs(workspace, args.built().rig_tests())?;
     programs.retain(|program| part.has(program));
     if programs.is_empty() {
         bail!("the crate `tests` has no test program for it");
     }
 
-    let mut runner = Runner { workspace, args, part, python, node, programs };
-    say(format!("{} test programs on the rig", runner.programs.len()));
-    let first = runner.run(&selection, report)?;
+    let runner = Runner { workspace, args, place: part.place(&args.place), part, python, node };
+    let first = runner.run(jobs::split(&programs, &selection, runner.machines())?, report)?;
     if first.tally.passed + first.tally.failed == 0 && args.filter.is_none() {
         report.problem(format!("{name}: not a single test was run"));
     }
@@ -265,7 +320,7 @@ fn rig_tests(workspace: &Workspace, args: &TestArgs, part: RigPart, report: &mut
     // silent client. A failure that is Lanyard's own comes again in a fresh rig.
     say(format!("once more in a fresh rig: {}", failed.join(", ")));
     let exact: Vec<&str> = ["--exact"].into_iter().chain(failed.iter().copied()).collect();
-    let second = runner.run(&exact, report)?;
+    let second = runner.run(jobs::split(&programs, &exact, 1)?, report)?;
     let recovered: Vec<&str> =
         failed.into_iter().filter(|name| !second.failed.iter().any(|again| again == name)).collect();
     if !recovered.is_empty() {
@@ -283,17 +338,17 @@ fn rig_tests(workspace: &Workspace, args: &TestArgs, part: RigPart, report: &mut
 /// More failures than this are no accident, and are not tried again.
 const MOST_AGAIN: usize = 8;
 
-/// What running tests on a rig needs.
+/// What running tests on rigs needs.
 struct Runner<'a> {
     workspace: &'a Workspace,
     args: &'a TestArgs,
     part: RigPart,
+    place: WhereArgs,
     python: PathBuf,
     node: Node,
-    programs: Vec<TestProgram>,
 }
 
-/// What one run on a rig came to.
+/// What one run on rigs came to.
 #[derive(Default)]
 struct Outcome {
     tally: Tally,
@@ -301,19 +356,65 @@ struct Outcome {
 }
 
 impl Runner<'_> {
-    /// Runs all test programs in one start of the rig, with these arguments for each.
-    fn run(&mut self, arguments: &[&str], report: &mut Report) -> Result<Outcome> {
-        let folder = self.workspace.root.join("tests");
-        let mut command: Vec<OsString> =
-            vec!["sh".into(), "-c".into(), script(arguments.len()).into(), "sh".into()];
-        command.extend(arguments.iter().map(OsString::from));
-        command.extend(self.programs.iter().map(|program| OsString::from(&program.path)));
-        let timeout = Duration::from_secs(self.args.timeout);
-        let mut request = Request::new(&self.args.place, &folder, timeout, command);
-        if self.part != RigPart::Vcan {
-            // Two processors: while one is kept from serving its adapter, the other runs everything else.
-            request.place = WhereArgs { kind: Some(Kind::Qemu), cpus: Some(2), ..request.place };
+    /// On how many machines side by side it is run.
+    fn machines(&self) -> usize {
+        match (self.part, self.place.kind) {
+            // One processor each, which the tests keep busy; more than four machines were never tried.
+            (RigPart::Vcan, Some(Kind::Uml)) => {
+                std::thread::available_parallelism().map_or(1, |processors| processors.get().min(4))
+            }
+            _ => 1,
         }
+    }
+
+    /// Runs one list of jobs on each machine. What the first prints is passed on as it comes, the others' when
+    /// they are done.
+    fn run(&self, lists: Vec<Vec<Job>>, report: &mut Report) -> Result<Outcome> {
+        let count = lists.len();
+        if count > 1 {
+            say(format!("{count} rigs side by side; what all but the first print follows at the end"));
+        }
+        let results: Vec<Result<Machine>> = std::thread::scope(|scope| {
+            let start = |(number, jobs): (usize, Vec<Job>)| {
+                let print = if number == 0 { Print::AsItComes } else { Print::Later(Vec::new()) };
+                scope.spawn(move || self.run_on_one(&jobs, print))
+            };
+            let threads: Vec<_> = lists.into_iter().enumerate().map(start).collect();
+            let join = |thread: std::thread::ScopedJoinHandle<'_, Result<Machine>>| {
+                thread.join().unwrap_or_else(|_| bail!("the thread that ran a rig panicked"))
+            };
+            threads.into_iter().map(join).collect()
+        });
+        let mut outcome = Outcome::default();
+        for machine in results {
+            let machine = machine?;
+            if let Print::Later(bytes) = machine.print {
+                rig::pass_through(&bytes);
+            }
+            for line in machine.lines.crashes {
+                report.problem(line);
+            }
+            match machine.code {
+                0 => {}
+                TIMED_OUT => {
+                    let limit = self.args.timeout;
+                    report.problem(format!("{}: not finished after {limit} s", self.part.name()));
+                }
+                code => {
+                    report.problem(format!("{}: the runner ended with exit code {code}", self.part.name()));
+                }
+            }
+            outcome.tally.add(&machine.tally);
+            outcome.failed.extend(machine.lines.failed);
+        }
+        Ok(outcome)
+    }
+
+    fn run_on_one(&self, jobs: &[Job], mut print: Print) -> Result<Machine> {
+        let folder = self.workspace.root.join("tests");
+        let command: Vec<OsString> = vec!["sh".into(), "-c".into(), jobs::script(jobs)];
+        let timeout = Duration::from_secs(self.args.timeout);
+        let mut request = Request::new(&self.place, &folder, timeout, command);
         if self.part == RigPart::Controller {
             request.controllers = Controllers::Pair;
         }
@@ -326,126 +427,39 @@ impl Runner<'_> {
             ("CARGO_MANIFEST_DIR".into(), folder.into()),
             ("RUST_BACKTRACE".into(), "1".into()),
         ];
-        let mut outcome = Outcome::default();
+        let mut tally = Tally::default();
         let mut lines = Lines::default();
         let code = rig::run(self.workspace, &request, &mut |bytes| {
-            rig::pass_through(bytes);
-            outcome.tally.feed(bytes);
+            match &mut print {
+                Print::AsItComes => rig::pass_through(bytes),
+                Print::Later(kept) => kept.extend_from_slice(bytes),
+            }
+            tally.feed(bytes);
             lines.feed(bytes);
         })?;
-        for line in lines.crashes {
-            report.problem(line);
-        }
-        if code == TIMED_OUT {
-            report.problem(format!("{}: not finished after {} s", self.part.name(), self.args.timeout));
-        } else if code != 0 {
-            report.problem(format!("{}: the runner ended with exit code {code}", self.part.name()));
-        }
-        outcome.failed = lines.failed;
-        Ok(outcome)
+        Ok(Machine { tally, lines, code, print })
     }
 }
 
-/// The shell script that runs the test programs one after the other. A program that ends without
-/// its summary line (101 is the harness's own code for failed tests) is reported on a line that
-/// [`Crashes`] picks up.
-///
-/// The first `arguments` parameters are for every program, the others are the programs.
-fn script(arguments: usize) -> String {
-    let names: Vec<String> = (0..arguments).map(|number| format!("argument{number}")).collect();
-    let take: String = names.iter().map(|name| format!("{name}=$1; shift; ")).collect();
-    let pass: String = names.iter().map(|name| format!("\"${name}\" ")).collect();
-    format!(
-        "{take}for program in \"$@\"; do echo; echo \"     Running ${{program##*/}}\"; \
-         \"$program\" {pass}--test-threads=1 </dev/null; code=$?; \
-         case $code in 0|101) ;; *) echo; echo \"{CRASH}${{program##*/}} (exit code $code)\" ;; esac; done; exit 0"
-    )
+/// When what a machine prints is passed on.
+enum Print {
+    AsItComes,
+    /// After all are done: two at once nobody could read.
+    Later(Vec<u8>),
 }
 
-/// How the runner reports a test program that did not end by itself.
-const CRASH: &str = "rig: test program died: ";
-
-/// Collects the names of failed tests, and the runner's reports of dead test programs.
-#[derive(Default)]
-struct Lines {
-    line: Vec<u8>,
-    crashes: Vec<String>,
-    failed: Vec<String>,
-}
-
-impl Lines {
-    fn feed(&mut self, bytes: &[u8]) {
-        for &byte in bytes {
-            if byte == b'\n' {
-                let line = String::from_utf8_lossy(&std::mem::take(&mut self.line)).into_owned();
-                let failed = line.strip_prefix("test ").and_then(|rest| rest.strip_suffix(" ... FAILED"));
-                self.failed.extend(failed.map(str::to_owned));
-                if line.starts_with(CRASH) {
-                    self.crashes.push(line);
-                }
-            } else {
-                self.line.push(byte);
-            }
-        }
-    }
-}
-
-/// A test program of the crate `tests`.
-#[derive(Debug)]
-struct TestProgram {
-    /// The name of its target: a folder in `tests/tests`, or a library or program with tests inside.
-    name: String,
-    path: PathBuf,
-}
-
-/// Builds the test programs of the crate `tests`.
-fn test_programs(workspace: &Workspace) -> Result<Vec<TestProgram>> {
-    say("cargo test -p tests --no-run");
-    let mut command: Command = workspace.cargo();
-    command.args(["test", "-p", "tests", "--no-run", "--message-format=json-render-diagnostics"]);
-    let mut child =
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().context("cannot start cargo test")?;
-    let stdout = child.stdout.take().context("cargo test has no stdout")?;
-    let mut programs = Vec::new();
-    for line in BufReader::new(stdout).lines() {
-        let line = line.context("cannot read what cargo prints")?;
-        let message: Value = serde_json::from_str(&line).unwrap_or_default();
-        if message["reason"] == "compiler-artifact" && message["profile"]["test"] == true {
-            let name = message["target"]["name"].as_str().unwrap_or_default().to_owned();
-            let path = message["executable"].as_str().map(|path| Path::new(path).to_owned());
-            programs.extend(path.map(|path| TestProgram { name, path }));
-        }
-    }
-    let status = child.wait().context("cannot wait for cargo test")?;
-    if !status.success() {
-        bail!("`cargo test -p tests --no-run` failed ({status}); its messages are above");
-    }
-    programs.sort_by(|one, other| one.path.cmp(&other.path));
-    Ok(programs)
+/// What one machine's run came to.
+struct Machine {
+    tally: Tally,
+    lines: Lines,
+    code: u8,
+    print: Print,
 }
 
 #[cfg(test)]
 mod tests {
-    use std::process::Command;
-
-    use super::{CRASH, Lines, Report, RigPart, SOAK, TestProgram, script};
+    use super::{Report, RigPart, SOAK, TestProgram};
     use crate::tally::Tally;
-
-    #[test]
-    fn the_runner_reports_programs_that_die() {
-        let output = Command::new("sh").args(["-c", &script(0), "sh", "true", "/no/such"]).output().unwrap();
-        assert!(output.status.success());
-        let mut lines = Lines::default();
-        lines.feed(&output.stdout);
-        assert_eq!(lines.crashes, [format!("{CRASH}such (exit code 127)")]);
-    }
-
-    #[test]
-    fn the_runner_passes_its_arguments_to_every_program() {
-        let output = Command::new("sh").args(["-c", &script(2), "sh", "a b", "c", "echo"]).output().unwrap();
-        let text = String::from_utf8_lossy(&output.stdout).into_owned();
-        assert!(text.ends_with("\na b c --test-threads=1\n"), "{text}");
-    }
 
     #[test]
     fn every_test_program_belongs_to_exactly_one_part() {
@@ -464,13 +478,6 @@ mod tests {
         assert_eq!(RigPart::Soak.selection(Some("armed_loop")), Some(vec!["--exact", SOAK]));
         assert_eq!(RigPart::Soak.selection(Some("front::")), None);
         assert_eq!(RigPart::Vcan.selection(Some("front::")), Some(vec!["front::"]));
-    }
-
-    #[test]
-    fn failed_tests_are_known_by_name() {
-        let mut lines = Lines::default();
-        lines.feed(b"test a::b ... ok\ntest a::c ... FAILED\nnoise FAILED\ntest result: FAILED. 1 passed");
-        assert_eq!(lines.failed, ["a::c"]);
     }
 
     #[test]

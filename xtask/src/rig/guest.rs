@@ -193,7 +193,7 @@ fn job(request: &Request, kind: Kind) -> Vec<u8> {
 }
 
 /// A word in single quotes, which the shell takes literally, whatever it contains.
-fn quoted(word: &OsStr) -> Vec<u8> {
+pub fn quoted(word: &OsStr) -> Vec<u8> {
     let mut out = vec![b'\''];
     for &byte in word.as_bytes() {
         if byte == b'\'' {

@@ -27,6 +27,9 @@ use crate::workspace::{Workspace, say};
 /// Exit code of a run that took too long, the same as timeout(1)'s.
 pub const TIMED_OUT: u8 = 124;
 
+/// Interfaces of a machine, unless more are asked for: a robot's bus, and one for what has two.
+pub const VCANS: u32 = 2;
+
 /// Which machine the command runs on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Kind {
@@ -96,7 +99,7 @@ pub struct RigArgs {
     #[arg(long)]
     icount: bool,
     /// Number of interfaces: vcan0, vcan1, ...
-    #[arg(long, default_value_t = 2, value_name = "N")]
+    #[arg(long, default_value_t = VCANS, value_name = "N")]
     vcans: u32,
     /// Everything is killed after this time
     #[arg(long, default_value_t = 300, value_name = "SECS", value_parser = clap::value_parser!(u64).range(1..))]
@@ -147,7 +150,7 @@ impl Request {
         Self {
             place: place.clone(),
             rw: Vec::new(),
-            vcans: 2,
+            vcans: VCANS,
             controllers: Controllers::None,
             clock: Clock::Host,
             timeout,
@@ -203,22 +206,26 @@ pub fn pass_through(bytes: &[u8]) {
 /// When no rig of the wanted kind can be had or it dies. There is no skipping.
 pub fn run(workspace: &Workspace, request: &Request, stdout: sandbox::Sink<'_>) -> Result<u8> {
     check(request)?;
-    match request.place.kind {
-        Some(Kind::Native) => {
+    match choose(&request.place, request.vcans) {
+        Kind::Native => {
             native::ensure(request.vcans).context("no native rig (--kind native)")?;
             native::run(request, stdout)
         }
-        Some(Kind::Uml) => uml::run(workspace, request, stdout).context("no uml rig (--kind uml)"),
-        Some(Kind::Qemu) => qemu::run(workspace, request, stdout).context("no qemu rig (--kind qemu)"),
-        None => match native::ensure(request.vcans) {
-            Ok(()) => native::run(request, stdout),
-            Err(reason) => {
-                say(format!("rig: user-mode Linux, because {reason:#}"));
-                uml::run(workspace, request, stdout)
-                    .with_context(|| format!("no rig: not native, because {reason:#}; and not uml"))
-            }
-        },
+        Kind::Uml => uml::run(workspace, request, stdout).context("no uml rig (--kind uml)"),
+        Kind::Qemu => qemu::run(workspace, request, stdout).context("no qemu rig (--kind qemu)"),
     }
+}
+
+/// The kind of machine that was asked for; otherwise this machine if its kernel has CAN, or user-mode Linux, saying
+/// why.
+pub fn choose(place: &WhereArgs, vcans: u32) -> Kind {
+    place.kind.unwrap_or_else(|| match native::ensure(vcans) {
+        Ok(()) => Kind::Native,
+        Err(reason) => {
+            say(format!("rig: user-mode Linux, because {reason:#}"));
+            Kind::Uml
+        }
+    })
 }
 
 /// Refuses what only the emulated PC can do on another machine, instead of leaving it out.
