@@ -17,6 +17,7 @@ mod packages;
 mod python;
 mod rig;
 mod rules;
+mod system;
 mod tally;
 mod test;
 mod units;

@@ -3,8 +3,9 @@
 //! What lives here: the order of the checks, the running of the tests on a rig, and the final count.
 //! What is called `unit` are the tests of all crates but `tests`, on this machine; what is called `loom`
 //! is the shared-memory code under the model checker of that name; what is called `vcan` are the tests
-//! of the crate `tests`, on a rig that is started once; all but one test program, `controller`, which
-//! needs CAN controllers and gets the emulated PC that has them. One of the vcan tests is run a second time where
+//! of the crate `tests`, on a rig that is started once; all but two test programs: `controller`, which
+//! needs CAN controllers and gets the emulated PC that has them, and `system`, which is run in a whole Debian that
+//! boots ([`system`]). One of the vcan tests is run a second time where
 //! it can be strict, see [`SOAK`].
 
 use std::ffi::OsString;
@@ -20,6 +21,7 @@ use crate::jobs::{self, Job, Lines, TestProgram};
 use crate::node::{self, Node};
 use crate::python;
 use crate::rig::{self, Controllers, Kind, Request, TIMED_OUT, VCANS, WhereArgs};
+use crate::system;
 use crate::tally::Tally;
 use crate::units;
 use crate::workspace::{Workspace, say};
@@ -36,6 +38,8 @@ enum Part {
     /// What needs QEMU: the test program `controller`, with emulated CAN controllers, and the soak of the real-time
     /// loop without a single page fault
     Controller,
+    /// A Debian that boots with Lanyard's package installed: the test program `system`
+    System,
 }
 
 /// A part that runs on a rig.
@@ -58,7 +62,7 @@ impl RigPart {
     /// Whether a test program belongs to it.
     fn has(self, program: &TestProgram) -> bool {
         match self {
-            Self::Vcan => program.name != CONTROLLER,
+            Self::Vcan => program.name != CONTROLLER && program.name != system::PROGRAM,
             Self::Controller => program.name == CONTROLLER,
             Self::Soak => program.name == "vcan",
         }
@@ -208,6 +212,11 @@ pub fn main(workspace: &Workspace, args: &TestArgs) -> Result<u8> {
             report.problem(format!("{}: {error:#}", part.name()));
         }
     }
+    if wants(Part::System)
+        && let Err(error) = system_tests(workspace, args, &mut report)
+    {
+        report.problem(format!("system: {error:#}"));
+    }
     if report.tally.passed + report.tally.failed == 0 {
         let filter = args.filter.as_deref().unwrap_or_default();
         report.problem(format!("no test has `{filter}` in its name"));
@@ -335,6 +344,39 @@ fn rig_tests(workspace: &Workspace, args: &TestArgs, part: RigPart, report: &mut
     Ok(())
 }
 
+/// The tests in a machine that boots, all in one start of it; what failed once more in a fresh one, see [`rig_tests`].
+fn system_tests(workspace: &Workspace, args: &TestArgs, report: &mut Report) -> Result<()> {
+    workspace.run_cargo(args.built().build())?;
+    let programs = jobs::test_programs(workspace, args.built().rig_tests())?;
+    let program = programs.iter().find(|program| program.name == system::PROGRAM);
+    let program = &program.context("the crate `tests` has no test program for it")?.path;
+    let timeout = Duration::from_secs(args.timeout);
+    let wanted: Vec<&str> = args.filter.as_deref().into_iter().collect();
+    let order = system::Order { program, arguments: &wanted, timeout };
+    let first = system::run(workspace, &order)?;
+    let mut tally = first.tally;
+    first.problems.iter().for_each(|problem| report.problem(problem));
+    if (1..=MOST_AGAIN).contains(&first.failed.len()) && first.problems.is_empty() {
+        say(format!("once more in a fresh machine: {}", first.failed.join(", ")));
+        let again: Vec<&str> = first.failed.iter().map(String::as_str).collect();
+        let second = system::run(workspace, &system::Order { arguments: &again, ..order })?;
+        second.problems.iter().for_each(|problem| report.problem(problem));
+        // A machine that did not come to its end has not shown anything.
+        if second.problems.is_empty() && second.tally.passed + second.tally.failed >= again.len() as u64 {
+            let better = |name: &&&str| !second.failed.iter().any(|failed| failed == **name);
+            let recovered: Vec<&str> = again.iter().filter(better).copied().collect();
+            tally.failed -= recovered.len() as u64;
+            tally.passed += recovered.len() as u64;
+            println!("system: failed once and passed in a fresh machine: {}", recovered.join(", "));
+        }
+    }
+    if tally.passed + tally.failed == 0 && args.filter.is_none() {
+        report.problem("system: not a single test was run");
+    }
+    report.include(&tally, "system");
+    Ok(())
+}
+
 /// More failures than this are no accident, and are not tried again.
 const MOST_AGAIN: usize = 8;
 
@@ -459,6 +501,7 @@ struct Machine {
 #[cfg(test)]
 mod tests {
     use super::{Report, RigPart, SOAK, TestProgram};
+    use crate::system;
     use crate::tally::Tally;
 
     #[test]
@@ -470,6 +513,9 @@ mod tests {
             let parts = [RigPart::Vcan, RigPart::Controller].into_iter().filter(|part| part.has(&program));
             assert_eq!(parts.collect::<Vec<_>>(), [part], "{name}");
         }
+        // It ends services and fills the disk: in its own machine only.
+        let program = TestProgram { name: system::PROGRAM.to_owned(), path: system::PROGRAM.into() };
+        assert!(![RigPart::Vcan, RigPart::Controller, RigPart::Soak].iter().any(|part| part.has(&program)));
     }
 
     #[test]

@@ -46,11 +46,7 @@ pub fn run(workspace: &Workspace, request: &Request, stdout: Sink<'_>) -> Result
         );
     }
     let qemu = ensure_tool(QEMU)?;
-    let kernel =
-        packages::unpacked(workspace, "qemu", |apt| apt.dependency("linux-image-rt-amd64", "linux-image-"))?;
-    let image = ensure_vmlinux(&kernel)?;
-    let modules = ["lib/modules", "usr/lib/modules"].map(|folder| kernel.join(folder));
-    let modules = module_folder(modules.iter().find(|folder| folder.is_dir()).unwrap_or(&modules[0]))?;
+    let Kernel { image, modules } = kernel(workspace)?;
     let busybox = ensure_busybox(workspace)?;
     let guest = Guest::new(workspace, request, Kind::Qemu, &busybox)?;
     let initramfs = write_initramfs(&guest, request, &modules, &busybox)?;
@@ -66,6 +62,39 @@ pub fn run(workspace: &Workspace, request: &Request, stdout: Sink<'_>) -> Result
     }
     let ending = sandbox.run(qemu.as_os_str(), &args, |_| {}, stdout)?;
     guest.result(ending, request.timeout)
+}
+
+/// A kernel that is not installed.
+#[derive(Debug)]
+pub struct Kernel {
+    /// The kernel proper, uncompressed.
+    pub image: PathBuf,
+    /// The folder with its modules, in folders: `lib/modules/RELEASE/kernel`.
+    pub modules: PathBuf,
+}
+
+impl Kernel {
+    /// What it calls itself (`uname -r`).
+    ///
+    /// # Errors
+    /// Its modules are not where they belong.
+    pub fn release(&self) -> Result<String> {
+        let folder = self.modules.parent().and_then(Path::file_name);
+        Ok(folder.context("the kernel's modules have no folder")?.to_string_lossy().into_owned())
+    }
+}
+
+/// Debian's PREEMPT_RT kernel, fetched when there is none yet.
+///
+/// # Errors
+/// When it cannot be had.
+pub fn kernel(workspace: &Workspace) -> Result<Kernel> {
+    let package =
+        packages::unpacked(workspace, "qemu", |apt| apt.dependency("linux-image-rt-amd64", "linux-image-"))?;
+    let image = ensure_vmlinux(&package)?;
+    let modules = ["lib/modules", "usr/lib/modules"].map(|folder| package.join(folder));
+    let modules = module_folder(modules.iter().find(|folder| folder.is_dir()).unwrap_or(&modules[0]))?;
+    Ok(Kernel { image, modules })
 }
 
 /// The emulated hardware and the kernel's arguments.
