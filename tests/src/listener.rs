@@ -152,17 +152,19 @@ impl Listener {
         self.wait(from, limit, &format!("motion frame for {}", motor.name), |frame| motor.drives(frame))
     }
 
-    /// The complete set of a motor's stop frames from a moment on, each at its first appearance.
+    /// Waits for the complete set of a motor's stop frames from a moment on, and returns each at its first appearance.
+    /// Who sent them may have ended before this witness, which is a thread of its own, has read the last.
     ///
     /// # Errors
-    /// Frames were lost.
-    pub fn stop_set(&self, motor: &Motor, from: Moment) -> Result<Vec<Seen>> {
-        let frames = self.since(from)?;
-        let wanted = motor.stop_frames();
+    /// One of them does not come in time.
+    pub fn wait_for_stop_set(&self, motor: &Motor, from: Moment, limit: Duration) -> Result<Vec<Seen>> {
+        let until = Instant::now() + limit;
         let first = |(id, data): &(u32, Vec<u8>)| {
-            frames.iter().find(|frame| frame.id == *id && frame.data == *data).cloned()
+            let what = format!("stop frame {id:03X}#{data:02X?} for {}", motor.name);
+            let left = until.saturating_duration_since(Instant::now());
+            self.wait(from, left, &what, |frame| frame.id == *id && frame.data == *data)
         };
-        Ok(wanted.iter().filter_map(first).collect())
+        motor.stop_frames().iter().map(first).collect()
     }
 
     /// The last frame that told a motor to turn.

@@ -214,11 +214,7 @@ fn wait_for_stops(robot: &Robot, motors: &[Motor], from: Moment, limit: Duration
 
 /// The whole set of a motor's stop frames, the first of which was seen at `first`.
 fn stopped(robot: &Robot, motor: Motor, first: Moment) -> Result<Stopped> {
-    let wanted = motor.stop_frames().len();
-    let set = crate::expect::within(STILL, "all stop frames", || {
-        let set = robot.listener.stop_set(&motor, first).map_err(|error| error.to_string())?;
-        if set.len() == wanted { Ok(set) } else { Err(format!("{set:?}")) }
-    })?;
+    let set = robot.listener.wait_for_stop_set(&motor, first, STILL)?;
     Ok(Stopped { motor, frames: set.iter().map(ToString::to_string).collect(), first })
 }
 

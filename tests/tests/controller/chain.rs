@@ -16,8 +16,8 @@ fn dead_client_is_stopped_across_the_wire() -> Result<()> {
         let (trip, stop) = robot.stopped_at_deadline(&LEFT, death, WINDOW)?;
         let deadline = trip.deadline().unwrap_or_default();
         println!("stop at the far end {:.3} ms after the deadline", stop.at.millis_since(deadline));
-        let set = robot.listener.stop_set(&LEFT, stop.at)?;
-        ensure!(set.len() == LEFT.stop_frames().len(), "not all of the stop has crossed: {set:?}");
+        // Not all of it may have crossed yet.
+        robot.listener.wait_for_stop_set(&LEFT, stop.at, STILL)?;
         let status = robot.verified(&LEFT)?;
         ensure!(status.stage() == Some(1), "stopped in stage {:?}", status.stage());
         robot.no_motion_after(&LEFT, &stop)?;

@@ -172,7 +172,7 @@ fn cia402_by_pdo_is_stopped_at_the_deadline() -> Result<()> {
         robot.drive(&mut client, &ARM_PDO, 0.4)?;
         let death = client.kill()?;
         let (_, stop) = robot.stopped_at_deadline(&ARM_PDO, death, WINDOW)?;
-        let set = robot.listener.stop_set(&ARM_PDO, stop.at)?;
+        let set = robot.listener.wait_for_stop_set(&ARM_PDO, stop.at, START)?;
         ensure!(set.len() == 2, "the stop goes out by PDO and by SDO: {set:?}");
         let status = robot.verified(&ARM_PDO)?;
         ensure!(status.stage() == Some(1), "stopped in stage {:?}", status.stage());

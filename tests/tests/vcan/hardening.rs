@@ -154,11 +154,8 @@ fn dies_stopping(deadly: Signal) -> Result<()> {
         let line = format!("ends by signal {}; stop frames were sent", deadly as i32);
         ensure!(ended.printed.iter().any(|printed| printed.contains(&line)), "{deadly}: {ended:?}");
         for motor in [&LEFT, &RIGHT, &ARM] {
-            // The witness may be behind; the rest of a set comes with its first frame.
-            robot.listener.wait_for_stop(motor, told, START)?;
             robot.sim.wait_for_standstill(motor.node, STILL)?;
-            let set = robot.listener.stop_set(motor, told)?;
-            ensure!(set.len() == motor.stop_frames().len(), "{deadly}: {} got only {set:?}", motor.name);
+            let set = robot.listener.wait_for_stop_set(motor, told, START)?;
             let first = set.first().context("no stop frame")?;
             let after = robot.is_prompt(told, Duration::from_millis(50), first)?;
             println!("{deadly}: {} stopped after {after:.1} ms", motor.name);

@@ -97,8 +97,7 @@ fn stopped_by_kernel(robot: &Robot, grief: Moment, patience: Duration) -> Result
     }
     let mut last = first.clone();
     for motor in ALL {
-        let set = robot.listener.stop_set(motor, grief)?;
-        ensure!(set.len() == motor.stop_frames().len(), "{} got only {set:?}", motor.name);
+        let set = robot.listener.wait_for_stop_set(motor, grief, START)?;
         last = set.into_iter().chain([last]).max_by_key(|frame| frame.at).context("frames")?;
     }
     let round = robot.is_prompt(first.at, ROUND + LATE, &last)?;

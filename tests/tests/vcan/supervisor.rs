@@ -113,8 +113,7 @@ fn panicking_supervisor_stops_everything_before_it_aborts() -> Result<()> {
             "the panic is not told: {ended:?}"
         );
         for motor in [&LEFT, &RIGHT, &ARM] {
-            let set = robot.listener.stop_set(motor, told)?;
-            ensure!(set.len() == motor.stop_frames().len(), "{} got only {set:?}", motor.name);
+            let set = robot.listener.wait_for_stop_set(motor, told, START)?;
             robot.is_prompt(told, PROMPT, set.first().context("no stop frame")?)?;
             robot.sim.wait_for_standstill(motor.node, STILL)?;
         }
