@@ -109,11 +109,11 @@ fn mistakes_are_told_with_file_and_line() -> Result<()> {
         let file = robot.config.display();
         let node = format!("{file}:{}", line_of("node = 99"));
         let typo = format!("{file}:{}", line_of("hartbeat"));
-        // 78: the unit stays failed until the file is mended.
+        // 78: both units stay failed until the file is mended.
         refuses_with(robot, 78, &[&node, "\"node\"", &typo, "hartbeat_window"])?;
         let mut front = robot.spawn("lanyard-front")?;
         let ended = front.wait(START)?;
-        ensure!(ended.code == Some(1) && ended.printed.join("\n").contains(&node), "the front: {ended:?}");
+        ensure!(ended.code == Some(78) && ended.printed.join("\n").contains(&node), "the front: {ended:?}");
         let checked = robot.lanyard.run(&["check", &file.to_string()])?;
         ensure!(checked.code == Some(1) && checked.stderr.contains(&typo), "lanyard check: {checked:?}");
         Ok(())
