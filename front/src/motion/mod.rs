@@ -323,9 +323,11 @@ impl Motion {
         first_reason(replies).await
     }
 
-    /// How long the supervisor may be silent: as long as it lets the front be.
+    /// How long the supervisor may be silent: as long as it lets the front be, and never longer than the kernel waits
+    /// before it sends the stops in its stead. A motion frame between two of those would undo the first.
     fn patience(&self) -> Duration {
-        self.config.supervisor.front_window
+        let supervisor = &self.config.supervisor;
+        supervisor.front_window.min(supervisor.kernel_stop)
     }
 }
 

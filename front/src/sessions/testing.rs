@@ -31,7 +31,7 @@ pub struct Watcher {
 }
 
 impl Watcher {
-    /// A supervisor with room for so many sessions, which has just looked.
+    /// A supervisor with room for so many sessions, which is never seen to be late unless a test says so.
     pub fn with_room(sessions: u16) -> Self {
         let capacity = Capacity::new(sessions, 4).unwrap();
         let memfd = memory::create("beats", BeatLayout::new(capacity).words()).unwrap();
@@ -39,7 +39,7 @@ impl Watcher {
         let identity = Identity { config_hash: 1, pid: 1, started: Nanos::now(), policy: ResetPolicy::Auto };
         let (verdicts, memfd) = VerdictSegment::create(capacity, &identity, &["left"], &["can0"]).unwrap();
         let view = VerdictView::map(memfd.as_fd(), capacity).unwrap();
-        verdicts.beat(1, Nanos::now());
+        verdicts.beat(1, Nanos::NEVER);
         Self { verdicts, attachment: Attachment::new(beats, view) }
     }
 

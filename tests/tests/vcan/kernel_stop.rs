@@ -146,6 +146,32 @@ fn stopped_supervisor_is_overtaken_by_the_kernel() -> Result<()> {
     })
 }
 
+/// Fails if a front that lives goes on driving for a supervisor that hangs, between the stops that the kernel sends in
+/// its stead: until `front_window`, 5 s here, is over.
+#[test]
+fn living_front_does_not_drive_against_the_kernel() -> Result<()> {
+    /// Many refreshes (40 ms): a front that drives on is seen.
+    const A_WHILE: Duration = Duration::from_millis(500);
+    /// It looks at the supervisor's clock before every frame; as an ordinary thread it may have to wait between the two.
+    const ON_ITS_WAY: Duration = Duration::from_millis(100);
+    play(setup(patience()?), |robot, clients| {
+        let _client = drive_all(robot, clients)?;
+        let grief = Moment::now();
+        robot.supervisor()?.signal(Signal::SIGSTOP)?;
+        stopped_by_kernel(robot, grief, patience()?)?;
+        std::thread::sleep(A_WHILE);
+        for motor in ALL {
+            if let Some(frame) = robot.listener.last_drive(motor, grief)? {
+                let after = robot.is_prompt(grief, patience()? + ON_ITS_WAY, &frame)?;
+                println!("{}: last motion frame {after:.1} ms after", motor.name);
+            }
+            robot.sim.wait_for_standstill(motor.node, STILL)?;
+        }
+        robot.supervisor()?.signal(Signal::SIGCONT)?;
+        Ok(())
+    })
+}
+
 /// Puts the kernel's limit for real-time threads back as it was.
 #[derive(Debug)]
 struct Throttled(String);
