@@ -16,7 +16,7 @@ use crate::rig::qemu::Kernel;
 use crate::rig::sandbox::{Ending, Sandbox, Sink};
 
 /// What its kernel says, and what systemd says before there is a journal.
-const KERNEL_LOG: &str = "console";
+pub const KERNEL_LOG: &str = "console";
 /// What the journal says.
 pub const JOURNAL: &str = "journal";
 /// What QEMU itself says.

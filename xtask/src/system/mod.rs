@@ -70,8 +70,10 @@ pub fn run(workspace: &Workspace, order: &Order<'_>) -> Result<Outcome> {
     let run = folder.join(format!("{RUN}{}", std::process::id()));
     fs::create_dir_all(&run)?;
     let outcome = boot(workspace, order, &kernel, &image, &run);
-    // What the machine's journal had: more than its last lines, for whoever looks into a failure.
-    let _ = fs::rename(run.join(machine::JOURNAL), folder.join(machine::JOURNAL));
+    // More than their last lines, for whoever looks into a failure.
+    for log in [machine::JOURNAL, machine::KERNEL_LOG] {
+        let _ = fs::rename(run.join(log), folder.join(log));
+    }
     remove_folder(&run)?;
     outcome
 }
