@@ -269,11 +269,11 @@ refused dpkg -i 1000.3.deb
 logged "$stops,$starts"
 [ ! -e /run/lanyard-package.state ] || fail 'it still remembers what ran'
 
-step 'removed while the robot runs: stopped first, then disabled; installed again, nothing starts'
+step 'removed while the robot runs: stopped first, the target too, then disabled; installed again, nothing starts'
 robot $units
 : >/run/fake/lanyard.target.enabled
 works dpkg -r lanyard
-logged "$stops,disable"
+logged "$stops,stop lanyard.target,disable"
 says 'stopping every motor before the removal'
 : >/run/fake/log
 works dpkg -i first.deb
