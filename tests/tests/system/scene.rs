@@ -18,7 +18,7 @@ use tests::status::{Event, Lanyard};
 use tests::wire::Seen;
 
 use crate::client::Client;
-use crate::machine::{Bookmark, FRONT, SOON, SUPERVISOR, TARGET, Unit, run};
+use crate::machine::{Bookmark, FRONT, SOON, SUPERVISOR, TARGET, Unit, run, started};
 
 /// The supervisor's interface.
 pub const NEAR: &str = "can0";
@@ -215,6 +215,16 @@ fn simulation() -> Result<Simulation> {
     };
     std::thread::Builder::new().name("drives".to_owned()).spawn(keep)?;
     told.recv().context("the thread has ended")?
+}
+
+/// Fails if a stop came when systemd had already started the next supervisor, which sends its own. Returns when that was.
+///
+/// # Errors
+/// It did.
+pub fn before_the_next_supervisor(stop: &Seen) -> Result<Moment> {
+    let started = started(SUPERVISOR)?;
+    ensure!(stop.at < started, "stopped {:.0} ms after the next was started", stop.at.millis_since(started));
+    Ok(started)
 }
 
 /// Sends a signal to a process; returns the moment before.

@@ -13,7 +13,7 @@ use tests::python::{Client, Clients};
 use tests::robot::{LATE, LEFT, RIGHT, Robot, START, STILL};
 
 use crate::kortex::NOTICED;
-use crate::scene::play;
+use crate::scene::{play, undisturbed};
 
 /// Long enough for keep-alives every 164 ms on a rig that stands still now and then.
 const TIMES: Times = Times::connection(1_000);
@@ -114,12 +114,7 @@ fn while_another_drives(
     clients: &mut Clients,
     act: impl FnOnce(&mut Robot, &mut Clients) -> Result<()>,
 ) -> Result<()> {
-    let mut other = robot.client(clients)?;
-    robot.drive(&mut other, &RIGHT, 0.4)?;
-    let from = Moment::now();
-    act(robot, clients)?;
-    let stop = robot.listener.first(from, |frame| RIGHT.is_stop(frame) || RIGHT.is_torque_off(frame))?;
-    ensure!(stop.is_none(), "the motor of another session was stopped by {stop:?}");
+    let mut other = undisturbed(robot, clients, act)?;
     robot.drive(&mut other, &RIGHT, 0.2)
 }
 

@@ -8,7 +8,7 @@ use serde_json::json;
 use tests::clock::Moment;
 use tests::listener::Listener;
 use tests::python::{Client, Clients, Refusal};
-use tests::robot::{Robot, Setup};
+use tests::robot::{RIGHT, Robot, Setup};
 use tests::wire::Motor;
 
 /// One interpreter for all tests: importing the SDK takes seconds.
@@ -54,6 +54,22 @@ pub fn sessionless(robot: &Robot, clients: &mut Clients) -> Result<Client> {
 pub fn start_session(client: &mut Client, resume: &str) -> Result<String> {
     let started = client.ask("start_session", json!({ "resume": resume }))?;
     Ok(started["id"].as_str().context("a session without id")?.to_owned())
+}
+
+/// Lets another client drive the right motor while `act` goes on, and fails if it is stopped meanwhile. Returns that
+/// client, which has still to show that it can go on.
+pub fn undisturbed(
+    robot: &mut Robot,
+    clients: &mut Clients,
+    act: impl FnOnce(&mut Robot, &mut Clients) -> Result<()>,
+) -> Result<Client> {
+    let mut other = robot.client(clients)?;
+    robot.drive(&mut other, &RIGHT, 0.4)?;
+    let from = Moment::now();
+    act(robot, clients)?;
+    let stop = robot.listener.first(from, |frame| RIGHT.is_stop(frame) || RIGHT.is_torque_off(frame))?;
+    ensure!(stop.is_none(), "the motor of another session was stopped by {stop:?}");
+    Ok(other)
 }
 
 /// Fails if a motor gets a stop frame within `span` from now.

@@ -13,7 +13,7 @@ use tests::python::{Client, Clients, Refusal};
 use tests::robot::{LATE, LEFT, RIGHT, Robot, START, STILL, Setup};
 use tests::wire::Seen;
 
-use crate::scene::{is_session_expired, no_stop_for, play, sessionless, start_session};
+use crate::scene::{is_session_expired, no_stop_for, play, sessionless, start_session, undisturbed};
 
 /// The window of sessions, where a test does not say otherwise.
 const WINDOW: Duration = Duration::from_secs(1);
@@ -123,12 +123,7 @@ fn while_another_drives(
     clients: &mut Clients,
     act: impl FnOnce(&mut Robot, &mut Clients) -> Result<()>,
 ) -> Result<()> {
-    let mut other = robot.client(clients)?;
-    robot.drive(&mut other, &RIGHT, 0.4)?;
-    let from = Moment::now();
-    act(robot, clients)?;
-    let stop = robot.listener.first(from, |frame| RIGHT.is_stop(frame) || RIGHT.is_torque_off(frame))?;
-    ensure!(stop.is_none(), "the motor of another session was stopped by {stop:?}");
+    let mut other = undisturbed(robot, clients, act)?;
     let id = other.ask("session", json!({}))?;
     let worst = other.ask("slowest_heartbeat", json!({ "id": id, "count": 20 }))?;
     // A round trip takes 5 to 30 ms on the slowest rig.
