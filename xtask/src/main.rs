@@ -4,6 +4,8 @@
 //! ([`mod@demo`], [`mod@test`], [`mod@fuzz`], [`mod@bench`], [`mod@drives`]); the machine with CAN interfaces is in [`rig`]; what gets
 //! installed on a fresh machine is in [`install`], [`packages`], [`python`] and [`node`].
 
+#![forbid(unsafe_code)]
+
 mod bench;
 mod demo;
 mod drives;

@@ -20,8 +20,14 @@ const BARRED_FROM_SUPERVISOR: &[(&str, &[&str])] = &[
 ];
 
 /// Crates whose root file has to say `forbid(unsafe_code)`.
-const WITHOUT_UNSAFE: &[&str] =
-    &["drivers/src/lib.rs", "front/src/lib.rs", "front/src/main.rs", "keys/src/lib.rs", "ctl/src/main.rs"];
+const WITHOUT_UNSAFE: &[&str] = &[
+    "drivers/src/lib.rs",
+    "front/src/lib.rs",
+    "front/src/main.rs",
+    "keys/src/lib.rs",
+    "ctl/src/main.rs",
+    "xtask/src/main.rs",
+];
 
 /// The barred packages in the output of `cargo tree --prefix none`, each with the reason.
 fn offenders(tree: &str) -> Vec<String> {
@@ -61,6 +67,20 @@ fn r1_recognises_exact_names_only() {
     assert_eq!(offenders(tree), Vec::<String>::new());
     let tree = "supervisor v0.1.0 (/x)\nsocketcan v4.0.0\nmio v1.0.0\nmio v1.0.0 (*)\n";
     assert_eq!(offenders(tree), ["`mio` (an async runtime)"]);
+}
+
+#[test]
+fn what_the_rig_preloads_is_linked_with_nothing() {
+    let workspace = Workspace::find().unwrap();
+    let output = workspace
+        .cargo()
+        .args(["tree", "--offline", "--workspace", "--edges", "normal,build,dev", "--prefix", "none"])
+        .args(["--invert", "xstate"])
+        .output()
+        .unwrap();
+    let tree = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "cargo tree failed: {}", String::from_utf8_lossy(&output.stderr));
+    assert!(tree.starts_with("xstate ") && tree.lines().count() == 1, "crates depend on xstate:\n{tree}");
 }
 
 #[test]

@@ -1,7 +1,8 @@
 //! The uml rig: user-mode Linux, a kernel that is an ordinary program.
 //!
 //! What lives here: getting Debian's user-mode-linux (unpacked, not installed) and starting it with
-//! the host's files as its own. It needs neither root nor hardware virtualisation.
+//! the host's files as its own, and with the library that it needs where the processor has AMX. It needs neither
+//! root nor hardware virtualisation.
 
 use std::env;
 use std::ffi::{OsStr, OsString};
@@ -15,6 +16,7 @@ use super::guest::{CAN_MODULES, EXTRA_MODULES, Guest, ensure_busybox};
 use super::modules::load_order;
 use super::sandbox::{Sandbox, Sink};
 use super::{Kind, Request};
+use crate::install::run_quietly;
 use crate::packages;
 use crate::workspace::Workspace;
 
@@ -55,11 +57,29 @@ pub fn run(workspace: &Workspace, request: &Request, stdout: Sink<'_>) -> Result
     let memory = memory_folder(&request.place.mem, &guest.folder);
     let sandbox = Sandbox::new(request.timeout)?
         .with_descriptors(guest.folder.join("klog").as_os_str(), guest.folder.join("console").as_os_str());
+    let preloaded = preloaded(workspace, &guest)?;
     let adjust = |command: &mut Command| {
-        command.env("TMPDIR", &memory);
+        command.env("TMPDIR", &memory).env("LD_PRELOAD", &preloaded);
     };
     let ending = sandbox.run(kernel.join("usr/bin/linux.uml").as_os_str(), &args, adjust, stdout)?;
     guest.result(ending, request.timeout)
+}
+
+/// Builds the library that completes what user-mode Linux writes of a process's registers (xtask/xstate). Returns the list of
+/// libraries to preload: that one, and what this process is told to preload itself.
+fn preloaded(workspace: &Workspace, guest: &Guest) -> Result<OsString> {
+    run_quietly(workspace.cargo().args(["build", "--quiet", "--package", "xstate"]))?;
+    let built = workspace.target.join("debug/libxstate.so");
+    // Under the run's own folder, because the list is separated by blanks and colons; and a copy, because another
+    // xtask may build it anew.
+    let copy = guest.folder.join("libxstate.so");
+    fs::copy(&built, &copy).with_context(|| format!("cannot copy {}", built.display()))?;
+    let mut list = copy.into_os_string();
+    if let Some(others) = env::var_os("LD_PRELOAD") {
+        list.push(":");
+        list.push(others);
+    }
+    Ok(list)
 }
 
 /// The folder with the modules of the only kernel version below `parent`.
