@@ -26,4 +26,6 @@ pub mod stats;
 pub mod status;
 pub mod tunnel;
 pub mod typescript;
+#[cfg(target_arch = "x86_64")]
+pub mod vectors;
 pub mod wire;

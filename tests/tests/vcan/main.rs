@@ -37,4 +37,6 @@ mod tunnel_links;
 mod tunnel_udp;
 mod typescript;
 mod upstream;
+#[cfg(target_arch = "x86_64")]
+mod vectors;
 mod witness;
