@@ -130,9 +130,12 @@ fn supervisor(root: &mut Reader<'_>, problems: &mut Problems) -> Supervisor {
     let reset = match table.text(problems, "reset") {
         None => ResetPolicy::Manual,
         Some((_, text)) if text == "manual" => ResetPolicy::Manual,
+        Some((_, text)) if text == "neutral" => ResetPolicy::Neutral,
         Some((_, text)) if text == "auto" => ResetPolicy::Auto,
         Some((span, text)) => {
-            problems.note(span, format!("{title}: \"reset\" must be manual or auto, not \"{text}\""));
+            let allowed = "\"manual\" (`lanyard reset` must come first), \"neutral\" (a Stop must) or \"auto\" \
+                           (nothing must)";
+            problems.note(span, format!("{title}: \"reset\" must be {allowed}, not \"{text}\""));
             ResetPolicy::Manual
         }
     };

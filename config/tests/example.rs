@@ -34,7 +34,7 @@ fn the_example_is_valid() {
     assert_eq!(motors, [("left", "odrive", 0), ("right", "odrive", 0), ("shoulder", "cia402", 0)]);
     assert_eq!(config.buses[0].interface, "can0");
     assert_eq!((config.bases[0].left.as_slice(), config.bases[0].right.as_slice()), (&[0][..], &[1][..]));
-    assert_eq!(config.supervisor.reset, ResetPolicy::Auto);
+    assert_eq!(config.supervisor.reset, ResetPolicy::Neutral);
 }
 
 #[test]

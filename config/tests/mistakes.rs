@@ -160,7 +160,11 @@ fn numbers_and_words_out_of_range() {
         (2, "cpu = -1", (2, &["\"cpu\" must be 0 to 1023, not -1"])),
         (2, "max_sessions = 1025", (2, &["\"max_sessions\" must be 1 to 1024, not 1025"])),
         (2, "max_motors = 99999999999999999999", (2, &["\"max_motors\" must be 1 to 256"])),
-        (2, "reset = \"never\"", (2, &["\"reset\" must be manual or auto, not \"never\""])),
+        (
+            2,
+            "reset = \"never\"",
+            (2, &["\"reset\" must be", "\"manual\"", "\"neutral\"", "\"auto\"", ", not \"never\""]),
+        ),
         (5, "listen = \"localhost\"", (5, &["\"listen\"", "like \"127.0.0.1:8080\", not \"localhost\""])),
         (5, "max_connections = 0", (5, &["\"max_connections\" must be 1 to 65535, not 0"])),
         (14, "after_stop = \"brake\"", (14, &["\"hold\"", "\"release\"", "falls", "not \"brake\""])),

@@ -44,7 +44,8 @@ pub fn warnings(config: &Config) -> Vec<String> {
     warnings.extend(config.ports().filter_map(|port| open_to_others(config, &port)));
     if supervisor.reset == ResetPolicy::Auto {
         warnings.push(
-            "[supervisor] reset = \"auto\": after a trip a new session may drive at once, nobody has to look"
+            "[supervisor] reset = \"auto\": after a trip a new session may drive at once, nobody has to look; with \
+             reset = \"neutral\" its client must send a Stop first"
                 .to_owned(),
         );
     }

@@ -78,7 +78,7 @@ fn unreadable(config: &Config, now: Nanos, why: &str) -> (Inheritance, Vec<Strin
 fn latch_of(config: &Config) -> Latch {
     match config.supervisor.reset {
         ResetPolicy::Manual => Latch::Held,
-        ResetPolicy::Auto => Latch::Open,
+        ResetPolicy::Neutral | ResetPolicy::Auto => Latch::Open,
     }
 }
 

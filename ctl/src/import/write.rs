@@ -98,8 +98,10 @@ pub fn file(from: &str, robot: &Robot) -> anyhow::Result<Import> {
     head(&mut page, from, robot, addresses.upstream);
     page.title("The supervisor: the real-time process that watches the sessions and stops the motors.");
     page.line("[supervisor]");
-    page.comment("A new session may drive again after a stop, as with viam-server. With \"manual\" somebody has to look first:");
-    page.comment("lanyard reset TRIP_ID.");
+    page.comment(
+        "A new session may drive again after a stop, as with viam-server. With \"neutral\" its client must send a Stop \
+         first; with \"manual\" somebody has to look first: lanyard reset TRIP_ID.",
+    );
     page.set("reset", "\"auto\"");
     front(&mut page, robot, addresses.listen).map_err(wrong)?;
     upstream(&mut page, robot, addresses.upstream);

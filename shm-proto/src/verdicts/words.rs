@@ -158,6 +158,9 @@ numbered! {
         Auto = 1, "auto";
         /// `lanyard reset TRIP_ID` must come first.
         Manual = 2, "manual";
+        /// A new session may take a motor that stands still, with a command that comes some time after a Stop. The
+        /// front sees to the Stop: the supervisor latches as little as under [`Self::Auto`].
+        Neutral = 3, "neutral";
     }
 }
 

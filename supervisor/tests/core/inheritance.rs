@@ -11,7 +11,7 @@ use supervisor::core::ResetRefused;
 use crate::state;
 use crate::support::{A, B, Bench, C, ROBOT, TICK};
 
-const BOTH: [ResetPolicy; 2] = [ResetPolicy::Auto, ResetPolicy::Manual];
+const POLICIES: &[ResetPolicy] = ResetPolicy::ALL;
 
 /// The next supervisor, started; its drives have said nothing yet.
 fn next(dead: &Bench, policy: ResetPolicy) -> Bench {
@@ -41,7 +41,7 @@ fn can_be_driven(bench: &mut Bench, motor: MotorIndex) -> bool {
 
 #[test]
 fn what_was_driven_when_it_died_is_tripped_and_nothing_else() {
-    for policy in BOTH {
+    for &policy in POLICIES {
         let mut dead = Bench::new(policy);
         let _writer = dead.drive(0, &[A]);
         let mut bench = next(&dead, policy);
@@ -324,7 +324,7 @@ fn no_word_left_behind_keeps_the_next_one_from_starting() {
             let place = if round % 2 == 0 { place % 328 } else { place };
             words_changed.push((place, word));
         }
-        let policy = BOTH[round % 2];
+        let policy = POLICIES[round % POLICIES.len()];
         let (bench, _) = Bench::heir(&[&changed(&dead, &words_changed)], ROBOT, policy);
         let mut bench = started(bench);
         whole += usize::from(bench.view.predecessor().0 == Predecessor::Died);

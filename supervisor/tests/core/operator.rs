@@ -30,9 +30,32 @@ fn manual_policy_holds_motors_until_the_right_trip_is_reset() {
     assert_eq!(bench.core.reset(trip, bench.now), Err(ResetRefused::NotHeld), "only once");
 }
 
+/// That a Stop comes first is the front's to see to: it alone knows what clients have sent.
 #[test]
-fn an_operator_stop_holds_everything_under_either_policy() {
-    let mut bench = Bench::new(ResetPolicy::Auto);
+fn neutral_policy_latches_as_little_as_automatic_reset() {
+    let mut bench = Bench::new(ResetPolicy::Neutral);
+    let mut writer = bench.drive(0, &[A]);
+    writer.close();
+    bench.run(2 * TICK);
+    assert_eq!(bench.view.motor(A).map(|motor| motor.latched), Some(0));
+    let writer = bench.open(1);
+    bench.take(&writer, A);
+    bench.run(2 * TICK);
+    assert_eq!(bench.view.granted(A), None, "not before standstill is proven");
+    bench.rest(A);
+    bench.run(2 * TICK);
+    assert_eq!(bench.view.granted(A), Some(writer.owner()));
+}
+
+#[test]
+fn an_operator_stop_holds_everything_under_every_policy() {
+    for &policy in ResetPolicy::ALL {
+        an_operator_stop_holds_everything(policy);
+    }
+}
+
+fn an_operator_stop_holds_everything(policy: ResetPolicy) {
+    let mut bench = Bench::new(policy);
     let _writer = bench.drive(0, &[A]);
     let trip = bench.core.estop(bench.now, &mut bench.wire);
     for motor in [A, B, C] {

@@ -16,9 +16,11 @@ use lanyard_model::wire::{Heard, Sent};
 use shm_proto::verdicts::{Reason, ResetPolicy};
 
 /// The policies and programmes there are.
-const SETTINGS: [Settings; 4] = [
+const SETTINGS: [Settings; 5] = [
     Settings { policy: ResetPolicy::Auto, after: AfterStop::Release },
     Settings { policy: ResetPolicy::Auto, after: AfterStop::Hold },
+    // The supervisor knows no difference to the automatic one.
+    Settings { policy: ResetPolicy::Neutral, after: AfterStop::Release },
     Settings { policy: ResetPolicy::Manual, after: AfterStop::Release },
     Settings { policy: ResetPolicy::Manual, after: AfterStop::Hold },
 ];
