@@ -244,11 +244,20 @@ fn front(root: &mut Reader<'_>, problems: &mut Problems, capacity: Capacity) -> 
     let grant_timeout = table.duration(problems, "grant_timeout", millis(10)..=millis(5_000), millis(500));
     let enable_timeout =
         table.duration(problems, "enable_timeout", millis(50)..=millis(30_000), millis(3_000));
+    let stop_hold = table.duration(problems, "stop_hold", millis(20)..=millis(2_000), millis(250));
     let max_connections = table.integer(problems, "max_connections", 1..=65_535).unwrap_or(1_024);
     let sessions = sessions::rules_of(&mut table, problems, capacity.sessions());
     let access = access::access(&mut table, problems);
     let origins = origins::origins(&mut table, problems);
-    let own = ["listen", "heartbeat_window", "refresh", "grant_timeout", "enable_timeout", "max_connections"];
+    let own = [
+        "listen",
+        "heartbeat_window",
+        "refresh",
+        "grant_timeout",
+        "enable_timeout",
+        "stop_hold",
+        "max_connections",
+    ];
     table.finish(problems, &[&own[..], &sessions::FRONT_KEYS, &access::KEYS, &[origins::KEY]].concat());
     Front {
         listen,
@@ -256,6 +265,7 @@ fn front(root: &mut Reader<'_>, problems: &mut Problems, capacity: Capacity) -> 
         refresh,
         grant_timeout,
         enable_timeout,
+        stop_hold,
         max_connections: usize::try_from(max_connections).unwrap_or(1_024),
         sessions,
         access,

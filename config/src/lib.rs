@@ -36,7 +36,7 @@ pub use error::ConfigError;
 pub use exposure::{Danger, Exposure, Logins, Port, Service};
 pub use kortex::{Joint, Kortex, KortexLogin, KortexUpstream, LONGEST_SESSION_TIMEOUT};
 pub use origins::Origins;
-pub use sessions::{ResourceRules, SessionRules, Sessionless, Takeover};
+pub use sessions::{LeaseFeed, ResourceRules, SessionRules, Sessionless, Takeover};
 pub use tunnel::{
     AfterExpiry, BeatOf, Cyclic, LOWEST_PORT, Speaks, Tunnel, TunnelClients, TunnelProtocol, TunnelTarget,
 };
@@ -129,6 +129,9 @@ pub struct Front {
     pub grant_timeout: Duration,
     /// `enable_timeout`: how long a command waits for the drive to come up.
     pub enable_timeout: Duration,
+    /// `stop_hold`: for how long after a Stop the same party moves what it stopped over no other connection, and for how
+    /// long after the answer to a Stop no command counts as given after it.
+    pub stop_hold: Duration,
     /// `max_connections`: connections served at once; more are closed at once.
     pub max_connections: usize,
     /// What sessions must keep to.

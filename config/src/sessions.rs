@@ -12,6 +12,8 @@ pub struct SessionRules {
     pub sessionless: Sessionless,
     /// `lease_window`: how long a client without session may be silent.
     pub lease_window: Duration,
+    /// `lease`: what of such a client counts as a sign of life.
+    pub lease: LeaseFeed,
     /// `takeover`: whether a session may take what another one holds.
     pub takeover: Takeover,
     /// `max_sessions_per_key`.
@@ -27,6 +29,15 @@ pub enum Sessionless {
     Refuse,
     /// It is carried out, and nothing stops the motor when its client falls silent, as with Viam's server.
     Viam,
+}
+
+/// What keeps the lease of a client without session alive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LeaseFeed {
+    /// Its commands for what it drives: a proxy or a browser may answer everything else in its place.
+    Commands,
+    /// Whatever is heard over its connection, answers to pings included.
+    Pings,
 }
 
 /// Whether a session may take what another one holds.
@@ -49,7 +60,8 @@ pub struct ResourceRules {
 }
 
 /// The keys that [`rules_of`] takes from `[front]`.
-pub const FRONT_KEYS: [&str; 4] = ["sessionless", "lease_window", "takeover", "max_sessions_per_key"];
+pub const FRONT_KEYS: [&str; 5] =
+    ["sessionless", "lease", "lease_window", "takeover", "max_sessions_per_key"];
 /// The keys that [`rules_of_resource`] takes.
 pub const RESOURCE_KEYS: [&str; 2] = ["window", "require_progress"];
 
@@ -74,6 +86,7 @@ pub fn choice<T: Copy>(
 pub fn rules_of(table: &mut Reader<'_>, problems: &mut Problems, room: u16) -> SessionRules {
     let sessionless =
         [("lease", Sessionless::Lease), ("refuse", Sessionless::Refuse), ("viam", Sessionless::Viam)];
+    let lease = [("commands", LeaseFeed::Commands), ("pings", LeaseFeed::Pings)];
     let takeover = [("last_used", Takeover::LastUsed), ("exclusive", Takeover::Exclusive)];
     let most_per_key = table.integer(problems, "max_sessions_per_key", 1..=i64::from(room));
     SessionRules {
@@ -84,6 +97,7 @@ pub fn rules_of(table: &mut Reader<'_>, problems: &mut Problems, room: u16) -> S
             SHORTEST_WINDOW..=LONGEST_WINDOW,
             Duration::from_secs(2),
         ),
+        lease: choice(table, problems, "lease", &lease, LeaseFeed::Commands),
         takeover: choice(table, problems, "takeover", &takeover, Takeover::LastUsed),
         most_per_key: most_per_key.and_then(|most| usize::try_from(most).ok()).unwrap_or(usize::from(room)),
     }

@@ -7,6 +7,7 @@
 //! |---|---|
 //! | [`link`] | the connection to the supervisor |
 //! | [`sessions`] | who is alive, the same for every protocol |
+//! | [`order`] | the order in which commands and stops came in |
 //! | [`motion`] | frames to motors, never without a grant |
 //! | [`viam`] | the Viam protocol on top of these |
 //! | [`kortex`] | Kinova's protocol on top of these |
@@ -35,6 +36,7 @@ mod link;
 mod log;
 mod motion;
 mod native;
+mod order;
 mod proto;
 mod sessions;
 mod transport;
@@ -47,7 +49,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use config::{Config, Exposure, Sessionless};
+use config::{Config, Exposure, LeaseFeed, Sessionless};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tracing::info;
@@ -205,11 +207,12 @@ fn door(tls: Option<Arc<Tls>>, exposure: Exposure) -> Door {
     tls.map_or(Door::Plain, |tls| Door::Tls(tls, plain))
 }
 
-/// Who may get a lease must be heard often enough to keep it.
+/// Where answers to pings keep a lease, a client must be heard often enough.
 fn ping_every(config: &Config) -> Duration {
-    match config.front.sessions.sessionless {
-        Sessionless::Lease => PING_EVERY.min(config.front.sessions.lease_window / PINGS_PER_LEASE),
-        Sessionless::Refuse | Sessionless::Viam => PING_EVERY,
+    let sessions = &config.front.sessions;
+    match (sessions.sessionless, sessions.lease) {
+        (Sessionless::Lease, LeaseFeed::Pings) => PING_EVERY.min(sessions.lease_window / PINGS_PER_LEASE),
+        (Sessionless::Lease, LeaseFeed::Commands) | (Sessionless::Refuse | Sessionless::Viam, _) => PING_EVERY,
     }
 }
 

@@ -19,7 +19,8 @@ use super::control::Control;
 use super::refusal::{Refusal, Sub};
 use crate::lanyard::Orders;
 use crate::link::Link;
-use crate::motion::{Motion, MotionError, Target};
+use crate::motion::{Motion, MotionError, Notes, Target};
+use crate::order::Origin;
 use crate::proto::kortex::{
     ActuatorFeedback, ArmState, BaseFeedback, Feedback, JointAngle, JointAngles, JointSpeed, JointSpeeds,
 };
@@ -134,6 +135,7 @@ impl Arm {
     pub async fn drive(
         self: &Arc<Self>,
         hold: Hold,
+        origin: &Origin,
         since: Asked,
         asked: &[JointSpeed],
         others: Others,
@@ -156,7 +158,7 @@ impl Arm {
             let moves = commanded.speeds.iter().any(|speed| *speed != 0.0);
             (self.targets(&commanded.speeds), self.next(), moves)
         };
-        if let Err(error) = self.motion.turn(&hold, &targets).await {
+        if let Err(error) = self.motion.turn(&hold, origin, &targets).await {
             let mut commanded = self.speeds();
             if self.epoch.load(Ordering::Relaxed) == epoch {
                 commanded.speeds.fill(0.0);
@@ -165,14 +167,14 @@ impl Arm {
         }
         if let Err(stopped) = self.not_stopped(since) {
             // It came between the look above and the first frame; whichever of both went out last, this one is the last.
-            self.halt().await?;
+            self.halt(None).await?;
             return Err(stopped);
         }
         drop(under_way);
         if !moves {
             self.sessions.rest(Kortex::ARM);
         } else if duration > 0 {
-            tokio::spawn(Arc::clone(self).end_after(duration, epoch, hold));
+            tokio::spawn(Arc::clone(self).end_after(duration, epoch, hold, origin.clone()));
         }
         Ok(())
     }
@@ -182,14 +184,14 @@ impl Arm {
     /// # Errors
     ///
     /// When a motor is not granted.
-    pub async fn claim(&self, hold: &Hold) -> Result<Use, Refusal> {
+    pub async fn claim(&self, hold: &Hold, origin: &Origin) -> Result<Use, Refusal> {
         let under_way = self.sessions.use_resource(hold, Kortex::ARM, &self.motors)?;
-        self.motion.claim(hold, &self.motors[self.joints.len()..]).await?;
+        self.motion.claim(hold, origin, &self.motors[self.joints.len()..]).await?;
         Ok(under_way)
     }
 
     /// Brings the arm to rest when the time of a command is over.
-    async fn end_after(self: Arc<Self>, seconds: u32, epoch: u64, hold: Hold) {
+    async fn end_after(self: Arc<Self>, seconds: u32, epoch: u64, hold: Hold, origin: Origin) {
         sleep(Duration::from_secs(seconds.into())).await;
         let rest = {
             let mut commanded = self.speeds();
@@ -199,14 +201,14 @@ impl Arm {
             commanded.speeds.fill(0.0);
             self.targets(&commanded.speeds)
         };
-        match self.motion.turn(&hold, &rest).await {
+        match self.motion.turn(&hold, &origin, &rest).await {
             Ok(()) => self.sessions.rest(Kortex::ARM),
             // Stopped already, or another's by now.
             Err(MotionError::SessionExpired | MotionError::NotGranted { .. } | MotionError::Superseded) => {}
             Err(error) => {
                 warn!("the time of a joint speed command is over, and the arm is stopped: {error}");
                 // Reported by whoever sends it; the supervisor is the next to stop it.
-                drop(self.motion.stop(&self.motors).await);
+                drop(self.motion.halt(&self.motors).await);
             }
         }
     }
@@ -274,19 +276,26 @@ impl Arm {
     /// # Errors
     ///
     /// When a stop did not get onto its bus.
-    pub fn stop(self: &Arc<Self>) -> impl Future<Output = Result<(), Refusal>> + Send + use<> {
+    pub fn stop(
+        self: &Arc<Self>,
+        origin: Origin,
+    ) -> impl Future<Output = Result<(), Refusal>> + Send + use<> {
         self.stops.fetch_add(1, Ordering::SeqCst);
         let arm = Arc::clone(self);
-        async move { arm.halt().await }
+        async move { arm.halt(Some(&origin)).await }
     }
 
-    async fn halt(&self) -> Result<(), Refusal> {
+    /// Stops the arm at a client's wish, or for a reason of this program's own.
+    async fn halt(&self, origin: Option<&Origin>) -> Result<(), Refusal> {
         {
             let mut commanded = self.speeds();
             self.next();
             commanded.speeds.fill(0.0);
         }
-        self.motion.stop(&self.motors).await?;
+        match origin {
+            Some(origin) => self.motion.stop(origin, &self.motors, Notes::Stop).await?,
+            None => self.motion.halt(&self.motors).await?,
+        }
         self.sessions.rest(Kortex::ARM);
         Ok(())
     }

@@ -145,7 +145,9 @@ impl From<SessionError> for Refusal {
         match error {
             SessionError::Expired => Self::no_session(),
             SessionError::Held { .. } => Self::device(Sub::NotInControl, error.to_string()),
-            SessionError::LeaseRanOut(_) => Self::protocol(Sub::SessionAccess, error.to_string()),
+            SessionError::LeaseRanOut(_) | SessionError::TooSoonAfterStop(_) => {
+                Self::protocol(Sub::SessionAccess, error.to_string())
+            }
             SessionError::TooMany | SessionError::TooManyOfYours(_) => {
                 Self::device(Sub::MethodFailed, error.to_string())
             }
@@ -162,13 +164,19 @@ impl From<MotionError> for Refusal {
                 Sub::SessionAccess,
                 "the motors of this session have been stopped meanwhile; send the command again",
             ),
-            MotionError::NotGranted { .. } => Self::device(Sub::RobotInFault, text),
+            MotionError::NotGranted { .. }
+            | MotionError::OlderThanTrip { .. }
+            | MotionError::StopFirst { .. }
+            | MotionError::TooSoonAfterStop { .. }
+            | MotionError::DriveFault { .. } => Self::device(Sub::RobotInFault, text),
             MotionError::Drive { .. } => Self::device(Sub::RobotNotReady, text),
             MotionError::Speed { .. } => Self::protocol(Sub::InvalidParam, text),
             MotionError::Bus { .. } | MotionError::SupervisorGone => {
                 Self::device(Sub::RouterUnavailable, text)
             }
-            MotionError::Superseded => Self::device(Sub::MethodFailed, text),
+            MotionError::Superseded | MotionError::HeldAfterStop { .. } => {
+                Self::device(Sub::MethodFailed, text)
+            }
         }
     }
 }

@@ -21,7 +21,7 @@ use super::frame::SessionNumber;
 use super::refusal::{Refusal, Sub};
 use crate::access::Caller;
 use crate::proto::kortex::CreateSessionInfo;
-use crate::sessions::{Hold, Peer, Sessions};
+use crate::sessions::{Entity, Hold, Peer, Sessions};
 
 /// Why a session is closed that nobody closes.
 const SILENT: &str = "it was silent for longer than session_inactivity_timeout";
@@ -70,6 +70,8 @@ pub struct Standing {
     pub session: SessionNumber,
     /// What it may do now.
     pub role: Role,
+    /// Whose it is.
+    pub entity: Entity,
 }
 
 /// A session as others see it.
@@ -217,7 +219,7 @@ impl Roster {
             // Over already: what it drove is stopped, and its next command begins another.
             drop(self.sessions.beat(&tenant.caller.entity, watch));
         }
-        Ok(Standing { session: number, role: tenant.role(now) })
+        Ok(Standing { session: number, role: tenant.role(now), entity: tenant.caller.entity.clone() })
     }
 
     /// The right to move something, for as long as the session is watched.

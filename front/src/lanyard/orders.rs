@@ -48,7 +48,7 @@ impl Orders {
             }
             Err(why) => {
                 error!("a client asked for an emergency stop, and the supervisor was not reached: {why}");
-                let front = match self.motion.stop(&self.motors).await {
+                let front = match self.motion.halt(&self.motors).await {
                     Ok(()) => "the front sent every motor its stop, but nobody checks it and nothing keeps them stopped"
                         .to_owned(),
                     Err(error) => format!("the front's own stops failed, too: {error}"),

@@ -15,12 +15,13 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, MissedTickBehavior, interval, interval_at, sleep_until, timeout_at};
 
 use super::Station;
-use super::desk::{Aim, Answer, Errand, Job};
+use super::desk::{Aim, Answer, Job};
 use super::enable;
 use super::error::MotionError;
 use super::feedback::FRESH;
 use super::grant::Permit;
 use super::line::Line;
+use super::mailbox::Errand;
 use super::regulator::{self, Regulator};
 use super::travel::{Leg, Plan};
 use super::wire::SendError;
@@ -273,6 +274,8 @@ impl Actor {
         Ok(())
     }
 
+    /// Goes through the enable programme. Some families clear the drive's faults with it, so that it ends when the drive
+    /// reports one that was not there when the command was looked at.
     async fn enable(&mut self, permit: &Permit) -> Result<(), Ending> {
         let programme = self.drive.enable.clone();
         let steps = programme.steps();
@@ -289,6 +292,7 @@ impl Actor {
                 tokio::select! {
                     biased;
                     _ = again.tick() => {
+                        self.no_new_fault(permit)?;
                         if self.send_permitted(permit, &step.frames)? == Sent::All {
                             sent = Sent::All;
                         }
@@ -307,6 +311,17 @@ impl Actor {
             }
         }
         Ok(())
+    }
+
+    /// Checks that the drive reports no fault that began after the command was looked at: no party has acknowledged it.
+    fn no_new_fault(&self, permit: &Permit) -> Result<(), MotionError> {
+        match self.station.feedback.fault_since() {
+            Some(since) if since > permit.judged() => {
+                let what = self.station.feedback.describe(&self.drive);
+                Err(MotionError::DriveFault { motor: self.name.clone(), what })
+            }
+            _ => Ok(()),
+        }
     }
 
     async fn await_position(&self) -> Result<(), MotionError> {

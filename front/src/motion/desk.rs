@@ -1,7 +1,7 @@
-//! A motor's desk: one place for a stop and one for a command, so nothing ever queues up. The newest
-//! command takes the place of an older one; a stop is always carried out, and before any command.
+//! A motor's desk: its [`Mailbox`], and the waits around it. Nothing ever queues up.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use drivers::RevolutionsPerSecond;
 use tokio::sync::{Notify, oneshot, watch};
@@ -9,7 +9,9 @@ use tokio::sync::{Notify, oneshot, watch};
 use super::error::MotionError;
 use super::grant::Permit;
 use super::group::Group;
+use super::mailbox::{AskedStop, Errand, Mailbox, Refused};
 use super::travel::Leg;
+use crate::order::Origin;
 
 /// What a command wants, in the drive's own direction.
 #[derive(Clone, Copy, Debug)]
@@ -53,27 +55,6 @@ impl Job {
     }
 }
 
-/// What is to be done next.
-pub enum Errand {
-    /// Stop; the number is for [`Desk::announce`].
-    Stop(u64),
-    /// Carry out a command.
-    Move(Box<Job>),
-}
-
-#[derive(Default)]
-struct Papers {
-    stops_asked: u64,
-    stops_taken: u64,
-    job: Option<Box<Job>>,
-}
-
-impl Papers {
-    const fn is_empty(&self) -> bool {
-        self.stops_asked == self.stops_taken && self.job.is_none()
-    }
-}
-
 /// The last stop that was carried out, and how that went.
 #[derive(Clone, Debug)]
 struct Stopped {
@@ -83,7 +64,7 @@ struct Stopped {
 
 /// A motor's desk.
 pub struct Desk {
-    papers: Mutex<Papers>,
+    mailbox: Mutex<Mailbox<Box<Job>>>,
     bell: Notify,
     stopped: watch::Sender<Stopped>,
 }
@@ -92,37 +73,55 @@ impl Desk {
     /// An empty desk.
     pub fn new() -> Self {
         Self {
-            papers: Mutex::default(),
+            mailbox: Mutex::new(Mailbox::new()),
             bell: Notify::new(),
             stopped: watch::Sender::new(Stopped { number: 0, answer: Ok(()) }),
         }
     }
 
-    fn papers(&self) -> MutexGuard<'_, Papers> {
-        self.papers.lock().unwrap_or_else(PoisonError::into_inner)
+    fn mailbox(&self) -> MutexGuard<'_, Mailbox<Box<Job>>> {
+        self.mailbox.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Puts a command down.
-    pub fn post(&self, job: Job) {
-        let older = self.papers().job.replace(Box::new(job));
+    /// Puts a command down. `hold`: for how long after a stop its party moves the motor over no other connection.
+    ///
+    /// # Errors
+    ///
+    /// When the order in which commands and stops arrived is against it: with the command, and why.
+    pub fn post(&self, origin: &Origin, job: Job, hold: Duration) -> Result<(), (Box<Job>, Refused)> {
+        let older = self.mailbox().post(origin, Box::new(job), hold)?;
         self.bell.notify_one();
         if let Some(mut older) = older {
             older.superseded();
         }
+        Ok(())
     }
 
-    /// Asks for a stop; the number is for [`Self::stopped`].
-    pub fn ask_stop(&self) -> u64 {
-        let (number, older) = {
-            let mut papers = self.papers();
-            papers.stops_asked += 1;
-            (papers.stops_asked, papers.job.take())
-        };
-        self.bell.notify_one();
-        if let Some(mut older) = older {
-            older.superseded();
+    /// Asks for a stop at some party's wish; the number is for [`Self::stopped`]. `None`: a command that was sent after it
+    /// is being carried out already.
+    pub fn ask_stop(&self, origin: &Origin) -> Option<u64> {
+        let asked = self.mailbox().ask_stop(origin);
+        match asked {
+            AskedStop::Overtaken => None,
+            AskedStop::Wait(number, voided) => {
+                self.stop_is_asked(voided);
+                Some(number)
+            }
         }
+    }
+
+    /// Asks for a stop that this program has reason for; the number is for [`Self::stopped`].
+    pub fn ask_own_stop(&self) -> u64 {
+        let (number, voided) = self.mailbox().ask_own_stop();
+        self.stop_is_asked(voided);
         number
+    }
+
+    fn stop_is_asked(&self, voided: Option<Box<Job>>) {
+        self.bell.notify_one();
+        if let Some(mut voided) = voided {
+            voided.superseded();
+        }
     }
 
     /// Returns when that stop has been carried out.
@@ -139,19 +138,14 @@ impl Desk {
         self.stopped.send_replace(Stopped { number, answer });
     }
 
-    /// What is to be done next, a stop before any command.
-    pub fn take(&self) -> Option<Errand> {
-        let mut papers = self.papers();
-        if papers.stops_taken < papers.stops_asked {
-            papers.stops_taken = papers.stops_asked;
-            return Some(Errand::Stop(papers.stops_taken));
-        }
-        papers.job.take().map(Errand::Move)
+    /// Gives out what is to be done next, a stop before any command. What was given out before is over.
+    pub fn take(&self) -> Option<Errand<Box<Job>>> {
+        self.mailbox().take()
     }
 
     /// Returns when something lies on the desk.
     pub async fn arrived(&self) {
-        while self.papers().is_empty() {
+        while self.mailbox().is_empty() {
             self.bell.notified().await;
         }
     }

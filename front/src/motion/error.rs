@@ -44,6 +44,61 @@ pub enum MotionError {
         /// What is wrong, and what to do.
         what: String,
     },
+    /// The same party has stopped the motor a moment ago over another connection, and nothing tells which was sent first.
+    #[error(
+        "motor \"{motor}\" was stopped over another connection of yours; a command over this one is taken in {left_ms} ms \
+         (stop_hold in [front])"
+    )]
+    HeldAfterStop {
+        /// The motor.
+        motor: String,
+        /// How much longer, milliseconds.
+        left_ms: u64,
+    },
+    /// The command arrived before the end of a trip of its motor.
+    #[error(
+        "motor \"{motor}\": this command came before the end of trip {trip}, which stopped it; give it again if it is \
+         still meant"
+    )]
+    OlderThanTrip {
+        /// The motor.
+        motor: String,
+        /// The trip.
+        trip: shm_proto::TripId,
+    },
+    /// The motor was stopped, and its driver has not shown that the stop was noticed.
+    #[error(
+        "motor \"{motor}\" was stopped by trip {trip}: send Stop first, or speed 0, then drive (reset = \"neutral\" in \
+         [supervisor])"
+    )]
+    StopFirst {
+        /// The motor.
+        motor: String,
+        /// The trip.
+        trip: shm_proto::TripId,
+    },
+    /// The driver has sent Stop, but this command is too close behind it to be meant.
+    #[error(
+        "motor \"{motor}\": this command came too soon after the Stop that followed its trip; give it again in {left_ms} \
+         ms (stop_hold in [front])"
+    )]
+    TooSoonAfterStop {
+        /// The motor.
+        motor: String,
+        /// How much longer, milliseconds.
+        left_ms: u64,
+    },
+    /// The drive reports a fault, or was stopped for one, that its driver has not acknowledged.
+    #[error(
+        "motor \"{motor}\" is stopped for a fault of its drive ({what}); look at it, then send Stop (Kortex: ClearFaults) \
+         to acknowledge the fault, and drive again"
+    )]
+    DriveFault {
+        /// The motor.
+        motor: String,
+        /// What the drive says.
+        what: String,
+    },
     /// A newer command for one of the same motors, or its stop, came in between.
     #[error("a newer command, or a stop, for one of the same motors took its place")]
     Superseded,

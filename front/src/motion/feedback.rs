@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use drivers::frame::MAX_FRAMES;
 use drivers::{Drive, Fault, Observation, Output, Power, Refusal, Revolutions, RevolutionsPerSecond};
+use shm_proto::Nanos;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -41,6 +42,8 @@ struct Seen {
     velocity: Option<Stamped<RevolutionsPerSecond>>,
     position: Option<Stamped<Revolutions>>,
     fault: Option<Stamped<Option<Fault>>>,
+    /// Since when it reports a fault, by the clock of arrivals.
+    fault_since: Option<Nanos>,
     /// The newest answers, in a ring: they may come faster than who waits for one of them wakes up.
     answers: [Option<Stamped<u32>>; ANSWERS],
     next_answer: usize,
@@ -51,6 +54,14 @@ struct Seen {
 const ANSWERS: usize = 2 * MAX_FRAMES;
 
 impl Seen {
+    /// Says whether the drive reports a fault. A drive that has a word on its power stage says it with that.
+    fn is_faulty(&self) -> bool {
+        match self.power {
+            Some(power) => power.value == Power::Fault,
+            None => self.fault.is_some_and(|fault| fault.value.is_some()),
+        }
+    }
+
     fn note_answer(&mut self, value: u32, at: Instant, turn: u64) {
         self.answers[self.next_answer] = Some(Stamped { value, at, turn });
         self.next_answer = (self.next_answer + 1) % ANSWERS;
@@ -100,6 +111,8 @@ impl Feedback {
                 seen.note_answer(answer, at, turn);
             }
             put(&mut seen.refused, refused, at, turn);
+            seen.fault_since =
+                if seen.is_faulty() { seen.fault_since.or_else(|| Some(Nanos::now())) } else { None };
             turn
         };
         self.news.send_replace(turn);
@@ -133,6 +146,11 @@ impl Feedback {
             answer: seen.answer(turn, request),
             refused: newer(seen.refused, turn),
         }
+    }
+
+    /// Since when the drive reports a fault; `None` while it reports none.
+    pub fn fault_since(&self) -> Option<Nanos> {
+        self.seen().fault_since
     }
 
     /// The newest word on the power stage.

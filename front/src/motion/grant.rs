@@ -26,6 +26,8 @@ pub struct Permit {
     motor: MotorIndex,
     name: String,
     patience: Duration,
+    /// When the command was looked at: a trip since then ends it, whatever is granted later.
+    judged: Nanos,
 }
 
 impl Permit {
@@ -37,7 +39,28 @@ impl Permit {
             motor,
             name: name.to_owned(),
             patience,
+            judged: Nanos::now(),
         }
+    }
+
+    /// When the command that it belongs to was looked at.
+    pub const fn judged(&self) -> Nanos {
+        self.judged
+    }
+
+    /// The supervisor's verdict on the motor; `None` if it does not know it.
+    pub fn verdict(&self) -> Option<MotorVerdict> {
+        self.attachment.verdicts.motor(self.motor)
+    }
+
+    /// The trip that keeps everything stopped.
+    pub fn latch(&self) -> TripId {
+        self.attachment.verdicts.latch()
+    }
+
+    /// Says whether the motor was tripped since the command was looked at.
+    fn tripped_since(&self) -> bool {
+        self.verdict().is_some_and(|verdict| verdict.trip != TripId::NONE && verdict.first_stop > self.judged)
     }
 
     /// Whether supervisor and session live.
@@ -58,20 +81,26 @@ impl Permit {
     ///
     /// # Errors
     ///
-    /// When the session or the supervisor ends, at once; when the grant does not come within `timeout`,
-    /// with what keeps it.
+    /// When the session or the supervisor ends, or the motor trips meanwhile, at once: a command that waited out a trip
+    /// moves nothing. When the grant does not come within `timeout`, with what keeps it.
     pub async fn obtain(&self, timeout: Duration) -> Result<(), MotionError> {
         self.alive()?;
         self.attachment.beats.take_motor(self.motor, self.owner);
         let deadline = Instant::now() + timeout;
-        while !self.holds() {
+        loop {
+            let holds = self.holds();
             self.alive()?;
+            if self.tripped_since() {
+                return Err(self.refusal(Duration::ZERO));
+            }
+            if holds {
+                return Ok(());
+            }
             if Instant::now() >= deadline {
                 return Err(self.refusal(timeout));
             }
             sleep(LOOK).await;
         }
-        Ok(())
     }
 
     /// Why the grant is gone.

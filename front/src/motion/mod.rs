@@ -8,7 +8,9 @@
 //! | file | its one idea |
 //! |---|---|
 //! | [`actor`] | the one task that moves a motor |
-//! | [`desk`] | how commands and stops reach it: the newest counts, nothing queues up |
+//! | [`desk`] | how commands and stops reach it: nothing queues up |
+//! | [`mailbox`] | in what order commands and stops count |
+//! | [`intent`] | whether a command for a motor that was stopped is meant |
 //! | [`grant`] | whether a session may move a motor, and if not, why |
 //! | [`group`] | motors of one command start and fail together |
 //! | [`enable`] | how the steps of an enable programme end |
@@ -26,8 +28,10 @@ mod error;
 mod feedback;
 mod grant;
 mod group;
+mod intent;
 mod interface;
 mod line;
+mod mailbox;
 mod regulator;
 #[cfg(test)]
 mod tests;
@@ -41,9 +45,10 @@ use std::time::Duration;
 
 use config::Config;
 use drivers::{Power, Revolutions, RevolutionsPerSecond, VelocityError};
-use shm_proto::MotorIndex;
+use shm_proto::{MotorIndex, Nanos};
 use tokio::sync::oneshot;
 
+use crate::order::Origin;
 use crate::sessions::Hold;
 use actor::{Actor, Times};
 use bus::{Bus, Listener};
@@ -52,7 +57,10 @@ pub use error::{MotionError, MotionStartError};
 use feedback::Feedback;
 pub use grant::Permit;
 use group::Group;
+use intent::{Facts, Intent, Objection};
+pub use intent::Notes;
 use line::Line;
+use mailbox::Refused;
 use travel::Leg;
 #[cfg(test)]
 pub use wire::NoWire;
@@ -97,6 +105,7 @@ pub struct Reading {
 struct Station {
     desk: Desk,
     feedback: Feedback,
+    intent: Intent,
     /// The set-point as bits, drive's direction; NaN: none.
     commanded: AtomicU32,
 }
@@ -104,7 +113,7 @@ struct Station {
 impl Station {
     fn new() -> Arc<Self> {
         let commanded = AtomicU32::new(f32::NAN.to_bits());
-        Arc::new(Self { desk: Desk::new(), feedback: Feedback::new(), commanded })
+        Arc::new(Self { desk: Desk::new(), feedback: Feedback::new(), intent: Intent::default(), commanded })
     }
 
     fn set_commanded(&self, speed: Option<RevolutionsPerSecond>) {
@@ -181,14 +190,14 @@ impl Motion {
     /// # Errors
     ///
     /// When any of the motors cannot; then none of them goes on with this command.
-    pub async fn turn(&self, hold: &Hold, targets: &[Target]) -> Result<(), MotionError> {
+    pub async fn turn(&self, hold: &Hold, origin: &Origin, targets: &[Target]) -> Result<(), MotionError> {
         self.admit(hold)?;
         let aims = targets.iter().map(|target| {
             let speed = self.checked_speed(target.motor, target.speed)?;
             Ok((target.motor, Aim::Turn(speed)))
         });
         let aims: Vec<_> = aims.collect::<Result<_, MotionError>>()?;
-        self.carry_out(hold, aims).await
+        self.carry_out(hold, origin, aims).await
     }
 
     /// Turns motors by a distance. Returns when every one of them has arrived.
@@ -196,7 +205,7 @@ impl Motion {
     /// # Errors
     ///
     /// When any of the motors cannot; then none of them goes on with this command.
-    pub async fn travel(&self, hold: &Hold, legs: &[Travel]) -> Result<(), MotionError> {
+    pub async fn travel(&self, hold: &Hold, origin: &Origin, legs: &[Travel]) -> Result<(), MotionError> {
         self.admit(hold)?;
         let aims = legs.iter().map(|leg| {
             let speed = self.checked_speed(leg.motor, leg.speed)?;
@@ -209,7 +218,7 @@ impl Motion {
             Ok((leg.motor, Aim::Travel(Leg::new(speed, leg.revolutions))))
         });
         let aims: Vec<_> = aims.collect::<Result<_, MotionError>>()?;
-        self.carry_out(hold, aims).await
+        self.carry_out(hold, origin, aims).await
     }
 
     /// Takes motors for a session that has them driven by somebody else, a server behind the front. Returns when the
@@ -218,9 +227,9 @@ impl Motion {
     /// # Errors
     ///
     /// When any of them is not granted.
-    pub async fn claim(&self, hold: &Hold, motors: &[MotorIndex]) -> Result<(), MotionError> {
+    pub async fn claim(&self, hold: &Hold, origin: &Origin, motors: &[MotorIndex]) -> Result<(), MotionError> {
         self.admit(hold)?;
-        self.carry_out(hold, motors.iter().map(|motor| (*motor, Aim::Leave)).collect()).await
+        self.carry_out(hold, origin, motors.iter().map(|motor| (*motor, Aim::Leave)).collect()).await
     }
 
     /// Whether a session has motors, to be looked at as often as is wanted.
@@ -233,24 +242,82 @@ impl Motion {
         motors.iter().map(named).collect()
     }
 
-    /// Stops motors: whatever they are doing or waiting for ends, and the controlled stop goes out, with
-    /// or without a session. Returns when it has gone out.
+    /// Stops motors at some party's wish: whatever they are doing or waiting for ends if it arrived before, and the
+    /// controlled stop goes out, with or without a session. Returns when it has gone out. The party has then taken note of
+    /// what `notes` says.
     ///
     /// # Errors
     ///
     /// When it did not get onto a bus within half a second.
-    pub async fn stop(&self, motors: &[MotorIndex]) -> Result<(), MotionError> {
-        let asked: Vec<_> = motors
-            .iter()
-            .filter_map(|motor| self.stations.get(usize::from(motor.0)))
-            .map(|station| (station, station.desk.ask_stop()))
-            .collect();
+    pub async fn stop(
+        &self,
+        origin: &Origin,
+        motors: &[MotorIndex],
+        notes: Notes,
+    ) -> Result<(), MotionError> {
+        // All are asked before any is waited for.
+        let asked = self.ask(motors, |desk| desk.ask_stop(origin));
         let mut answer = Ok(());
-        for (station, number) in asked {
-            let stopped = station.desk.stopped(number).await;
+        for (motor, number) in asked {
+            // A command that was sent after this stop is at work: the stop has had its time.
+            let Some(number) = number else { continue };
+            let stopped = self.stopped(motor, number).await;
+            if stopped.is_ok() {
+                self.note(origin, motor, notes);
+            }
             answer = answer.and(stopped);
         }
         answer
+    }
+
+    /// Stops motors for a reason of this program's own: whatever they are doing or waiting for ends. No party has taken
+    /// note of anything by it.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Self::stop`].
+    pub async fn halt(&self, motors: &[MotorIndex]) -> Result<(), MotionError> {
+        let asked = self.ask(motors, |desk| Some(desk.ask_own_stop()));
+        let mut answer = Ok(());
+        for (motor, number) in asked {
+            if let Some(number) = number {
+                answer = answer.and(self.stopped(motor, number).await);
+            }
+        }
+        answer
+    }
+
+    fn ask(
+        &self,
+        motors: &[MotorIndex],
+        ask: impl Fn(&Desk) -> Option<u64>,
+    ) -> Vec<(MotorIndex, Option<u64>)> {
+        let asked = |motor: &MotorIndex| Some((*motor, ask(&self.station(*motor)?.desk)));
+        motors.iter().filter_map(asked).collect()
+    }
+
+    async fn stopped(&self, motor: MotorIndex, number: u64) -> Result<(), MotionError> {
+        match self.station(motor) {
+            Some(station) => station.desk.stopped(number).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Remembers that a party has taken note of a stop of motors, and of their drives' faults if `notes` says so, by another
+    /// call than a Stop. To be called when its answer is given.
+    pub fn acknowledge(&self, origin: &Origin, motors: &[MotorIndex], notes: Notes) {
+        for motor in motors {
+            self.note(origin, *motor, notes);
+        }
+    }
+
+    fn note(&self, origin: &Origin, motor: MotorIndex, notes: Notes) {
+        let Some(station) = self.station(motor) else { return };
+        station.intent.note(origin, notes, Nanos::now());
+    }
+
+    fn station(&self, motor: MotorIndex) -> Option<&Arc<Station>> {
+        self.stations.get(usize::from(motor.0))
     }
 
     /// What is known of a motor.
@@ -301,26 +368,76 @@ impl Motion {
         grant::alive(&hold.attachment, hold.owner, self.patience())
     }
 
-    async fn carry_out(&self, hold: &Hold, aims: Vec<(MotorIndex, Aim)>) -> Result<(), MotionError> {
+    async fn carry_out(
+        &self,
+        hold: &Hold,
+        origin: &Origin,
+        aims: Vec<(MotorIndex, Aim)>,
+    ) -> Result<(), MotionError> {
         let patience = self.patience();
         let mut seen = HashSet::new();
         if let Some((motor, _)) = aims.iter().find(|(motor, _)| !seen.insert(*motor)) {
             return Err(self.unfit(*motor, "one command names it twice"));
         }
-        let group = Arc::new(Group::new(aims.len()));
-        let mut replies = Vec::with_capacity(aims.len());
+        let mut permits = Vec::with_capacity(aims.len());
         for (motor, aim) in aims {
             let place = usize::from(motor.0);
             let (Some(station), Some(settings)) = (self.stations.get(place), self.config.motors.get(place))
             else {
                 continue;
             };
-            let (reply, answer) = oneshot::channel();
             let permit = Permit::new(hold, motor, &settings.name, patience);
-            station.desk.post(Job { permit, aim, group: Arc::clone(&group), reply: Some(reply) });
-            replies.push(answer);
+            self.is_meant(station, settings, &permit, origin)?;
+            permits.push((station, settings, permit, aim));
         }
-        first_reason(replies).await
+        let group = Arc::new(Group::new(permits.len()));
+        let mut replies = Vec::with_capacity(permits.len());
+        let mut answer = Ok(());
+        for (station, settings, permit, aim) in permits {
+            let (reply, told) = oneshot::channel();
+            let job = Job { permit, aim, group: Arc::clone(&group), reply: Some(reply) };
+            match station.desk.post(origin, job, self.config.front.stop_hold) {
+                Ok(()) => replies.push(told),
+                Err((_, refused)) => {
+                    // The others of the command come to rest, as they do when a newer command takes one of them.
+                    group.break_up();
+                    answer = answer.and(Err(not_taken(&settings.name, refused)));
+                }
+            }
+        }
+        let carried_out = first_reason(replies).await;
+        answer.and(carried_out)
+    }
+
+    /// Checks that a command for a motor that was stopped, or whose drive has failed, is meant.
+    fn is_meant(
+        &self,
+        station: &Station,
+        settings: &config::Motor,
+        permit: &Permit,
+        origin: &Origin,
+    ) -> Result<(), MotionError> {
+        let Some(verdict) = permit.verdict() else { return Ok(()) };
+        let facts = Facts {
+            verdict: &verdict,
+            latch: permit.latch(),
+            policy: self.config.supervisor.reset,
+            fault_since: station.feedback.fault_since(),
+            hold: self.config.front.stop_hold,
+        };
+        let motor = settings.name.clone();
+        let millis = |left: Duration| u64::try_from(left.as_millis()).unwrap_or(u64::MAX).max(1);
+        Err(match facts.objection(&station.intent, origin) {
+            None => return Ok(()),
+            Some(Objection::NotNow) => permit.lost(),
+            Some(Objection::Old(trip)) => MotionError::OlderThanTrip { motor, trip },
+            Some(Objection::NoNeutral(trip)) => MotionError::StopFirst { motor, trip },
+            Some(Objection::TooSoon(left)) => MotionError::TooSoonAfterStop { motor, left_ms: millis(left) },
+            Some(Objection::DriveFault) => {
+                let what = station.feedback.describe(&settings.drive);
+                MotionError::DriveFault { motor, what }
+            }
+        })
     }
 
     /// How long the supervisor may be silent: as long as it lets the front be, and never longer than the kernel waits
@@ -340,6 +457,17 @@ fn orient(settings: &config::Motor, speed: RevolutionsPerSecond) -> RevolutionsP
     match settings.direction {
         config::Direction::Forward => speed,
         config::Direction::Reversed => RevolutionsPerSecond(-speed.0),
+    }
+}
+
+/// Why a desk has not taken a command for that motor.
+fn not_taken(motor: &str, refused: Refused) -> MotionError {
+    match refused {
+        Refused::Older => MotionError::Superseded,
+        Refused::Held(left) => MotionError::HeldAfterStop {
+            motor: motor.to_owned(),
+            left_ms: u64::try_from(left.as_millis()).unwrap_or(u64::MAX).max(1),
+        },
     }
 }
 

@@ -125,7 +125,8 @@ impl Book {
         locked(&self.uses)
     }
 
-    /// Notes that a command begins, and holds its session to `allowed` from now on.
+    /// Notes that a command begins, and holds its session to `allowed` from now on. `is_own`: another session of the same
+    /// client, which keeps nothing from it.
     ///
     /// # Errors
     ///
@@ -135,8 +136,10 @@ impl Book {
         command: Command<'_>,
         takeover: Takeover,
         allowed: Option<Window>,
+        is_own: impl Fn(Owner) -> bool,
     ) -> Result<(), Peer> {
-        let began = self.uses().begin(command, takeover, |owner| self.lives(owner));
+        let is_rival = |owner| self.lives(owner) && !is_own(owner);
+        let began = self.uses().begin(command, takeover, is_rival);
         began.map_err(|holder| {
             let slot = self.slot(holder.slot);
             slot.and_then(|slot| slot.tenant().map(|tenant| tenant.peer)).unwrap_or_default()

@@ -25,10 +25,16 @@ pub enum SessionError {
     },
     /// A lease ran out while its client kept something moving.
     #[error(
-        "this client was not heard for longer than its lease ({0}), and what it drove was stopped; \
-         give the command again to go on"
+        "the lease of this client ran out ({0}), and what it drove was stopped; send Stop first, then drive again"
     )]
     LeaseRanOut(String),
+    /// The client has sent Stop since, but this command is too close behind the answer to be meant.
+    #[error(
+        "this command came too soon after the Stop that followed a lease that ran out; give it again in {} ms \
+         (stop_hold in [front])",
+        .0.as_millis().max(1)
+    )]
+    TooSoonAfterStop(std::time::Duration),
     /// There is nobody who would stop the motors.
     #[error("{0}")]
     Unavailable(&'static str),

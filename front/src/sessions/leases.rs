@@ -1,35 +1,42 @@
 //! Leases: sessions for clients that never open one.
 //!
-//! A lease belongs to a connection and lives for as long as that is heard. A client over HTTP/2 answers our pings for as
-//! long as its program runs; one over HTTP/1 answers nothing, so only what it sends keeps its lease alive. Either way a
-//! beat is dated back to when the client was heard, and the supervisor counts the window from there.
+//! A lease belongs to a connection and to one thing that is driven over it, and lives for as long as commands for that thing
+//! come. Nothing else is a sign of life, unless the configuration says so: behind a connection may stand a proxy, or a
+//! browser, that answers pings for a program that is gone, and the commands of another program.
 //!
-//! A client that fell silent while something moved may come back with commands that have waited in a buffer since.
-//! So the first one after that is refused, as with an expired session. Over HTTP/1 it may come over another connection, so
-//! there the refusal waits for its address.
+//! A client that fell silent while something moved may come back with commands that have waited in a buffer since. So what it
+//! drove is refused to it until it has sent a Stop, and has had time to read the answer. Over HTTP/1 it may come back over
+//! another connection, so there the refusal waits for its address.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
 
-use config::Sessionless;
-use shm_proto::{Nanos, SessionId};
+use config::{LeaseFeed, Sessionless};
+use shm_proto::{Nanos, Owner, SessionId};
 use tracing::warn;
 
 use super::identity::{Entity, Peer};
 use super::{Hold, SessionError, Sessions};
+use crate::order::{Origin, Sender};
 use crate::transport::{Connection, Liveness};
 
-/// How long a refusal waits for its client: as long as an unheard HTTP/2 connection is kept open.
-const KEPT: u64 = 60_000_000_000;
-/// How often a lease is kept alive within its window: a ping and its answer fit between.
+/// How long a refusal waits for the address of a client, nanoseconds: a page whose computer slept longer has lost its
+/// connections, and what waited in them. A refusal for a connection lasts as long as that.
+const REFUSAL_NANOS: u64 = 600_000_000_000;
+/// Refusals that are kept; the oldest is forgotten.
+const MAX_REFUSALS: usize = 1024;
+/// How often a lease is looked after within its window: a ping and its answer fit between.
 const LOOKS_PER_WINDOW: u32 = 8;
 
-/// Whose lease it is.
+/// The client that has a lease, and what it drives under it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Holder {
     entity: Box<str>,
     tie: Tie,
+    /// The key of what is driven.
+    resource: Box<str>,
 }
 
 /// What a lease, or a refusal, is tied to.
@@ -46,13 +53,22 @@ enum Tie {
 enum Lease {
     Open {
         id: SessionId,
+        owner: Owner,
         entity: Entity,
         connection: Weak<Connection>,
+        sender: Sender,
         /// What a refusal waits for when it runs out.
         refused_at: Tie,
     },
-    /// It ended while something moved; since when, and why.
-    RanOut { since: Nanos, why: String },
+    /// It ended while something moved.
+    RanOut {
+        since: Nanos,
+        why: String,
+        sender: Sender,
+        connection: Weak<Connection>,
+        /// When its client was answered to a Stop since.
+        stopped: Option<Nanos>,
+    },
 }
 
 /// All leases.
@@ -68,24 +84,30 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Leases {
-    /// The open lease of that holder.
+    /// Looks up the open lease of that holder.
     ///
     /// # Errors
     ///
-    /// Once after one ran out whose refusal waits for `refused`.
-    fn look(&self, holder: &Holder, refused: &Holder) -> Result<Option<SessionId>, SessionError> {
+    /// After one ran out whose refusal waits for `refused`, for commands that are not given after a Stop.
+    fn look(
+        &self,
+        holder: &Holder,
+        refused: &Holder,
+        origin: &Origin,
+        hold: Duration,
+    ) -> Result<Option<SessionId>, SessionError> {
         let mut held = locked(&self.held);
         if let Some(Lease::Open { id, .. }) = held.get(holder) {
             return Ok(Some(*id));
         }
-        match held.get(refused) {
-            Some(Lease::RanOut { why, .. }) => {
-                let why = why.clone();
-                held.remove(refused);
-                Err(SessionError::LeaseRanOut(why))
-            }
-            Some(Lease::Open { .. }) | None => Ok(None),
+        let Some(Lease::RanOut { why, stopped, .. }) = held.get(refused) else { return Ok(None) };
+        let Some(stopped) = *stopped else { return Err(SessionError::LeaseRanOut(why.clone())) };
+        let passed = Duration::from_nanos(origin.began().at().since(stopped));
+        if let Some(left) = hold.checked_sub(passed).filter(|left| !left.is_zero()) {
+            return Err(SessionError::TooSoonAfterStop(left));
         }
+        held.remove(refused);
+        Ok(None)
     }
 
     /// Forgets an open lease that has ended.
@@ -99,46 +121,81 @@ impl Leases {
     /// Notes that a session has ended which had not brought everything to rest. Most are no leases.
     pub fn note_end(&self, id: SessionId, why: &str) {
         let mut held = locked(&self.held);
-        let of = |(holder, lease): (&Holder, &Lease)| match lease {
-            Lease::Open { id: open, refused_at, .. } if *open == id => Some((holder.clone(), *refused_at)),
-            _ => None,
+        let of = |(holder, lease): (&Holder, &Lease)| {
+            matches!(lease, Lease::Open { id: open, .. } if *open == id).then(|| holder.clone())
         };
-        if let Some((holder, tie)) = held.iter().find_map(of) {
-            held.remove(&holder);
-            let why = why.to_owned();
-            held.insert(Holder { entity: holder.entity, tie }, Lease::RanOut { since: Nanos::now(), why });
-        }
+        let Some(holder) = held.iter().find_map(of) else { return };
+        let Some(Lease::Open { connection, sender, refused_at, .. }) = held.remove(&holder) else { return };
+        let lease =
+            Lease::RanOut { since: Nanos::now(), why: why.to_owned(), sender, connection, stopped: None };
+        held.insert(Holder { tie: refused_at, ..holder }, lease);
+    }
+
+    /// Says whether that session is a lease whose connection is still open.
+    pub fn is_connected(&self, id: SessionId) -> bool {
+        locked(&self.held).values().any(|lease| match lease {
+            Lease::Open { id: open, connection, .. } => *open == id && connection.strong_count() > 0,
+            Lease::RanOut { .. } => false,
+        })
+    }
+
+    /// Says whether both are leases of one connection.
+    pub fn are_of_one_connection(&self, one: Owner, other: Owner) -> bool {
+        let held = locked(&self.held);
+        let of = |wanted: Owner| {
+            held.iter().find_map(|(holder, lease)| match lease {
+                Lease::Open { owner, .. } if *owner == wanted => Some(holder.tie),
+                Lease::Open { .. } | Lease::RanOut { .. } => None,
+            })
+        };
+        of(one).is_some_and(|tie| of(other) == Some(tie))
+    }
+}
+
+/// Keeps the refusals that still mean somebody.
+fn forget_old(held: &mut HashMap<Holder, Lease>, now: Nanos) {
+    held.retain(|holder, lease| match (lease, holder.tie) {
+        (Lease::Open { .. }, _) => true,
+        (Lease::RanOut { connection, .. }, Tie::Connection(_)) => connection.strong_count() > 0,
+        (Lease::RanOut { since, .. }, Tie::Address(_) | Tie::Nothing) => now.since(*since) < REFUSAL_NANOS,
+    });
+    let refusals = held.iter().filter_map(|(holder, lease)| match lease {
+        Lease::RanOut { since, .. } => Some((*since, holder)),
+        Lease::Open { .. } => None,
+    });
+    if refusals.clone().count() >= MAX_REFUSALS
+        && let Some(oldest) = refusals.min_by_key(|(since, _)| *since).map(|(_, holder)| holder.clone())
+    {
+        held.remove(&oldest);
     }
 }
 
 impl Sessions {
-    /// The session of a client that has none of its own: the one it has, else a new one. The check before every motion,
-    /// as [`Self::hold`] is for clients with sessions.
+    /// Takes the session under which a client without one of its own drives a resource: the one it has, else a new one. The
+    /// check before every motion, as [`Self::hold`] is for clients with sessions.
     ///
     /// # Errors
     ///
-    /// [`SessionError::LeaseRanOut`] once after its client fell silent while something moved; else as for
-    /// [`Self::open`].
-    pub fn lease(&self, entity: &Entity, connection: &Arc<Connection>) -> Result<Hold, SessionError> {
-        let own = Tie::Connection(connection.id);
-        let (tie, refused_at) = match (self.rules.sessionless, connection.liveness()) {
-            (Sessionless::Viam, _) => (Tie::Nothing, Tie::Nothing),
-            (_, Liveness::Pings) => (own, own),
-            (_, Liveness::OwnBytes) => (own, Tie::Address(connection.remote.ip())),
-        };
-        let entity = if tie == Tie::Nothing { Entity::new("without session") } else { entity.clone() };
-        let holder = Holder { entity: entity.name().into(), tie };
-        let refused = Holder { entity: entity.name().into(), tie: refused_at };
+    /// [`SessionError::LeaseRanOut`] after its client fell silent while the resource moved, until it has sent a Stop;
+    /// else as for [`Self::open`].
+    pub fn lease(
+        &self,
+        origin: &Origin,
+        connection: &Arc<Connection>,
+        resource: &str,
+    ) -> Result<Hold, SessionError> {
+        let (holder, refused) = self.holders(origin, connection, resource);
+        let entity = Entity::new(&holder.entity);
         let _turn = locked(&self.leases.turn);
-        if let Some(id) = self.leases.look(&holder, &refused)? {
+        if let Some(id) = self.leases.look(&holder, &refused, origin, self.rules.stop_hold)? {
             match self.hold(&entity, id) {
                 Err(SessionError::Expired) => {}
                 held => return held,
             }
             self.leases.forget(&holder, id);
-            self.leases.look(&holder, &refused)?;
+            self.leases.look(&holder, &refused, origin, self.rules.stop_hold)?;
         }
-        if tie == Tie::Nothing {
+        if holder.tie == Tie::Nothing {
             warn!(
                 "a client without session moves something; nothing will stop it when that client is gone \
                  (sessionless = \"viam\" in [front])"
@@ -146,35 +203,81 @@ impl Sessions {
         }
         let peer = Peer { remote: Some(connection.remote), local: Some(connection.local) };
         let id = self.open(&entity, peer, self.rules.lease_window)?.id;
+        let hold = self.hold(&entity, id)?;
+        let (owner, sender) = (hold.owner, origin.sender().clone());
         let connection = Arc::downgrade(connection);
-        let now = Nanos::now();
         let mut held = locked(&self.leases.held);
-        held.retain(|_, lease| !matches!(lease, Lease::RanOut { since, .. } if now.since(*since) > KEPT));
-        held.insert(holder, Lease::Open { id, entity: entity.clone(), connection, refused_at });
-        drop(held);
-        self.hold(&entity, id)
+        forget_old(&mut held, Nanos::now());
+        held.insert(holder, Lease::Open { id, owner, entity, connection, sender, refused_at: refused.tie });
+        Ok(hold)
     }
 
-    /// Keeps leases alive whose clients are heard, for as long as the program runs.
+    /// Counts a command as a sign of life that needs no lease of its own, such as speed 0.
+    pub fn feed_lease(&self, origin: &Origin, connection: &Arc<Connection>, resource: &str) {
+        let (holder, _) = self.holders(origin, connection, resource);
+        let open = match locked(&self.leases.held).get(&holder) {
+            Some(Lease::Open { id, entity, .. }) => Some((*id, entity.clone())),
+            Some(Lease::RanOut { .. }) | None => None,
+        };
+        if let Some((id, entity)) = open {
+            // It may be over; then there is nothing to keep alive.
+            drop(self.beat(&entity, id));
+        }
+    }
+
+    /// Names the holder of a lease, and the holder of its refusal.
+    fn holders(&self, origin: &Origin, connection: &Arc<Connection>, resource: &str) -> (Holder, Holder) {
+        let own = Tie::Connection(connection.id);
+        let (tie, refused_at) = match (self.rules.sessionless, connection.liveness()) {
+            (Sessionless::Viam, _) => (Tie::Nothing, Tie::Nothing),
+            (_, Liveness::Pings) => (own, own),
+            (_, Liveness::OwnBytes) => (own, Tie::Address(connection.remote.ip())),
+        };
+        let (entity, resource) = match tie {
+            Tie::Nothing => ("without session", ""),
+            Tie::Connection(_) | Tie::Address(_) => (origin.sender().entity().name(), resource),
+        };
+        let holder = Holder { entity: entity.into(), tie, resource: resource.into() };
+        (holder.clone(), Holder { tie: refused_at, ..holder })
+    }
+
+    /// Notes that a party was answered to a Stop: what it had under leases that ran out it may have again, a little later.
+    pub fn note_stop(&self, origin: &Origin, is_stopped: impl Fn(&str) -> bool) {
+        let now = Nanos::now();
+        for (holder, lease) in locked(&self.leases.held).iter_mut() {
+            if let Lease::RanOut { sender, stopped, .. } = lease
+                && is_stopped(&holder.resource)
+                && sender.is_same_party(origin.sender())
+            {
+                stopped.get_or_insert(now);
+            }
+        }
+    }
+
+    /// Looks after leases, for as long as the program runs.
     pub async fn keep_leases(&self) {
-        let window = std::time::Duration::from_nanos(self.rules.lease_window.0);
+        let window = Duration::from_nanos(self.rules.lease_window.0);
         let mut ticks = tokio::time::interval(window / LOOKS_PER_WINDOW);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
-            self.beat_leases();
+            self.look_after_leases();
         }
     }
 
-    fn beat_leases(&self) {
+    fn look_after_leases(&self) {
         let open: Vec<(Holder, SessionId, Entity, Option<Nanos>)> = locked(&self.leases.held)
             .iter()
             .filter_map(|(holder, lease)| match lease {
                 Lease::RanOut { .. } => None,
                 Lease::Open { id, entity, connection, .. } => {
-                    let heard = match holder.tie {
-                        Tie::Nothing => Some(Nanos::now()),
-                        Tie::Connection(_) | Tie::Address(_) => connection.upgrade().map(|open| open.heard()),
+                    let heard = match (holder.tie, self.rules.lease) {
+                        (Tie::Nothing, _) => Some(Nanos::now()),
+                        // Its commands beat by themselves.
+                        (Tie::Connection(_) | Tie::Address(_), LeaseFeed::Commands) => None,
+                        (Tie::Connection(_) | Tie::Address(_), LeaseFeed::Pings) => {
+                            connection.upgrade().map(|open| open.heard())
+                        }
                     };
                     Some((holder.clone(), *id, entity.clone(), heard))
                 }

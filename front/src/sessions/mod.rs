@@ -25,6 +25,7 @@ mod uses;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
+use config::LeaseFeed;
 use shm_proto::{MotorIndex, Nanos, Owner, SessionId, Window};
 use tokio::sync::{mpsc, watch};
 use tracing::{debug, info};
@@ -231,7 +232,8 @@ impl Sessions {
         let rules = self.rules.resource(resource);
         let progress = rules.progress.map(|progress| window(progress).0);
         let command = Command { resource, motors, owner: hold.owner, progress };
-        book.begin(command, self.rules.takeover, rules.window.map(window)).map_err(|holder| {
+        let is_own = |owner| self.leases.are_of_one_connection(owner, hold.owner);
+        book.begin(command, self.rules.takeover, rules.window.map(window), is_own).map_err(|holder| {
             let from = holder.remote.map_or_else(String::new, |remote| format!(" (from {remote})"));
             SessionError::Held { resource: resource.to_owned(), from }
         })?;
@@ -395,21 +397,22 @@ impl Sessions {
             let used = book.strike(&session);
             let from = session.peer.remote.map_or_else(|| "unknown".to_owned(), |peer| peer.to_string());
             let Departed { id, cause, entity, owner, unfledged, .. } = session;
+            let why = self.explained(id, cause);
             // Anybody may open sessions; only one that moved something is worth a line to everybody.
             if used.is_empty() {
-                debug!("session {id} from {from} ended: {cause}");
+                debug!("session {id} from {from} ended: {why}");
             } else {
                 let names: Vec<&str> = used.iter().map(|last| &*last.resource).collect();
-                info!("session {id} from {from} ended: {cause}; it was the last to use {}", names.join(", "));
+                info!("session {id} from {from} ended: {why}; it was the last to use {}", names.join(", "));
             }
             if unfledged && cause != Cause::Goodbye {
                 let mut fledglings = self.fledglings.lock().unwrap_or_else(PoisonError::into_inner);
                 fledglings.note(id, entity.clone(), Nanos::now());
             }
             if used.iter().any(|last| last.moving) {
-                self.leases.note_end(id, &cause.to_string());
+                self.leases.note_end(id, &why);
             }
-            self.endings.lock().unwrap_or_else(PoisonError::into_inner).note(id, entity, cause.to_string());
+            self.endings.lock().unwrap_or_else(PoisonError::into_inner).note(id, entity, why);
             let hold = Hold { attachment: Arc::clone(&book.attachment), owner };
             let departure = Departure { id, hold, cause, used };
             let mut mourners = self.mourners.lock().unwrap_or_else(PoisonError::into_inner);
@@ -418,6 +421,19 @@ impl Sessions {
         if count > 0 {
             self.ended.send_modify(|ended| *ended += count);
         }
+    }
+
+    /// Says in words why a session has ended. A client whose lease ran out while it was connected is told what was missing.
+    fn explained(&self, id: SessionId, cause: Cause) -> String {
+        let counts_commands = self.rules.lease == LeaseFeed::Commands;
+        if cause != Cause::Silent || !counts_commands || !self.leases.is_connected(id) {
+            return cause.to_string();
+        }
+        format!(
+            "no command came for {} ms (lease_window), though its connection was open; lease = \"pings\" in [front] counts \
+             answers to pings, where neither a proxy nor a browser stands between",
+            self.rules.lease_window.0 / 1_000_000
+        )
     }
 
     /// Whether the supervisor still looks at the beats. A process that hangs keeps its connection.

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use config::{Config, ResourceRules, Sessionless, Takeover};
+use config::{Config, LeaseFeed, ResourceRules, Sessionless, Takeover};
 use shm_proto::Window;
 
 /// The rules, ready to be looked up.
@@ -19,6 +19,10 @@ pub struct Rules {
     pub sessionless: Sessionless,
     /// How long a client under a lease may go unheard.
     pub lease_window: Window,
+    /// What of such a client counts as a sign of life.
+    pub lease: LeaseFeed,
+    /// For how long after the answer to a Stop no command counts as given after it.
+    pub stop_hold: Duration,
     /// What single resources want, by key.
     pub resources: HashMap<String, ResourceRules>,
 }
@@ -51,6 +55,8 @@ impl Rules {
             most_per_entity: sessions.most_per_key,
             sessionless: sessions.sessionless,
             lease_window: window(sessions.lease_window),
+            lease: sessions.lease,
+            stop_hold: config.front.stop_hold,
             resources: motors
                 .chain(bases)
                 .chain(behind)

@@ -15,6 +15,7 @@ use tower::{Service, ServiceExt};
 use tracing::debug;
 
 use super::connection::Connection;
+use crate::order::stamped;
 
 /// How long a client may take to answer a ping. Generous, since a Python program that computes answers none
 /// meanwhile; sessions do not wait for this.
@@ -72,10 +73,12 @@ impl Http {
         S::Future: Send,
     {
         let caller = Arc::clone(&connection);
-        let service = service_fn(move |mut request: http::Request<Incoming>| {
+        let service = service_fn(move |request: http::Request<Incoming>| {
             caller.note_call(request.version());
+            // Here, in the connection's own task, requests come in order; what is spawned for each runs in any.
+            let mut request = stamped(request);
             request.extensions_mut().insert(Arc::clone(&caller));
-            service.clone().oneshot(request.map(Body::new))
+            service.clone().oneshot(request)
         });
         let mut serving = std::pin::pin!(self.builder.serve_connection(TokioIo::new(io), service));
         let told_to_end = async { drop(ending.wait_for(|ending| *ending).await) };

@@ -18,6 +18,7 @@ use super::content::Content;
 use super::targets::Pinned;
 use crate::access::Caller;
 use crate::motion::{Motion, Permit};
+use crate::order::Origin;
 use crate::sessions::{Hold, Peer, Sessions, Use};
 
 /// The part of a window by which the link is cut before its end. Two ticks of the async runtime's clock at the
@@ -117,12 +118,18 @@ pub struct Driving {
 }
 
 impl Driving {
-    /// Opens a session and waits for the motors behind the target.
+    /// Opens a session and waits for the motors behind the target. `origin`: the command that is the first.
     ///
     /// # Errors
     ///
     /// When they are not to be had, in words.
-    pub async fn begin(means: &Means, caller: &Caller, peer: Peer, pinned: &Pinned) -> Result<Self, End> {
+    pub async fn begin(
+        means: &Means,
+        caller: &Caller,
+        origin: &Origin,
+        peer: Peer,
+        pinned: &Pinned,
+    ) -> Result<Self, End> {
         let target = Arc::clone(&pinned.target);
         let window = [Some(target.window), caller.window].into_iter().flatten().min();
         let window = crate::sessions::window(window.unwrap_or(target.window));
@@ -156,7 +163,7 @@ impl Driving {
         };
         driving.note_command().map_err(&refused)?;
         // From here on dropping it closes the session.
-        let claimed = means.motion.claim(&driving.hold, &driving.motors).await;
+        let claimed = means.motion.claim(&driving.hold, origin, &driving.motors).await;
         claimed.map_err(|error| refused(error.to_string()))?;
         info!("tunnel: a link to \"{}\" drives under session {id}", driving.target.name);
         Ok(driving)

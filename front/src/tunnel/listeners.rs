@@ -19,6 +19,8 @@ use super::request::{Listed, OpenError, Protocol, Request, Stats};
 use super::targets::{Pinned, Targets};
 use super::{tcp, udp};
 use crate::access::{Access, Caller};
+use crate::order::Origin;
+use crate::sessions::Peer;
 use crate::transport::Connection;
 
 /// Listeners that have ended and are still known of.
@@ -61,6 +63,13 @@ impl Listener {
     #[must_use]
     pub fn caller(&self) -> Caller {
         self.caller.clone()
+    }
+
+    /// Names what a client at that end has just sent.
+    #[must_use]
+    pub fn origin(&self, peer: Peer) -> Origin {
+        let remote = peer.remote.unwrap_or(self.bond.remote);
+        Origin::new(self.caller.entity.clone(), &Connection::new(remote, self.address))
     }
 
     /// Returns when it is closed.

@@ -149,7 +149,8 @@ impl Link<'_> {
                 Step::Over(end) => return end,
                 Step::Ask => {
                     let caller = listener.caller();
-                    match Driving::begin(listener.means(), &caller, peer, &listener.pinned).await {
+                    let origin = listener.origin(peer);
+                    match Driving::begin(listener.means(), &caller, &origin, peer, &listener.pinned).await {
                         Ok(driving) => {
                             self.facts.note_driving();
                             self.driving = Some(driving);

@@ -133,7 +133,8 @@ impl Link<'_> {
                     let Some(holder) = self.holding.holder else { continue };
                     let peer = peer(holder.address, listener.address);
                     let caller = listener.caller();
-                    match Driving::begin(listener.means(), &caller, peer, &listener.pinned).await {
+                    let origin = listener.origin(peer);
+                    match Driving::begin(listener.means(), &caller, &origin, peer, &listener.pinned).await {
                         Ok(driving) => {
                             listener.facts.note_driving();
                             // The grant may have taken longer than the window: what has waited for it is old then.

@@ -207,7 +207,7 @@ impl Upstream {
         if motors.is_empty() {
             return why;
         }
-        let told = match self.motion.stop(&motors).await {
+        let told = match self.motion.halt(&motors).await {
             Ok(()) => format!("{}; the motors behind it were told to stop over CAN", why.message()),
             Err(error) => format!("{}; nor can its motors be stopped over CAN: {error}", why.message()),
         };
@@ -236,17 +236,18 @@ impl Upstream {
         headers: &HeaderMap,
         extensions: &Extensions,
     ) -> Result<Over, Status> {
-        let hold = association::monitored(&self.sessions, extensions, headers)?;
+        let call = association::monitored(&self.sessions, extensions, headers)?;
         self.calls.sender().map_err(|why| Status::unavailable(&*why))?;
         let key = key(component, name);
         self.resources.admit(component.kind, name, &key)?;
+        let hold = call.hold(&self.sessions, &key)?;
         let motors = self.resources.motors(component.kind, name);
         let under_way = self.sessions.use_resource(&hold, &key, &motors)?;
         if let Credentials::Clients = self.credentials {
             self.resources.note_credentials(&key, headers.get(header::AUTHORIZATION));
         }
         if !motors.is_empty() {
-            self.motion.claim(&hold, &motors).await?;
+            self.motion.claim(&hold, &call.origin, &motors).await?;
         }
         self.stopping.quiet(&key).await;
         let entity = Caller::of(extensions)?.entity.clone();

@@ -9,12 +9,14 @@ use std::sync::Arc;
 
 use config::Sessionless;
 use http::{Extensions, HeaderMap};
+use shm_proto::MotorIndex;
 use tonic::Status;
 
 use super::metadata;
 use super::refusal::because;
 use crate::access::Caller;
-use crate::sessions::{Hold, Sessions};
+use crate::order::Origin;
+use crate::sessions::{Hold, Sessions, Use};
 use crate::transport::Connection;
 
 const NO_SESSION: &str = "this robot moves only under a session, so that it stops when its client falls silent, \
@@ -22,25 +24,84 @@ const NO_SESSION: &str = "this robot moves only under a session, so that it stop
      SDKs they are on unless the dial options disable them; other clients call RobotService/StartSession, \
      keep it alive with SendSessionHeartbeat, and send its id as viam-sid with every command";
 
-/// The session of a monitored call, checked and kept alive by it; for a call without one the lease of its client, where
-/// there are leases.
+/// A call that moves something, and the session or the client it belongs to.
+#[derive(Clone, Debug)]
+pub struct Monitored {
+    /// When it arrived, and from whom.
+    pub origin: Origin,
+    driver: Driver,
+}
+
+/// Under what a call drives.
+#[derive(Clone, Debug)]
+enum Driver {
+    /// A session that lives, and was kept alive by the call.
+    Session(Hold),
+    /// The lease of its client, which depends on what it drives.
+    Lease(Arc<Connection>),
+}
+
+impl Monitored {
+    /// Takes the session under which the call drives a resource.
+    ///
+    /// # Errors
+    ///
+    /// For a client without a session: FAILED_PRECONDITION while its lease has run out and it has not sent Stop, UNAVAILABLE
+    /// when nobody watches.
+    pub fn hold(&self, sessions: &Sessions, resource: &str) -> Result<Hold, Status> {
+        match &self.driver {
+            Driver::Session(hold) => Ok(hold.clone()),
+            Driver::Lease(connection) => Ok(sessions.lease(&self.origin, connection, resource)?),
+        }
+    }
+
+    /// Notes that the call brings a resource to rest: a session is the last to use it, and a lease is kept alive by it.
+    ///
+    /// # Errors
+    ///
+    /// FAILED_PRECONDITION where another session keeps it.
+    pub fn rests(
+        &self,
+        sessions: &Sessions,
+        resource: &str,
+        motors: &[MotorIndex],
+    ) -> Result<Option<Use>, Status> {
+        match &self.driver {
+            Driver::Session(hold) => Ok(Some(sessions.use_resource(hold, resource, motors)?)),
+            Driver::Lease(connection) => {
+                sessions.feed_lease(&self.origin, connection, resource);
+                Ok(None)
+            }
+        }
+    }
+}
+
+/// Checks a monitored call: its session lives, and is kept alive by it. A call without one belongs to the lease of its
+/// client, where there are leases.
 ///
 /// # Errors
 ///
 /// FAILED_PRECONDITION without a session, UNKNOWN for metadata that names none clearly,
 /// INVALID_ARGUMENT "SESSION_EXPIRED" for one that is over, UNAVAILABLE when nobody watches.
-pub fn monitored(sessions: &Sessions, extensions: &Extensions, headers: &HeaderMap) -> Result<Hold, Status> {
+pub fn monitored(
+    sessions: &Sessions,
+    extensions: &Extensions,
+    headers: &HeaderMap,
+) -> Result<Monitored, Status> {
     let caller = Caller::of(extensions)?;
-    if let Some(id) = metadata::session_id(headers)? {
-        let held = sessions.hold(&caller.entity, id);
-        return held.map_err(|error| because(error.into(), sessions.why(&caller.entity, id)));
-    }
-    match (sessions.rules().sessionless, extensions.get::<Arc<Connection>>()) {
-        (Sessionless::Refuse, _) | (_, None) => Err(Status::failed_precondition(NO_SESSION)),
-        (Sessionless::Lease | Sessionless::Viam, Some(connection)) => {
-            Ok(sessions.lease(&caller.entity, connection)?)
+    let driver = match (metadata::session_id(headers)?, sessions.rules().sessionless) {
+        (Some(id), _) => {
+            let held = sessions.hold(&caller.entity, id);
+            Driver::Session(held.map_err(|error| because(error.into(), sessions.why(&caller.entity, id)))?)
         }
-    }
+        (None, Sessionless::Refuse) => return Err(Status::failed_precondition(NO_SESSION)),
+        (None, Sessionless::Lease | Sessionless::Viam) => {
+            let connection = extensions.get::<Arc<Connection>>();
+            let connection = connection.ok_or_else(|| Status::failed_precondition(NO_SESSION))?;
+            Driver::Lease(Arc::clone(connection))
+        }
+    };
+    Ok(Monitored { origin: Origin::of(extensions)?, driver })
 }
 
 #[cfg(test)]
@@ -54,6 +115,7 @@ mod tests {
 
     use super::{Caller, Connection, Sessions, monitored};
     use crate::link::Link;
+    use crate::order::Stamp;
     use crate::sessions::testing::Watcher;
     use crate::sessions::{Peer, Rules};
 
@@ -69,6 +131,7 @@ mod tests {
         let mut extensions = Extensions::new();
         extensions.insert(Caller::anonymous());
         extensions.insert(Arc::clone(connection));
+        extensions.insert(Stamp::whole());
         extensions
     }
 
@@ -109,7 +172,10 @@ mod tests {
         let (first, second) = (connection(), connection());
         first.note_call(http::Version::HTTP_2);
         second.note_call(http::Version::HTTP_2);
-        let lease = |connection| monitored(&sessions, &over(connection), &with(&[])).unwrap().owner;
+        let lease = |connection| {
+            let call = monitored(&sessions, &over(connection), &with(&[])).unwrap();
+            call.hold(&sessions, "motor/left").unwrap().owner
+        };
         assert_eq!(lease(&first), lease(&first));
         assert_ne!(lease(&first), lease(&second));
     }

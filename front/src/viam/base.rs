@@ -16,8 +16,10 @@ use super::proto::base::{
 };
 use super::proto::common::Vector3;
 use super::refusal::finite;
+use super::association::Monitored;
 use super::{Robot, resources};
-use crate::motion::{Target, Travel};
+use crate::motion::{Notes, Target, Travel};
+use crate::order::Origin;
 use crate::sessions::{Hold, Use};
 
 const fn wheels(base: &Base) -> Wheels {
@@ -63,38 +65,53 @@ impl Robot {
         [side(&base.left, rpm.left), side(&base.right, rpm.right)].concat()
     }
 
-    /// Notes that a command for a base begins.
-    fn use_base(&self, hold: &Hold, base: &Base) -> Result<Use, Status> {
+    /// Takes the session of a call for a base, and notes that its command begins.
+    fn use_base(&self, call: &Monitored, base: &Base) -> Result<(Hold, Use), Status> {
         let motors: Vec<_> = motors(base).collect();
-        Ok(self.sessions.use_resource(hold, &resources::key(resources::BASE, &base.name), &motors)?)
+        let key = resources::key(resources::BASE, &base.name);
+        let hold = call.hold(&self.sessions, &key)?;
+        let under_way = self.sessions.use_resource(&hold, &key, &motors)?;
+        Ok((hold, under_way))
     }
 
-    async fn turn_base(&self, hold: &Hold, base: &Base, rpm: Sides) -> Result<(), Status> {
+    /// Brings a base to rest by a command that says so.
+    async fn rest_base(&self, call: &Monitored, base: &Base) -> Result<(), Status> {
+        let motors: Vec<_> = motors(base).collect();
+        let key = resources::key(resources::BASE, &base.name);
+        let _under_way = call.rests(&self.sessions, &key, &motors)?;
+        self.stop_base(&call.origin, base).await
+    }
+
+    async fn turn_base(&self, call: &Monitored, base: &Base, rpm: Sides) -> Result<(), Status> {
         if rpm.is_still() {
-            return self.stop_base(base).await;
+            return self.rest_base(call, base).await;
         }
-        Ok(self.motion.turn(hold, &self.speeds(base, rpm)).await?)
+        let (hold, _under_way) = self.use_base(call, base)?;
+        Ok(self.motion.turn(&hold, &call.origin, &self.speeds(base, rpm)).await?)
     }
 
-    async fn drive_base(&self, hold: &Hold, base: &Base, course: Course) -> Result<(), Status> {
+    async fn drive_base(&self, call: &Monitored, base: &Base, course: Course) -> Result<(), Status> {
         let Course { rpm, revolutions } = course;
         if revolutions == 0.0 || rpm.is_still() {
-            return self.stop_base(base).await;
+            return self.rest_base(call, base).await;
         }
+        let (hold, _under_way) = self.use_base(call, base)?;
         let speeds = self.speeds(base, rpm.within(self.most(base)));
         let legs: Vec<_> = speeds
             .iter()
             .map(|target| Travel { motor: target.motor, speed: target.speed, revolutions })
             .collect();
-        self.motion.travel(hold, &legs).await?;
+        self.motion.travel(&hold, &call.origin, &legs).await?;
         self.sessions.rest(&resources::key(resources::BASE, &base.name));
         Ok(())
     }
 
-    async fn stop_base(&self, base: &Base) -> Result<(), Status> {
+    async fn stop_base(&self, origin: &Origin, base: &Base) -> Result<(), Status> {
         let motors: Vec<_> = motors(base).collect();
-        self.motion.stop(&motors).await?;
-        self.sessions.rest(&resources::key(resources::BASE, &base.name));
+        self.motion.stop(origin, &motors, Notes::StopAndDriveFault).await?;
+        let key = resources::key(resources::BASE, &base.name);
+        self.sessions.rest(&key);
+        self.sessions.note_stop(origin, |driven| driven == key);
         Ok(())
     }
 }
@@ -105,24 +122,22 @@ impl BaseService for Robot {
         &self,
         request: Request<MoveStraightRequest>,
     ) -> Result<Response<MoveStraightResponse>, Status> {
-        let hold = self.monitored(&request)?;
+        let call = self.monitored(&request)?;
         let MoveStraightRequest { name, distance_mm, mm_per_sec } = request.into_inner();
         let base = resources::base(&self.config, &name)?;
-        let _under_way = self.use_base(&hold, base)?;
         #[expect(clippy::cast_precision_loss, reason = "2^53 mm is beyond Pluto")]
         let course = wheels(base).straight(distance_mm as f64, finite("mm_per_sec", mm_per_sec)?);
-        self.drive_base(&hold, base, course).await?;
+        self.drive_base(&call, base, course).await?;
         Ok(Response::new(MoveStraightResponse {}))
     }
 
     async fn spin(&self, request: Request<SpinRequest>) -> Result<Response<SpinResponse>, Status> {
-        let hold = self.monitored(&request)?;
+        let call = self.monitored(&request)?;
         let SpinRequest { name, angle_deg, degs_per_sec } = request.into_inner();
         let base = resources::base(&self.config, &name)?;
-        let _under_way = self.use_base(&hold, base)?;
         let course =
             wheels(base).spin(finite("angle_deg", angle_deg)?, finite("degs_per_sec", degs_per_sec)?);
-        self.drive_base(&hold, base, course).await?;
+        self.drive_base(&call, base, course).await?;
         Ok(Response::new(SpinResponse {}))
     }
 
@@ -130,17 +145,16 @@ impl BaseService for Robot {
         &self,
         request: Request<SetPowerRequest>,
     ) -> Result<Response<SetPowerResponse>, Status> {
-        let hold = self.monitored(&request)?;
+        let call = self.monitored(&request)?;
         let SetPowerRequest { name, linear, angular } = request.into_inner();
         let base = resources::base(&self.config, &name)?;
-        let _under_way = self.use_base(&hold, base)?;
         let (forward, left) = forward_and_left(linear, angular)?;
         let power = mix(forward.clamp(-1.0, 1.0), left.clamp(-1.0, 1.0));
         // Full power is what the slowest motor can do, on both sides: straight must be straight.
         let most = self.most(base);
         let full = most.left.min(most.right);
         let rpm = Sides { left: power.left * full, right: power.right * full };
-        self.turn_base(&hold, base, rpm).await?;
+        self.turn_base(&call, base, rpm).await?;
         Ok(Response::new(SetPowerResponse {}))
     }
 
@@ -148,18 +162,18 @@ impl BaseService for Robot {
         &self,
         request: Request<SetVelocityRequest>,
     ) -> Result<Response<SetVelocityResponse>, Status> {
-        let hold = self.monitored(&request)?;
+        let call = self.monitored(&request)?;
         let SetVelocityRequest { name, linear, angular } = request.into_inner();
         let base = resources::base(&self.config, &name)?;
-        let _under_way = self.use_base(&hold, base)?;
         let (forward, left) = forward_and_left(linear, angular)?;
         let rpm = wheels(base).velocity(forward, left).within(self.most(base));
-        self.turn_base(&hold, base, rpm).await?;
+        self.turn_base(&call, base, rpm).await?;
         Ok(Response::new(SetVelocityResponse {}))
     }
 
     async fn stop(&self, request: Request<StopRequest>) -> Result<Response<StopResponse>, Status> {
-        self.stop_base(resources::base(&self.config, &request.into_inner().name)?).await?;
+        let origin = Origin::of(request.extensions())?;
+        self.stop_base(&origin, resources::base(&self.config, &request.into_inner().name)?).await?;
         Ok(Response::new(StopResponse {}))
     }
 

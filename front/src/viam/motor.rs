@@ -12,33 +12,45 @@ use super::proto::motor::{
     SetPowerResponse, SetRpmRequest, SetRpmResponse, StopRequest, StopResponse,
 };
 use super::refusal::finite;
+use super::association::Monitored;
 use super::{Robot, resources};
-use crate::motion::{Target, Travel};
+use crate::motion::{Notes, Target, Travel};
+use crate::order::Origin;
 use crate::sessions::{Hold, Use};
 
 impl Robot {
-    /// Notes that a command for a motor begins.
-    fn use_motor(&self, hold: &Hold, name: &str, motor: MotorIndex) -> Result<Use, Status> {
+    /// Takes the session of a call for a motor, and notes that its command begins.
+    fn use_motor(&self, call: &Monitored, name: &str, motor: MotorIndex) -> Result<(Hold, Use), Status> {
         let key = resources::key(resources::MOTOR, name);
-        Ok(self.sessions.use_resource(hold, &key, &[motor])?)
+        let hold = call.hold(&self.sessions, &key)?;
+        let under_way = self.sessions.use_resource(&hold, &key, &[motor])?;
+        Ok((hold, under_way))
     }
 
     /// Stops one motor.
-    async fn stop_motor(&self, name: &str, motor: MotorIndex) -> Result<(), Status> {
-        self.motion.stop(&[motor]).await?;
-        self.sessions.rest(&resources::key(resources::MOTOR, name));
+    async fn stop_motor(&self, origin: &Origin, name: &str, motor: MotorIndex) -> Result<(), Status> {
+        self.motion.stop(origin, &[motor], Notes::StopAndDriveFault).await?;
+        let key = resources::key(resources::MOTOR, name);
+        self.sessions.rest(&key);
+        self.sessions.note_stop(origin, |driven| driven == key);
         Ok(())
     }
 
     /// Makes one motor turn; at speed 0 it is stopped, which needs no grant and enables no drive.
-    async fn turn_motor(&self, hold: &Hold, name: &str, motor: MotorIndex, rpm: f64) -> Result<(), Status> {
+    async fn turn_motor(
+        &self,
+        call: &Monitored,
+        name: &str,
+        motor: MotorIndex,
+        rpm: f64,
+    ) -> Result<(), Status> {
         if rpm == 0.0 {
-            self.stop_motor(name, motor).await?;
-        } else {
-            let speed = RevolutionsPerSecond::from_rpm(rpm);
-            self.motion.turn(hold, &[Target { motor, speed }]).await?;
+            let _under_way = call.rests(&self.sessions, &resources::key(resources::MOTOR, name), &[motor])?;
+            return self.stop_motor(&call.origin, name, motor).await;
         }
-        Ok(())
+        let (hold, _under_way) = self.use_motor(call, name, motor)?;
+        let speed = RevolutionsPerSecond::from_rpm(rpm);
+        Ok(self.motion.turn(&hold, &call.origin, &[Target { motor, speed }]).await?)
     }
 
     /// Whether a motor moves: by its own word while it is heard, else by what it was told last.
@@ -62,30 +74,27 @@ impl MotorService for Robot {
         &self,
         request: Request<SetPowerRequest>,
     ) -> Result<Response<SetPowerResponse>, Status> {
-        let hold = self.monitored(&request)?;
+        let call = self.monitored(&request)?;
         let SetPowerRequest { name, power_pct } = request.into_inner();
         let (motor, settings) = resources::motor(&self.config, &name)?;
-        let _under_way = self.use_motor(&hold, &name, motor)?;
         let power = finite("power_pct", power_pct)?.clamp(-1.0, 1.0);
-        self.turn_motor(&hold, &name, motor, power * settings.max_rpm).await?;
+        self.turn_motor(&call, &name, motor, power * settings.max_rpm).await?;
         Ok(Response::new(SetPowerResponse {}))
     }
 
     async fn set_rpm(&self, request: Request<SetRpmRequest>) -> Result<Response<SetRpmResponse>, Status> {
-        let hold = self.monitored(&request)?;
+        let call = self.monitored(&request)?;
         let SetRpmRequest { name, rpm } = request.into_inner();
         let (motor, _) = resources::motor(&self.config, &name)?;
-        let _under_way = self.use_motor(&hold, &name, motor)?;
         // Faster than max_rpm is refused by motion, with both numbers.
-        self.turn_motor(&hold, &name, motor, finite("rpm", rpm)?).await?;
+        self.turn_motor(&call, &name, motor, finite("rpm", rpm)?).await?;
         Ok(Response::new(SetRpmResponse {}))
     }
 
     async fn go_for(&self, request: Request<GoForRequest>) -> Result<Response<GoForResponse>, Status> {
-        let hold = self.monitored(&request)?;
+        let call = self.monitored(&request)?;
         let GoForRequest { name, rpm, revolutions } = request.into_inner();
         let (motor, _) = resources::motor(&self.config, &name)?;
-        let _under_way = self.use_motor(&hold, &name, motor)?;
         let (rpm, revolutions) = (finite("rpm", rpm)?, finite("revolutions", revolutions)?);
         if rpm == 0.0 || revolutions == 0.0 {
             return Err(Status::invalid_argument(
@@ -95,7 +104,9 @@ impl MotorService for Robot {
         }
         let direction = if revolutions < 0.0 { -1.0 } else { 1.0 };
         let speed = RevolutionsPerSecond::from_rpm(rpm * direction);
-        self.motion.travel(&hold, &[Travel { motor, speed, revolutions: revolutions.abs() }]).await?;
+        let (hold, _under_way) = self.use_motor(&call, &name, motor)?;
+        let leg = Travel { motor, speed, revolutions: revolutions.abs() };
+        self.motion.travel(&hold, &call.origin, &[leg]).await?;
         self.sessions.rest(&resources::key(resources::MOTOR, &name));
         Ok(Response::new(GoForResponse {}))
     }
@@ -152,9 +163,10 @@ impl MotorService for Robot {
     }
 
     async fn stop(&self, request: Request<StopRequest>) -> Result<Response<StopResponse>, Status> {
+        let origin = Origin::of(request.extensions())?;
         let name = request.into_inner().name;
         let (motor, _) = resources::motor(&self.config, &name)?;
-        self.stop_motor(&name, motor).await?;
+        self.stop_motor(&origin, &name, motor).await?;
         Ok(Response::new(StopResponse {}))
     }
 

@@ -31,6 +31,7 @@ impl From<SessionError> for Status {
             SessionError::Expired => session_expired(),
             SessionError::TooMany => Self::unknown(error.to_string()),
             SessionError::TooManyOfYours(_) => Self::resource_exhausted(error.to_string()),
+            SessionError::TooSoonAfterStop(_) => Self::aborted(error.to_string()),
             SessionError::Held { .. } | SessionError::LeaseRanOut(_) => {
                 Self::failed_precondition(error.to_string())
             }
@@ -43,11 +44,15 @@ impl From<MotionError> for Status {
     fn from(error: MotionError) -> Self {
         let code = match &error {
             MotionError::SessionExpired => return session_expired(),
-            MotionError::NotGranted { .. } => Code::FailedPrecondition,
+            MotionError::NotGranted { .. }
+            | MotionError::OlderThanTrip { .. }
+            | MotionError::StopFirst { .. }
+            | MotionError::TooSoonAfterStop { .. }
+            | MotionError::DriveFault { .. } => Code::FailedPrecondition,
             MotionError::Drive { .. } => Code::Internal,
             MotionError::Speed { .. } => Code::InvalidArgument,
             MotionError::Bus { .. } | MotionError::SupervisorGone => Code::Unavailable,
-            MotionError::Superseded => Code::Aborted,
+            MotionError::Superseded | MotionError::HeldAfterStop { .. } => Code::Aborted,
         };
         Self::new(code, error.to_string())
     }

@@ -20,10 +20,13 @@ use super::proto::robot::{
     Session, StartSessionRequest, StartSessionResponse, StopAllRequest, StopAllResponse,
     get_machine_status_response, resource_status,
 };
+use super::association::Monitored;
 use super::refusal::because;
 use super::{Robot, association, metadata, resources};
 use crate::access::Caller;
-use crate::sessions::{Hold, Listed, Opened, Peer, SessionError};
+use crate::motion::Notes;
+use crate::order::Origin;
+use crate::sessions::{Listed, Opened, Peer, SessionError};
 use crate::transport::Connection;
 
 /// Version of Viam's interface whose names and numbers are served.
@@ -35,8 +38,8 @@ impl Robot {
         Caller::of(request.extensions())
     }
 
-    /// The session of a call that moves something; to be asked first.
-    pub(super) fn monitored<T>(&self, request: &Request<T>) -> Result<Hold, Status> {
+    /// Checks the session of a call that moves something; to be asked first.
+    pub(super) fn monitored<T>(&self, request: &Request<T>) -> Result<Monitored, Status> {
         association::monitored(&self.sessions, request.extensions(), request.metadata().as_ref())
     }
 
@@ -149,10 +152,12 @@ impl RobotService for Robot {
         Ok(Response::new(GetSessionsResponse { sessions }))
     }
 
-    async fn stop_all(&self, _: Request<StopAllRequest>) -> Result<Response<StopAllResponse>, Status> {
+    async fn stop_all(&self, request: Request<StopAllRequest>) -> Result<Response<StopAllResponse>, Status> {
+        let origin = Origin::of(request.extensions())?;
         let motors: Vec<_> = resources::motors(&self.config).map(|(index, _)| index).collect();
-        self.motion.stop(&motors).await?;
+        self.motion.stop(&origin, &motors, Notes::StopAndDriveFault).await?;
         self.sessions.rest_all();
+        self.sessions.note_stop(&origin, |_| true);
         Ok(Response::new(StopAllResponse {}))
     }
 

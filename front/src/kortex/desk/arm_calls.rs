@@ -39,10 +39,11 @@ impl Desk {
         call.needs(Role::Operate)?;
         let hold = self.roster.hold(call.channel, session)?;
         let (arm, since, turn) = (Arc::clone(&self.arm), self.arm.asked(), base.turn(session)?);
+        let origin = call.origin.clone();
         Self::later(frame.header, async move {
             turn.come().await;
             arm.not_stopped(since)?;
-            let _under_way = arm.claim(&hold).await?;
+            let _under_way = arm.claim(&hold, &origin).await?;
             arm.not_stopped(since)?;
             let answer = base.pass(session, &frame, turn).await;
             if arm.not_stopped(since).is_err() {
@@ -96,7 +97,7 @@ impl Desk {
     fn move_or_look(self: &Arc<Self>, call: &Call<'_>) -> Result<Answer, Refusal> {
         match call.frame.header.method {
             method::STOP => {
-                let stop = self.arm.stop();
+                let stop = self.arm.stop(call.origin.clone());
                 self.both(call, Haste::Overtakes, stop)
             }
             method::SEND_JOINT_SPEEDS => {
@@ -169,8 +170,8 @@ impl Desk {
         self.arm.control.take(session, Nanos::now())?;
         let hold =
             self.roster.hold(call.channel, session).inspect_err(|_| self.arm.control.release(session))?;
-        let (arm, since) = (Arc::clone(&self.arm), self.arm.asked());
-        call.later(async move { arm.drive(hold, since, &asked, others, duration).await })
+        let (arm, since, origin) = (Arc::clone(&self.arm), self.arm.asked(), call.origin.clone());
+        call.later(async move { arm.drive(hold, &origin, since, &asked, others, duration).await })
     }
 
     fn set_servoing_mode(&self, call: &Call<'_>) -> Result<Answer, Refusal> {

@@ -36,6 +36,7 @@ use super::roster::{Gone, Listed, Roster, Standing};
 use super::topics::Topics;
 use super::upstream::Base;
 use crate::access::Access;
+use crate::order::Origin;
 use crate::proto::kortex::{
     AccessControlOptions, ArmState, ArmStateNotification, SessionStatus, SessionStatusHandle, Timestamp,
 };
@@ -218,7 +219,8 @@ impl Desk {
         let answered = match frame.header.method {
             method::CREATE_SESSION => self.create(channel, frame),
             _ => self.roster.beat(channel, frame.header.session).and_then(|standing| {
-                let call = Call { channel, frame, standing };
+                let origin = Origin::new(standing.entity.clone(), &channel.connection);
+                let call = Call { channel, frame, standing, origin };
                 self.serve(&call)
             }),
         };
@@ -286,6 +288,7 @@ struct Call<'a> {
     channel: &'a Arc<Channel>,
     frame: &'a Frame,
     standing: Standing,
+    origin: Origin,
 }
 
 impl Call<'_> {
