@@ -212,7 +212,9 @@ fn ping_every(config: &Config) -> Duration {
     let sessions = &config.front.sessions;
     match (sessions.sessionless, sessions.lease) {
         (Sessionless::Lease, LeaseFeed::Pings) => PING_EVERY.min(sessions.lease_window / PINGS_PER_LEASE),
-        (Sessionless::Lease, LeaseFeed::Commands) | (Sessionless::Refuse | Sessionless::Viam, _) => PING_EVERY,
+        (Sessionless::Lease, LeaseFeed::Commands) | (Sessionless::Refuse | Sessionless::Viam, _) => {
+            PING_EVERY
+        }
     }
 }
 

@@ -57,8 +57,8 @@ pub use error::{MotionError, MotionStartError};
 use feedback::Feedback;
 pub use grant::Permit;
 use group::Group;
-use intent::{Facts, Intent, Objection};
 pub use intent::Notes;
+use intent::{Facts, Intent, Objection};
 use line::Line;
 use mailbox::Refused;
 use travel::Leg;
@@ -227,7 +227,12 @@ impl Motion {
     /// # Errors
     ///
     /// When any of them is not granted.
-    pub async fn claim(&self, hold: &Hold, origin: &Origin, motors: &[MotorIndex]) -> Result<(), MotionError> {
+    pub async fn claim(
+        &self,
+        hold: &Hold,
+        origin: &Origin,
+        motors: &[MotorIndex],
+    ) -> Result<(), MotionError> {
         self.admit(hold)?;
         self.carry_out(hold, origin, motors.iter().map(|motor| (*motor, Aim::Leave)).collect()).await
     }

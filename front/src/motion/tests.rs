@@ -20,8 +20,9 @@ use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
 use super::wire::{SendError, Wire};
-use super::{Motion, MotionError, Station, Target, Travel, stations};
+use super::{Motion, MotionError, Notes, Station, Target, Travel, stations};
 use crate::link::Attachment;
+use crate::order::Origin;
 use crate::sessions::Hold;
 
 const LEFT: MotorIndex = MotorIndex(0);
@@ -256,8 +257,8 @@ impl Robot {
             .iter()
             .map(|(motor, speed)| Target { motor: *motor, speed: RevolutionsPerSecond(*speed) })
             .collect();
-        let (motion, hold) = (Arc::clone(&self.motion), hold.clone());
-        tokio::spawn(async move { motion.turn(&hold, &targets).await })
+        let (motion, hold, origin) = (Arc::clone(&self.motion), hold.clone(), Origin::of_a_test());
+        tokio::spawn(async move { motion.turn(&hold, &origin, &targets).await })
     }
 
     fn travel(
@@ -268,8 +269,8 @@ impl Robot {
         revolutions: f64,
     ) -> JoinHandle<Result<(), MotionError>> {
         let leg = Travel { motor, speed: RevolutionsPerSecond(speed), revolutions };
-        let (motion, hold) = (Arc::clone(&self.motion), hold.clone());
-        tokio::spawn(async move { motion.travel(&hold, &[leg]).await })
+        let (motion, hold, origin) = (Arc::clone(&self.motion), hold.clone(), Origin::of_a_test());
+        tokio::spawn(async move { motion.travel(&hold, &origin, &[leg]).await })
     }
 
     /// Reports that a rotor turns at this speed, as often as its controller would, nearly.
@@ -469,26 +470,29 @@ async fn a_travel_says_that_its_session_tripped() {
 async fn a_motor_that_is_claimed_for_somebody_else_is_granted_and_left_alone() {
     let robot = Robot::new();
     let hold = robot.session(0, SessionState::Live);
-    let refused = robot.motion.claim(&hold, &[LEFT]).await;
+    let refused = robot.motion.claim(&hold, &Origin::of_a_test(), &[LEFT]).await;
     assert!(matches!(refused, Err(MotionError::NotGranted { .. })), "{refused:?}");
     assert_eq!(Owner::from_word(robot.beats.owner_word(LEFT)), Some(hold.owner));
 
     let (robot, _granting) = Robot::willing();
     let hold = robot.session(0, SessionState::Live);
     robot.turn(&hold, &[(LEFT, 1.0)]).await.expect("no panic").expect("it turns");
-    robot.motion.claim(&hold, &[LEFT, RIGHT]).await.expect("both are granted");
+    robot.motion.claim(&hold, &Origin::of_a_test(), &[LEFT, RIGHT]).await.expect("both are granted");
     let sent = robot.record.sent().len();
     pass(100).await;
     assert_eq!(robot.record.sent().len(), sent, "whoever drives it now is not disturbed");
 
     // Not even by a stop that is still being repeated.
-    robot.motion.stop(&[RIGHT]).await.expect("it is told");
-    robot.motion.claim(&hold, &[RIGHT]).await.expect("it is granted");
+    robot.motion.stop(&Origin::of_a_test(), &[RIGHT], Notes::StopAndDriveFault).await.expect("it is told");
+    robot.motion.claim(&hold, &Origin::of_a_test(), &[RIGHT]).await.expect("it is granted");
     let sent = robot.record.sent().len();
     pass(150).await;
     assert_eq!(robot.record.sent().len(), sent);
     let over = robot.session(1, SessionState::Tripped);
-    assert_eq!(robot.motion.claim(&over, &[LEFT]).await, Err(MotionError::SessionExpired));
+    assert_eq!(
+        robot.motion.claim(&over, &Origin::of_a_test(), &[LEFT]).await,
+        Err(MotionError::SessionExpired)
+    );
 }
 
 #[tokio::test]
@@ -538,7 +542,7 @@ async fn a_stop_needs_no_grant_and_waits_for_nothing() {
     let hold = robot.session(0, SessionState::Live);
     let turning = robot.turn(&hold, &[(LEFT, 1.0)]);
     pass(10).await;
-    robot.motion.stop(&[LEFT]).await.expect("it goes out");
+    robot.motion.stop(&Origin::of_a_test(), &[LEFT], Notes::StopAndDriveFault).await.expect("it goes out");
     assert_eq!(turning.await.expect("no panic"), Err(MotionError::Superseded));
     assert_eq!(robot.record.told(1), [CONTROLLER_MODE, INPUT_VEL]);
     pass(120).await;
@@ -558,7 +562,7 @@ async fn a_stop_ends_a_motion() {
     let (robot, _granting) = Robot::willing();
     let hold = robot.session(0, SessionState::Live);
     robot.turn(&hold, &[(LEFT, 1.0), (RIGHT, 1.0)]).await.expect("no panic").expect("it turns");
-    robot.motion.stop(&[LEFT]).await.expect("it goes out");
+    robot.motion.stop(&Origin::of_a_test(), &[LEFT], Notes::StopAndDriveFault).await.expect("it goes out");
     pass(60).await;
     assert_eq!(robot.record.last_speed(1), Some(0.0));
     assert_eq!(robot.motion.reading(LEFT).commanded, None);
@@ -572,7 +576,7 @@ async fn a_motor_that_waits_hears_its_stop_as_long_as_it_is_held() {
     let (robot, granting) = Robot::willing();
     let hold = robot.session(0, SessionState::Live);
     robot.turn(&hold, &[(LEFT, 1.0)]).await.expect("no panic").expect("it turns");
-    robot.motion.stop(&[LEFT]).await.expect("it goes out");
+    robot.motion.stop(&Origin::of_a_test(), &[LEFT], Notes::StopAndDriveFault).await.expect("it goes out");
     for _ in 0..4 {
         robot.place(LEFT, 0.0);
         pass(5).await;
@@ -710,7 +714,7 @@ async fn motors_of_one_frame_are_told_together_and_stopped_apart() {
     let currents = robot.record.currents();
     assert!(currents.iter().any(|(one, three)| *one > 0 && *three < 0), "{currents:?}");
 
-    robot.motion.stop(&[ROTOR_1]).await.expect("it goes out");
+    robot.motion.stop(&Origin::of_a_test(), &[ROTOR_1], Notes::StopAndDriveFault).await.expect("it goes out");
     let before = robot.record.currents().len();
     pass(150).await;
     let after = robot.record.currents().split_off(before);

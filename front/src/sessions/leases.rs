@@ -298,22 +298,30 @@ mod tests {
     use std::thread::sleep;
     use std::time::Duration;
 
-    use config::Sessionless;
+    use config::{LeaseFeed, Sessionless, Takeover};
     use shm_proto::Window;
 
-    use super::{Arc, Connection, Entity, SessionError, Sessions};
+    use super::{Arc, Connection, Entity, Hold, Origin, SessionError, Sessions};
     use crate::link::Link;
     use crate::sessions::Rules;
     use crate::sessions::testing::Watcher;
 
     const SHORT: Window = Window::from_millis(200);
     const AFTER_SHORT: Duration = Duration::from_millis(220);
+    const HOLD: Duration = Duration::from_millis(50);
+    const AFTER_HOLD: Duration = Duration::from_millis(60);
+    const LEFT: &str = "motor/left";
+    const RIGHT: &str = "motor/right";
 
-    fn sessions(sessionless: Sessionless) -> (Watcher, Sessions) {
-        let watcher = Watcher::with_room(4);
-        let rules = Rules { lease_window: SHORT, sessionless, ..Rules::relaxed() };
+    fn sessions(rules: Rules) -> (Watcher, Sessions) {
+        let watcher = Watcher::with_room(8);
+        let rules = Rules { lease_window: SHORT, stop_hold: HOLD, ..rules };
         let sessions = Sessions::new(Link::to(watcher.attachment.clone()), rules);
         (watcher, sessions)
+    }
+
+    fn fed_by(lease: LeaseFeed) -> (Watcher, Sessions) {
+        sessions(Rules { lease, sessionless: Sessionless::Lease, ..Rules::relaxed() })
     }
 
     fn connection(port: u16, version: http::Version) -> Arc<Connection> {
@@ -323,81 +331,158 @@ mod tests {
         connection
     }
 
-    #[test]
-    fn a_client_that_is_heard_keeps_its_lease() {
-        let (_watcher, sessions) = sessions(Sessionless::Lease);
-        let (me, connection) = (Entity::anonymous(), connection(1, http::Version::HTTP_2));
-        let first = sessions.lease(&me, &connection).unwrap();
-        for _ in 0..4 {
-            sleep(Duration::from_millis(100));
-            connection.note_heard();
-            sessions.beat_leases();
-        }
-        assert_eq!(sessions.lease(&me, &connection).unwrap().owner, first.owner);
+    fn from(connection: &Connection) -> Origin {
+        Origin::new(Entity::anonymous(), connection)
+    }
+
+    fn lease(sessions: &Sessions, over: &Arc<Connection>, resource: &str) -> Result<Hold, SessionError> {
+        sessions.lease(&from(over), over, resource)
+    }
+
+    /// Has a client drive something, as far as the sessions know.
+    fn drives(sessions: &Sessions, over: &Arc<Connection>, resource: &str) -> Hold {
+        let hold = lease(sessions, over, resource).unwrap();
+        drop(sessions.use_resource(&hold, resource, &[]).unwrap());
+        hold
     }
 
     #[test]
-    fn an_unheard_client_loses_it_and_is_refused_once_if_something_moved() {
+    fn pings_keep_a_lease_only_where_that_is_wanted() {
+        for (fed_by_pings, fed) in [(true, LeaseFeed::Pings), (false, LeaseFeed::Commands)] {
+            let (_watcher, sessions) = fed_by(fed);
+            let connection = connection(1, http::Version::HTTP_2);
+            let first = drives(&sessions, &connection, LEFT);
+            for _ in 0..4 {
+                sleep(Duration::from_millis(100));
+                connection.note_heard();
+                sessions.look_after_leases();
+            }
+            match lease(&sessions, &connection, LEFT) {
+                Ok(kept) => assert!(fed_by_pings && kept.owner == first.owner, "{fed:?}"),
+                Err(SessionError::LeaseRanOut(why)) => {
+                    assert!(!fed_by_pings, "{why}");
+                    assert!(why.contains("no command came for 200 ms (lease_window)"), "{why}");
+                    assert!(why.contains("lease = \"pings\" in [front]"), "{why}");
+                }
+                Err(other) => panic!("{other}"),
+            }
+        }
+    }
+
+    #[test]
+    fn commands_keep_the_lease_of_what_they_drive_and_no_other() {
+        let (_watcher, sessions) = fed_by(LeaseFeed::Commands);
+        let connection = connection(1, http::Version::HTTP_2);
+        let left = drives(&sessions, &connection, LEFT);
+        let right = drives(&sessions, &connection, RIGHT);
+        assert_ne!(left.owner, right.owner);
+        for _ in 0..4 {
+            sleep(Duration::from_millis(100));
+            assert_eq!(lease(&sessions, &connection, LEFT).unwrap().owner, left.owner);
+            sessions.look_after_leases();
+        }
+        assert!(matches!(lease(&sessions, &connection, RIGHT), Err(SessionError::LeaseRanOut(_))));
+        assert!(lease(&sessions, &connection, LEFT).is_ok(), "it is refused what it did not lose");
+    }
+
+    #[test]
+    fn speed_0_is_a_command_too() {
+        let (_watcher, sessions) = fed_by(LeaseFeed::Commands);
+        let connection = connection(1, http::Version::HTTP_2);
+        let first = drives(&sessions, &connection, LEFT);
+        for _ in 0..4 {
+            sleep(Duration::from_millis(100));
+            sessions.feed_lease(&from(&connection), &connection, LEFT);
+            sessions.look_after_leases();
+        }
+        assert_eq!(lease(&sessions, &connection, LEFT).unwrap().owner, first.owner);
+    }
+
+    #[test]
+    fn what_a_silent_client_drove_is_refused_to_it_until_it_has_stopped_it() {
         for moving in [true, false] {
-            let (_watcher, sessions) = sessions(Sessionless::Lease);
-            let (me, connection) = (Entity::anonymous(), connection(1, http::Version::HTTP_2));
-            let hold = sessions.lease(&me, &connection).unwrap();
-            drop(sessions.use_resource(&hold, "motor/left", &[]).unwrap());
+            let (_watcher, sessions) = fed_by(LeaseFeed::Commands);
+            let connection = connection(1, http::Version::HTTP_2);
+            let hold = drives(&sessions, &connection, LEFT);
             if !moving {
-                sessions.rest("motor/left");
+                sessions.rest(LEFT);
             }
             sleep(AFTER_SHORT);
-            sessions.beat_leases();
-            let next = sessions.lease(&me, &connection);
-            assert_eq!(matches!(next, Err(SessionError::LeaseRanOut(_))), moving);
-            let again = sessions.lease(&me, &connection).unwrap();
-            assert_ne!(again.owner, hold.owner);
+            sessions.look_after_leases();
+            if moving {
+                // A whole buffer of commands is refused, not only the first.
+                for _ in 0..5 {
+                    let refused = lease(&sessions, &connection, LEFT);
+                    assert!(matches!(refused, Err(SessionError::LeaseRanOut(_))));
+                }
+                sessions.note_stop(&from(&connection), |resource| resource == RIGHT);
+                assert!(lease(&sessions, &connection, LEFT).is_err(), "another thing was stopped");
+                sessions.note_stop(&from(&connection), |resource| resource == LEFT);
+                let soon = lease(&sessions, &connection, LEFT);
+                assert!(matches!(soon, Err(SessionError::TooSoonAfterStop(_))), "from the same buffer");
+                sleep(AFTER_HOLD);
+            }
+            assert_ne!(lease(&sessions, &connection, LEFT).unwrap().owner, hold.owner);
         }
     }
 
     #[test]
     fn clients_of_one_address_do_not_keep_each_others_leases_alive() {
         for version in [http::Version::HTTP_11, http::Version::HTTP_2] {
-            let (_watcher, sessions) = sessions(Sessionless::Lease);
-            let me = Entity::anonymous();
+            let (_watcher, sessions) = fed_by(LeaseFeed::Pings);
             let (silent, heard) = (connection(1, version), connection(2, version));
-            let lost = sessions.lease(&me, &silent).unwrap();
-            drop(sessions.use_resource(&lost, "motor/left", &[]).unwrap());
-            let kept = sessions.lease(&me, &heard).unwrap();
+            let lost = drives(&sessions, &silent, LEFT);
+            let kept = lease(&sessions, &heard, RIGHT).unwrap();
             for _ in 0..4 {
                 sleep(Duration::from_millis(100));
                 heard.note_heard();
-                sessions.beat_leases();
+                sessions.look_after_leases();
             }
-            assert_eq!(sessions.lease(&me, &heard).unwrap().owner, kept.owner);
+            assert_eq!(lease(&sessions, &heard, RIGHT).unwrap().owner, kept.owner);
             assert_ne!(kept.owner, lost.owner);
-            assert!(matches!(sessions.lease(&me, &silent), Err(SessionError::LeaseRanOut(_))), "{version:?}");
+            let refused = lease(&sessions, &silent, LEFT);
+            assert!(matches!(refused, Err(SessionError::LeaseRanOut(_))), "{version:?}");
         }
     }
 
     #[test]
     fn over_http_1_the_refusal_also_meets_another_connection() {
-        let (_watcher, sessions) = sessions(Sessionless::Lease);
-        let me = Entity::anonymous();
-        let hold = sessions.lease(&me, &connection(1, http::Version::HTTP_11)).unwrap();
-        drop(sessions.use_resource(&hold, "motor/left", &[]).unwrap());
+        let (_watcher, sessions) = fed_by(LeaseFeed::Commands);
+        drives(&sessions, &connection(1, http::Version::HTTP_11), LEFT);
         sleep(AFTER_SHORT);
-        sessions.beat_leases();
+        sessions.look_after_leases();
         let next = connection(2, http::Version::HTTP_11);
-        assert!(matches!(sessions.lease(&me, &next), Err(SessionError::LeaseRanOut(_))));
-        assert!(sessions.lease(&me, &next).is_ok());
+        assert!(matches!(lease(&sessions, &next, LEFT), Err(SessionError::LeaseRanOut(_))));
+        assert!(lease(&sessions, &next, RIGHT).is_ok());
+        sessions.note_stop(&from(&next), |_| true);
+        sleep(AFTER_HOLD);
+        assert!(lease(&sessions, &next, LEFT).is_ok());
+    }
+
+    #[test]
+    fn leases_of_one_connection_keep_nothing_from_each_other() {
+        let rules = Rules { takeover: Takeover::Exclusive, ..Rules::relaxed() };
+        let (_watcher, sessions) = sessions(rules);
+        let (one, other) = (connection(1, http::Version::HTTP_2), connection(2, http::Version::HTTP_2));
+        let motor = [shm_proto::MotorIndex(0)];
+        let take = |over: &Arc<Connection>, resource: &str| {
+            let hold = lease(&sessions, over, resource).unwrap();
+            sessions.use_resource(&hold, resource, &motor).map(drop)
+        };
+        take(&one, LEFT).unwrap();
+        assert_eq!(take(&one, "base/base1"), Ok(()));
+        assert!(matches!(take(&other, "base/base1"), Err(SessionError::Held { .. })));
     }
 
     #[test]
     fn unprotected_motion_outlives_its_client() {
-        let (_watcher, sessions) = sessions(Sessionless::Viam);
-        let me = Entity::anonymous();
-        let first = sessions.lease(&me, &connection(1, http::Version::HTTP_2)).unwrap();
+        let (_watcher, sessions) = sessions(Rules { sessionless: Sessionless::Viam, ..Rules::relaxed() });
+        let first = lease(&sessions, &connection(1, http::Version::HTTP_2), LEFT).unwrap();
         for _ in 0..4 {
             sleep(Duration::from_millis(100));
-            sessions.beat_leases();
+            sessions.look_after_leases();
         }
-        let second = sessions.lease(&Entity::new("x"), &connection(2, http::Version::HTTP_11)).unwrap();
+        let second = lease(&sessions, &connection(2, http::Version::HTTP_11), RIGHT).unwrap();
         assert_eq!(first.owner, second.owner);
     }
 }

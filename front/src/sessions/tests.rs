@@ -219,7 +219,7 @@ fn the_end_of_a_session_tells_what_it_used_last() {
     });
     for (resource, owner) in [("left", a.1), ("right", a.1), ("left", b.1)] {
         let command = super::Command { resource, motors: &[], owner, progress: None };
-        book.begin(command, config::Takeover::LastUsed, None).unwrap();
+        book.begin(command, config::Takeover::LastUsed, None, |_| false).unwrap();
     }
     let departed = book.empty(super::Cause::Goodbye);
     assert_eq!(departed.iter().map(|session| session.id).collect::<Vec<_>>(), [a.0, b.0]);

@@ -7,6 +7,7 @@ use drivers::RevolutionsPerSecond;
 use shm_proto::MotorIndex;
 use tonic::{Request, Response, Status};
 
+use super::association::Monitored;
 use super::kinematics::{Course, Sides, Wheels, mix};
 use super::proto::base::base_service_server::BaseService;
 use super::proto::base::{
@@ -16,7 +17,6 @@ use super::proto::base::{
 };
 use super::proto::common::Vector3;
 use super::refusal::finite;
-use super::association::Monitored;
 use super::{Robot, resources};
 use crate::motion::{Notes, Target, Travel};
 use crate::order::Origin;

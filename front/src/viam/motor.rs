@@ -4,6 +4,7 @@ use drivers::{Power, RevolutionsPerSecond};
 use shm_proto::MotorIndex;
 use tonic::{Request, Response, Status};
 
+use super::association::Monitored;
 use super::proto::motor::motor_service_server::MotorService;
 use super::proto::motor::{
     GetPositionRequest, GetPositionResponse, GetPropertiesRequest, GetPropertiesResponse, GoForRequest,
@@ -12,7 +13,6 @@ use super::proto::motor::{
     SetPowerResponse, SetRpmRequest, SetRpmResponse, StopRequest, StopResponse,
 };
 use super::refusal::finite;
-use super::association::Monitored;
 use super::{Robot, resources};
 use crate::motion::{Notes, Target, Travel};
 use crate::order::Origin;

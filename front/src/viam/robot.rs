@@ -7,6 +7,7 @@ use shm_proto::verdicts::MotorState;
 use shm_proto::{MotorIndex, SessionId, Window};
 use tonic::{Request, Response, Status};
 
+use super::association::Monitored;
 use super::operations::OperationId;
 use super::proto::common::ResourceName;
 use super::proto::robot::robot_service_server::RobotService;
@@ -20,7 +21,6 @@ use super::proto::robot::{
     Session, StartSessionRequest, StartSessionResponse, StopAllRequest, StopAllResponse,
     get_machine_status_response, resource_status,
 };
-use super::association::Monitored;
 use super::refusal::because;
 use super::{Robot, association, metadata, resources};
 use crate::access::Caller;
