@@ -3,8 +3,6 @@
 use std::error::Error;
 use std::path::Path;
 
-use protox::prost::Message as _;
-
 const FILES: &[&str] = &[
     "viam/robot/v1/robot.proto",
     "viam/component/motor/v1/motor.proto",
@@ -17,10 +15,13 @@ const FILES: &[&str] = &[
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=proto");
-    let descriptors = protox::compile(FILES, ["proto"])?;
-    // What the reflection service tells clients.
+    let mut compiler = protox::Compiler::new(["proto"])?;
+    compiler.include_imports(true).open_files(FILES)?;
+    let descriptors = compiler.file_descriptor_set();
+    // What the reflection service tells clients. Encoded by the compiler, because the types of prost know no extensions,
+    // and clients look for one: `safety_heartbeat_monitored`.
     let folder = std::env::var_os("OUT_DIR").ok_or("OUT_DIR is not set")?;
-    std::fs::write(Path::new(&folder).join("descriptors.bin"), descriptors.encode_to_vec())?;
+    std::fs::write(Path::new(&folder).join("descriptors.bin"), compiler.encode_file_descriptor_set())?;
     tonic_prost_build::configure()
         .build_client(false)
         .bytes(".lanyard.kortex.v1.Frame")

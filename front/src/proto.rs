@@ -16,3 +16,18 @@ pub use generated::viam::robot::v1 as robot;
 
 /// All of `proto/` and what it imports, as a serialised `FileDescriptorSet`.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
+
+#[cfg(test)]
+mod tests {
+    use super::DESCRIPTORS;
+
+    /// Fails if reflection does not tell which methods move something: viam-server as a client would then let a client of
+    /// its own die unnoticed.
+    #[test]
+    fn monitored_methods_are_marked() {
+        // Field 84260 as a varint, and true.
+        const OPTION: [u8; 4] = [0xA0, 0x92, 0x29, 0x01];
+        let marked = DESCRIPTORS.windows(OPTION.len()).filter(|bytes| *bytes == OPTION).count();
+        assert_eq!(marked, 8, "the four of MotorService and the four of BaseService");
+    }
+}
