@@ -276,6 +276,25 @@ fn who_guesses_waits_and_the_owner_does_not() {
     assert!(right(HERE).is_ok());
 }
 
+/// Fails if logins that a server behind checks make all callers one: the sessions of one would then be the other's.
+#[test]
+fn logins_that_are_passed_through_tell_callers_apart() {
+    let scene = Scene::new("passed-through");
+    let here = connection(HERE);
+    let entity = |login: Option<&'static str>| {
+        let mut headers = HeaderMap::new();
+        if let Some(login) = login {
+            headers.insert(AUTHORIZATION, HeaderValue::from_static(login));
+        }
+        scene.access.caller(&headers, Some(&here)).unwrap().entity
+    };
+    let (alice, bob) = (entity(Some("Bearer alice")), entity(Some("Bearer bob")));
+    assert!(alice.is(&entity(Some("Bearer alice"))));
+    assert!(!alice.is(&bob) && !alice.is(&entity(None)));
+    assert!(!alice.name().contains("alice"), "{}", alice.name());
+    assert!(entity(None).is(&Caller::anonymous().entity));
+}
+
 fn standing((id, secret): &(KeyId, Secret)) -> String {
     format!("{id}.{}", secret.reveal())
 }
