@@ -16,6 +16,7 @@
 //! | [`native`] | all services that the front answers itself |
 //! | [`discovery`] | what a client may ask before it knows anything: reflection and health |
 //! | [`proto`] | the generated code of all of them |
+//! | [`deadline`] | how long a call may take |
 //! | [`transport`] | the port, its limits, and HTTP on it |
 //! | [`access`], [`gate`] | who calls, and what they may do |
 //! | [`web`] | web pages as clients: gRPC-web, and which pages may call |
@@ -25,6 +26,7 @@
 #![forbid(unsafe_code)]
 
 mod access;
+mod deadline;
 mod discovery;
 mod dispatch;
 #[cfg(test)]

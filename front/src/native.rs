@@ -7,6 +7,7 @@ use config::Config;
 use tonic::service::Routes;
 use tower_http::timeout::RequestBodyTimeoutLayer;
 
+use crate::deadline::Deadlines;
 use crate::discovery;
 use crate::lanyard::{Lanyard, Orders};
 use crate::link::Link;
@@ -41,7 +42,8 @@ pub fn routes(
     lanyard.serve(&mut routes);
     discovery::serve(&mut routes, Arc::clone(link), config.supervisor.front_window);
     // Outside of the services: also a call that none of them knows is an operation while it lasts.
-    let calls = routes.routes().into_axum_router().layer(AsOperations(Arc::clone(operations)));
+    let calls =
+        routes.routes().into_axum_router().layer(AsOperations(Arc::clone(operations))).layer(Deadlines);
     // Whoever sends a request byte by byte must not keep a call open for ever.
     calls.layer(RequestBodyTimeoutLayer::new(PIECE)).into()
 }

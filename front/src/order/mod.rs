@@ -18,7 +18,5 @@ mod origin;
 
 #[cfg(test)]
 pub use arrival::Arrival;
-#[cfg(test)]
-pub use intake::Stamp;
-pub use intake::stamped;
+pub use intake::{Stamp, stamped};
 pub use origin::{Origin, Sender};
