@@ -12,16 +12,23 @@ use crate::scene::{is_session_expired, no_stop_for, play, sessionless};
 
 /// Long enough for pings to and fro on a rig that stands still now and then.
 const WINDOW: Duration = Duration::from_secs(2);
+/// A little longer than `stop_hold` by default: a command after that counts as given after the Stop.
+const STOP_HOLD: Duration = Duration::from_millis(350);
 
 fn setup() -> Setup {
     Setup::base().front_key("lease_window", "\"2s\"")
 }
 
-/// Fails if a client without session is let drive unprotected, is stopped although it answers pings, or may go
-/// on with what it had sent before it fell silent.
+/// Where answers to pings keep a lease alive.
+fn pinged() -> Setup {
+    setup().front_key("lease", "\"pings\"")
+}
+
+/// Fails if a client without session is let drive unprotected, is stopped although it answers pings where these count, or
+/// may go on with what it had sent before it fell silent, without a Stop.
 #[test]
 fn a_silent_client_without_session_is_stopped() -> Result<()> {
-    play(setup(), |robot, clients| {
+    play(pinged(), |robot, clients| {
         let mut client = sessionless(robot, clients)?;
         robot.drive(&mut client, &LEFT, 0.4)?;
         // It says nothing more by itself; only its library answers.
@@ -45,15 +52,40 @@ fn a_silent_client_without_session_is_stopped() -> Result<()> {
             refusal.status.as_deref() == Some("FAILED_PRECONDITION") && refusal.message.contains("lease"),
             "got {refusal:?}"
         );
+        let again = client.call("set_power", json!({ "name": "left", "power": 0.4 }))?.refusal()?;
+        ensure!(again.message.contains("send Stop first"), "got {again:?}");
         robot.no_motion_after(&LEFT, &stop)?;
+        client.ask("stop", json!({ "name": "left" }))?;
+        std::thread::sleep(STOP_HOLD);
         robot.drive(&mut client, &LEFT, 0.4)
+    })
+}
+
+/// Fails if a client that answers pings and commands nothing goes on driving where only commands count, or is not told
+/// what was missing.
+#[test]
+fn answers_to_pings_are_no_commands() -> Result<()> {
+    play(setup(), |robot, clients| {
+        let mut client = sessionless(robot, clients)?;
+        let commanded = Moment::now();
+        robot.drive(&mut client, &LEFT, 0.4)?;
+        let stop = robot.listener.wait_for_stop(&LEFT, commanded, 3 * WINDOW)?;
+        robot.is_prompt(commanded, WINDOW + START, &stop)?;
+        robot.lanyard.wait_for_trip(commanded, "session expired", "left", START)?;
+        robot.verified(&LEFT)?;
+        let refusal = client.call("set_power", json!({ "name": "left", "power": 0.4 }))?.refusal()?;
+        ensure!(
+            refusal.message.contains("lease_window") && refusal.message.contains("lease = \"pings\""),
+            "got {refusal:?}"
+        );
+        Ok(())
     })
 }
 
 /// Fails if the death of a client without session leaves its motor running, or stops another's.
 #[test]
 fn a_killed_client_without_session_is_stopped() -> Result<()> {
-    play(setup(), |robot, clients| {
+    play(pinged(), |robot, clients| {
         let mut client = sessionless(robot, clients)?;
         let mut other = sessionless(robot, clients)?;
         robot.drive(&mut client, &LEFT, 0.4)?;
