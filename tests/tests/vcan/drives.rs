@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tests::clock::Moment;
 use tests::interface::Changed;
 use tests::intruder::Intruder;
@@ -160,6 +160,8 @@ fn faulty_drive_stops_its_whole_session() -> Result<()> {
         robot.verified(&RIGHT)?;
         robot.sim.order("3 fault 0")?;
         let mut fresh = robot.client(clients)?;
+        // Nobody has acknowledged it yet.
+        fresh.ask("stop_all", json!({}))?;
         robot.drive_base(&mut fresh)
     })
 }

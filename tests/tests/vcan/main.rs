@@ -15,6 +15,7 @@ mod hardening;
 mod hostile;
 mod impostor;
 mod inheritance;
+mod intent;
 mod kernel_stop;
 mod kills;
 mod kortex;
