@@ -5,7 +5,7 @@ use std::thread;
 use std::time::Duration;
 
 use serde::Serialize;
-use shm_proto::verdicts::Event;
+use shm_proto::verdicts::{Event, Reason};
 use shm_proto::{SessionId, VerdictView};
 
 use crate::clock::WallClock;
@@ -31,7 +31,11 @@ struct Record {
     slot: Option<u16>,
     motors: Vec<String>,
     last_beat_ns: Option<u64>,
+    /// The deadline that passed; for everything that is no silence, when the supervisor was told.
     deadline_ns: Option<u64>,
+    /// What `deadline_ns` is.
+    #[serde(skip)]
+    begins: &'static str,
     first_stop_ns: Option<u64>,
     all_stopped_ns: Option<u64>,
 }
@@ -52,6 +56,7 @@ impl Record {
             motors: event.motors.iter().map(|motor| name(usize::from(motor.0))).collect(),
             last_beat_ns: moment(event.last_beat),
             deadline_ns: moment(event.deadline),
+            begins: beginning(event.reason),
             first_stop_ns: moment(event.first_stop),
             all_stopped_ns: moment(event.all_stopped),
         }
@@ -82,7 +87,7 @@ impl Record {
     fn figures(&self) -> String {
         let moments = [
             ("last beat", self.last_beat_ns),
-            ("deadline", self.deadline_ns),
+            (self.begins, self.deadline_ns),
             ("first stop", self.first_stop_ns),
             ("last motor", self.all_stopped_ns),
         ];
@@ -96,6 +101,15 @@ impl Record {
         });
         let steps: String = steps.collect();
         if steps.is_empty() { steps } else { format!("{first}{steps}") }
+    }
+}
+
+/// What the moment is from which motors should have been stopped.
+fn beginning(reason: Option<Reason>) -> &'static str {
+    match reason {
+        Some(Reason::Expired | Reason::FrontSilent | Reason::Corrupt) => "deadline",
+        Some(Reason::SupervisorDied) => "last seen alive",
+        _ => "told",
     }
 }
 
@@ -202,6 +216,20 @@ mod tests {
         assert_eq!(lines[1]["slot"], json!(null));
         assert_eq!(lines[1]["motors"], json!([]));
         assert_eq!(lines[1]["deadline_ns"], json!(null));
+    }
+
+    #[test]
+    fn of_a_deadline_only_silence_speaks() {
+        let figures = |reason| {
+            let event = Event { reason: Some(reason), ..fixture::trip_event() };
+            Record::new(1, &event, &[], &WallClock::now()).figures()
+        };
+        assert!(figures(Reason::FrontSilent).contains("-> deadline +2000.000 ms"));
+        assert!(figures(Reason::SupervisorDied).contains("-> last seen alive +"));
+        for reason in [Reason::ClosedByClient, Reason::ClientLost, Reason::OperatorStop, Reason::DriveFault] {
+            let figures = figures(reason);
+            assert!(figures.contains("-> told +") && !figures.contains("deadline"), "{figures}");
+        }
     }
 
     #[test]

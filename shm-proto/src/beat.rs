@@ -8,6 +8,7 @@
 use crate::crc::Crc;
 use crate::ids::{Generation, Incarnation, SessionId, SlotIndex};
 use crate::time::{Nanos, Window};
+use crate::verdicts::Reason;
 
 /// The content of one beat record as it was read, unchecked.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -20,16 +21,115 @@ pub struct RawBeat {
     pub window: u64,
     /// Alleged time of the beat, `CLOCK_BOOTTIME` nanoseconds.
     pub timestamp: u64,
-    /// Flags in the low 16 bits, alleged incarnation in the high 48.
+    /// Flags and alleged ending in the low 16 bits, alleged incarnation in the high 48.
     pub tag: u64,
     /// CRC-32C in the low 32 bits; the others are 0.
     pub crc: u64,
 }
 
-/// The session says goodbye with this beat.
+/// The session says goodbye with this beat; the high byte of the flags says why, as [`Ending::number`] has it.
 pub const FLAG_CLOSE: u64 = 1;
 const FLAG_BITS: u32 = 16;
-const KNOWN_FLAGS: u64 = FLAG_CLOSE;
+const ENDING_SHIFT: u32 = 8;
+
+/// Why the front ends a session, in its own words: people are told, and nothing moves on the strength of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// The front does not say, or says what this version does not know.
+    Unsaid,
+    /// The client closed its session.
+    Client,
+    /// The client's connection ended without that.
+    ClientLost,
+    /// The client sent what is not allowed, and was cut off.
+    CutOff,
+    /// The client goes on beating and commands nothing.
+    NoProgress,
+    /// The client was silent for longer than something it used allows.
+    Overdue,
+    /// The target of a tunnel is lost.
+    TargetLost,
+    /// The listener of a tunnel was closed.
+    ListenerClosed,
+    /// The server behind what it used is lost.
+    UpstreamLost,
+    /// The front ends in order.
+    FrontEnds,
+}
+
+impl Ending {
+    /// Every ending.
+    pub const ALL: [Self; 10] = [
+        Self::Unsaid,
+        Self::Client,
+        Self::ClientLost,
+        Self::CutOff,
+        Self::NoProgress,
+        Self::Overdue,
+        Self::TargetLost,
+        Self::ListenerClosed,
+        Self::UpstreamLost,
+        Self::FrontEnds,
+    ];
+
+    /// The number it has in a record.
+    #[must_use]
+    pub const fn number(self) -> u8 {
+        match self {
+            Self::Unsaid => 0,
+            Self::Client => 1,
+            Self::ClientLost => 2,
+            Self::CutOff => 3,
+            Self::NoProgress => 4,
+            Self::Overdue => 5,
+            Self::TargetLost => 6,
+            Self::ListenerClosed => 7,
+            Self::UpstreamLost => 8,
+            Self::FrontEnds => 9,
+        }
+    }
+
+    /// The ending with that number. One that nobody knows is an allegation like any other: the session is over all
+    /// the same, and why remains unsaid.
+    #[must_use]
+    pub const fn from_number(number: u8) -> Self {
+        match number {
+            1 => Self::Client,
+            2 => Self::ClientLost,
+            3 => Self::CutOff,
+            4 => Self::NoProgress,
+            5 => Self::Overdue,
+            6 => Self::TargetLost,
+            7 => Self::ListenerClosed,
+            8 => Self::UpstreamLost,
+            9 => Self::FrontEnds,
+            _ => Self::Unsaid,
+        }
+    }
+
+    /// The reason for which motors are stopped then.
+    #[must_use]
+    pub const fn reason(self) -> Reason {
+        match self {
+            Self::Unsaid => Reason::Closed,
+            Self::Client => Reason::ClosedByClient,
+            Self::ClientLost => Reason::ClientLost,
+            Self::CutOff => Reason::CutOff,
+            Self::NoProgress => Reason::NoProgress,
+            Self::Overdue => Reason::Overdue,
+            Self::TargetLost => Reason::TargetLost,
+            Self::ListenerClosed => Reason::ListenerClosed,
+            Self::UpstreamLost => Reason::UpstreamLost,
+            Self::FrontEnds => Reason::FrontEnded,
+        }
+    }
+
+    /// The flags of a goodbye for that reason.
+    #[must_use]
+    pub const fn flags(self) -> u64 {
+        FLAG_CLOSE | (self.number() as u64) << ENDING_SHIFT
+    }
+}
 
 /// A beat that passed every check of [`validate`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,7 +154,19 @@ pub enum Word {
     /// "I am alive."
     Alive,
     /// "I go; stop what I drive."
-    Close,
+    Close(Ending),
+}
+
+impl Word {
+    /// What the flags of a record say; `None` for flags that nobody has defined.
+    const fn from_flags(flags: u64) -> Option<Self> {
+        let [low, high, ..] = flags.to_le_bytes();
+        match (low as u64, high) {
+            (0, 0) => Some(Self::Alive),
+            (FLAG_CLOSE, ending) => Some(Self::Close(Ending::from_number(ending))),
+            _ => None,
+        }
+    }
 }
 
 impl ValidBeat {
@@ -160,10 +272,9 @@ pub fn validate(raw: &RawBeat, context: &Context) -> Result<ValidBeat, Reject> {
     if raw.crc != u64::from(checksum(raw, context.slot, context.generation)) {
         return Err(Reject::Corrupt);
     }
-    let flags = raw.tag & ((1 << FLAG_BITS) - 1);
-    if flags & !KNOWN_FLAGS != 0 {
+    let Some(word) = Word::from_flags(raw.tag & ((1 << FLAG_BITS) - 1)) else {
         return Err(Reject::BadFlags);
-    }
+    };
     let window = Window(raw.window);
     if window < context.shortest || window > context.longest {
         return Err(Reject::BadWindow);
@@ -186,7 +297,6 @@ pub fn validate(raw: &RawBeat, context: &Context) -> Result<ValidBeat, Reject> {
     if raw.timestamp > context.now.0 {
         return Err(Reject::Future);
     }
-    let word = if flags & FLAG_CLOSE == 0 { Word::Alive } else { Word::Close };
     // The alleged time is not after the observed one, so it is the earlier of both.
     let at = Nanos(raw.timestamp);
     Ok(ValidBeat { counter: raw.counter, session, incarnation, window, at, word })

@@ -10,7 +10,7 @@ use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
 use crate::beat::{
-    Bound, Context, FLAG_CLOSE, RawBeat, Reject, SumPrefix, ValidBeat, Word, high_word, join_words, low_word,
+    Bound, Context, Ending, RawBeat, Reject, SumPrefix, ValidBeat, Word, high_word, join_words, low_word,
     tag, validate,
 };
 use crate::ids::{Generation, Incarnation, MotorIndex, Owner, SessionId, SlotIndex};
@@ -167,9 +167,9 @@ impl BeatWriter {
         self.write(beat, self.alive);
     }
 
-    /// Ends the session: the supervisor stops what it drives.
-    pub fn close(&mut self) {
-        let goodbye = self.next(FLAG_CLOSE, Nanos::now());
+    /// Ends the session and says why: the supervisor stops what it drives.
+    pub fn close(&mut self, ending: Ending) {
+        let goodbye = self.next(ending.flags(), Nanos::now());
         self.write(goodbye, SumPrefix::of(&goodbye, self.slot, self.segment.generation));
         self.announce_change();
     }

@@ -25,7 +25,7 @@ pub mod sync;
 pub mod time;
 pub mod verdicts;
 
-pub use beat::{RawBeat, Reject, ValidBeat};
+pub use beat::{Ending, RawBeat, Reject, ValidBeat};
 pub use beats::{BeatSegment, BeatView, BeatWriter, SlotReader};
 pub use ids::{Generation, Incarnation, MotorIndex, Owner, SessionId, SlotIndex, TripId};
 pub use layout::Capacity;

@@ -45,6 +45,7 @@ fn timestamp() -> impl Strategy<Value = u64> {
 fn incarnation_and_flags() -> impl Strategy<Value = u64> {
     prop_oneof![
         6 => (1_u64..5, 0_u64..2).prop_map(|(incarnation, flags)| incarnation << 16 | flags),
+        1 => (1_u64..5, 0_u64..256).prop_map(|(incarnation, ending)| incarnation << 16 | ending << 8 | 1),
         1 => any::<u64>(),
     ]
 }

@@ -22,7 +22,7 @@ use shm_proto::beat::{Context, Reject};
 use shm_proto::beats::{BeatSegment, BeatView, BeatWriter, Look, SlotReader};
 use shm_proto::layout::{BeatLayout, HEADER_WORDS, MAGIC, RECORD_WORDS};
 use shm_proto::memory::{self, Access, Segment};
-use shm_proto::{Capacity, MotorIndex, Nanos, Owner, SessionId, SlotIndex};
+use shm_proto::{Capacity, Ending, MotorIndex, Nanos, Owner, SessionId, SlotIndex};
 
 /// What the writer shall do, and the number of its descriptor of the segment.
 const JOB: &str = "LANYARD_TEST_WRITER";
@@ -68,7 +68,7 @@ fn live(beats: &BeatSegment, writer: &mut BeatWriter, count: u32) {
     let owner = writer.open(SESSION, WINDOW);
     beats.take_motor(MOTOR, owner);
     (0..count).for_each(|_| writer.beat());
-    writer.close();
+    writer.close(Ending::Client);
 }
 
 /// A segment with a writer process in its first slot, and a reader's view of it.

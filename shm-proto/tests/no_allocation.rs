@@ -14,7 +14,7 @@ use shm_proto::verdicts::{
     BusVerdict, Counter, Degraded, Event, EventKind, Identity, MotorState, MotorVerdict, Phase, Reason,
     ResetPolicy, SessionState, SessionVerdict, VerdictSegment, VerdictView,
 };
-use shm_proto::{Capacity, Generation, Incarnation, MotorIndex, Nanos, Owner, SlotIndex, TripId};
+use shm_proto::{Capacity, Ending, Generation, Incarnation, MotorIndex, Nanos, Owner, SlotIndex, TripId};
 
 thread_local! {
     static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
@@ -65,7 +65,7 @@ fn the_front_writes_without_allocating() {
             black_box(rig.beats.owner(MotorIndex(1)));
             writer.beat();
             writer.beat_at(Nanos(1));
-            writer.close();
+            writer.close(Ending::Client);
         }
     });
     assert_eq!(count, 0);

@@ -13,7 +13,7 @@ use core::sync::atomic::{AtomicI64, AtomicU8, Ordering::SeqCst};
 
 use common::{Rig, SESSION, WINDOW, vacant};
 use shm_proto::beats::{Look, SlotReader};
-use shm_proto::{MotorIndex, Nanos, SlotIndex};
+use shm_proto::{Ending, MotorIndex, Nanos, SlotIndex};
 
 const PR_SET_SYSCALL_USER_DISPATCH: c_int = 59;
 const OFF: usize = 0;
@@ -84,7 +84,7 @@ fn beats_and_looks_stay_out_of_the_kernel() {
         let timed = first_call(|| {
             writer.open(SESSION, WINDOW);
             (0..100).for_each(|_| writer.beat());
-            writer.close();
+            writer.close(Ending::Client);
         });
         assert_eq!(timed, None, "a beat");
     }

@@ -12,7 +12,7 @@ use proptest::prelude::*;
 use shm_proto::beat::{Context, RawBeat, Reject, Word};
 use shm_proto::beats::{BeatView, BeatWriter, Look, SlotReader};
 use shm_proto::layout::{MAGIC, RING_RECORDS, layout_hash};
-use shm_proto::{Generation, Incarnation, MotorIndex, Nanos, Owner, SessionId, SlotIndex, Window};
+use shm_proto::{Ending, Generation, Incarnation, MotorIndex, Nanos, Owner, SessionId, SlotIndex, Window};
 
 const SLOT: SlotIndex = SlotIndex(0);
 const OTHER: SlotIndex = SlotIndex(1);
@@ -69,7 +69,7 @@ fn the_writer_numbers_signs_and_dates_its_beats() {
     let owner = writer.open(SESSION, WINDOW);
     writer.beat();
     writer.beat_at(Nanos(5));
-    writer.close();
+    writer.close(Ending::Client);
     let after = Nanos::now();
     let found = rig.look(&mut SlotReader::default(), Look::Onward, &Context { now: after, ..vacant(SLOT) });
     let beats: Vec<_> = found.into_iter().map(|one| one.expect("an honest beat")).collect();
@@ -80,7 +80,7 @@ fn the_writer_numbers_signs_and_dates_its_beats() {
     }
     assert_eq!(beats[2].at, Nanos(5));
     let last_words: Vec<_> = beats.iter().map(|beat| beat.word).collect();
-    assert_eq!(last_words, [Word::Alive, Word::Alive, Word::Alive, Word::Close]);
+    assert_eq!(last_words, [Word::Alive, Word::Alive, Word::Alive, Word::Close(Ending::Client)]);
 }
 
 #[test]
@@ -361,7 +361,7 @@ fn a_session_that_said_goodbye_never_comes_back() {
     let rig = Rig::new(2, 2);
     let mut writer = rig.beats.writer(SLOT).expect("slot");
     writer.open(SESSION, WINDOW);
-    writer.close();
+    writer.close(Ending::Client);
     writer.beat();
     let newest = Incarnation::new(1);
     let context = Context { now: Nanos::now(), ..vacant(SLOT) };
@@ -419,7 +419,7 @@ fn the_change_word_changes_with_sessions_not_with_beats() {
         assert!(reader.changed(&rig.view, SLOT) && !reader.changed(&rig.view, SLOT));
         writer.beat();
         assert!(!reader.changed(&rig.view, SLOT));
-        writer.close();
+        writer.close(Ending::Client);
         assert!(reader.changed(&rig.view, SLOT) && !reader.changed(&rig.view, SLOT));
     }
     assert!(!SlotReader::default().changed(&rig.view, OTHER), "the other slot has its own word");
@@ -486,7 +486,7 @@ proptest! {
                 Act::Open { session, window } => _ = writer.open(SessionId(session), Window(window)),
                 Act::Beat => writer.beat(),
                 Act::BeatAt(at) => writer.beat_at(Nanos(at)),
-                Act::Close => writer.close(),
+                Act::Close => writer.close(Ending::Client),
             }
             let raw = rig.raw(slot, counter);
             prop_assert_eq!(raw.counter, counter);

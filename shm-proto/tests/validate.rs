@@ -5,8 +5,8 @@ mod common;
 use common::{GENERATION, LONGEST, NOW, SESSION, SHORTEST, WINDOW, bound, honest, signed, vacant};
 use proptest::prelude::*;
 use shm_proto::beat::{
-    Bound, Context, FLAG_CLOSE, RawBeat, Reject, ValidBeat, Word, checksum, high_word, join_words, low_word,
-    tag, validate,
+    Bound, Context, Ending, FLAG_CLOSE, RawBeat, Reject, ValidBeat, Word, checksum, high_word, join_words,
+    low_word, tag, validate,
 };
 use shm_proto::layout::layout_hash;
 use shm_proto::{Generation, Incarnation, Nanos, SessionId, SlotIndex, Window};
@@ -27,8 +27,32 @@ fn an_honest_beat_is_believed_word_for_word() {
     assert_eq!(validate(&raw, &bound(SLOT, 2)), Ok(beat));
     assert_eq!(beat.deadline(), Nanos(NOW.0 - 1_000 + 100_000_000));
 
-    let close = signed(RawBeat { tag: tag(FLAG_CLOSE, Incarnation::new(2)), ..raw }, SLOT);
-    assert_eq!(validate(&close, &bound(SLOT, 2)), Ok(ValidBeat { word: Word::Close, ..beat }));
+    for ending in Ending::ALL {
+        let close = signed(RawBeat { tag: tag(ending.flags(), Incarnation::new(2)), ..raw }, SLOT);
+        assert_eq!(validate(&close, &bound(SLOT, 2)), Ok(ValidBeat { word: Word::Close(ending), ..beat }));
+    }
+}
+
+/// Fails if a goodbye for a cause that nobody knows keeps its session alive, or passes for one of the known causes.
+#[test]
+fn a_goodbye_for_an_unknown_cause_is_a_goodbye_without_one() {
+    let known = Ending::ALL.map(Ending::number);
+    for number in (0..=u8::MAX).filter(|number| !known.contains(number)) {
+        let flags = FLAG_CLOSE | u64::from(number) << 8;
+        let close = signed(RawBeat { tag: tag(flags, Incarnation::new(2)), ..honest(41, 2) }, SLOT);
+        let word = validate(&close, &bound(SLOT, 2)).map(|beat| beat.word);
+        assert_eq!(word, Ok(Word::Close(Ending::Unsaid)), "{number}");
+    }
+}
+
+#[test]
+fn endings_have_numbers_and_reasons_of_their_own() {
+    let mut reasons = Vec::new();
+    for ending in Ending::ALL {
+        assert_eq!(Ending::from_number(ending.number()), ending);
+        assert!(!reasons.contains(&ending.reason()), "{ending:?} has the reason of another");
+        reasons.push(ending.reason());
+    }
 }
 
 #[test]
@@ -52,6 +76,12 @@ fn each_cause_has_its_kind() {
         ("unknown flag", tagged(2, 2), bound, Some(Reject::BadFlags)),
         ("highest flag", tagged(1 << 15, 2), bound, Some(Reject::BadFlags)),
         ("unknown flag beside a known one", tagged(FLAG_CLOSE | 4, 2), bound, Some(Reject::BadFlags)),
+        (
+            "a cause without a goodbye",
+            tagged(Ending::Client.flags() ^ FLAG_CLOSE, 2),
+            bound,
+            Some(Reject::BadFlags),
+        ),
         ("window too short", windowed(SHORTEST.0 - 1), vacant, Some(Reject::BadWindow)),
         ("window too long", windowed(LONGEST.0 + 1), vacant, Some(Reject::BadWindow)),
         ("endless window", windowed(u64::MAX), vacant, Some(Reject::BadWindow)),
@@ -200,7 +230,7 @@ fn believable(raw: &RawBeat, context: &Context) -> bool {
         _ => incarnation > context.newest.get(),
     };
     known
-        && raw.tag % (1 << 16) <= FLAG_CLOSE
+        && (raw.tag % (1 << 16) == 0 || raw.tag % (1 << 8) == FLAG_CLOSE)
         && (context.shortest.0..=context.longest.0).contains(&raw.window)
         && raw.timestamp <= context.now.0
 }

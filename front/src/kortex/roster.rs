@@ -21,7 +21,7 @@ use super::frame::SessionNumber;
 use super::refusal::{Refusal, Sub};
 use crate::access::Caller;
 use crate::proto::kortex::CreateSessionInfo;
-use crate::sessions::{Entity, Hold, Peer, Sessions};
+use crate::sessions::{Cause, Entity, Hold, Peer, Sessions};
 
 /// Why a session is closed that nobody closes.
 const SILENT: &str = "it was silent for longer than session_inactivity_timeout";
@@ -247,7 +247,7 @@ impl Roster {
     /// When there is no such session of this connection.
     pub fn close(&self, channel: &Channel, number: SessionNumber) -> Result<Option<Gone>, Refusal> {
         self.beat(channel, number)?;
-        Ok(self.dismiss(&mut self.book(), number, "its client closed it"))
+        Ok(self.dismiss(&mut self.book(), number, "its client closed it", Cause::Goodbye))
     }
 
     /// Ends the sessions of a connection that is over. Returns them.
@@ -257,7 +257,8 @@ impl Roster {
         let gone: Vec<_> =
             book.tenants.iter().filter(|(_, tenant)| of(tenant)).map(|(number, _)| *number).collect();
         let why = "its connection has ended";
-        gone.into_iter().filter_map(|number| self.dismiss(&mut book, number, why)).collect()
+        let cause = Cause::ClientLost;
+        gone.into_iter().filter_map(|number| self.dismiss(&mut book, number, why, cause)).collect()
     }
 
     /// Closes the sessions that have been silent for too long. Returns them.
@@ -270,18 +271,19 @@ impl Roster {
             .filter(|(_, tenant)| tenant.is_over(now))
             .map(|(number, _)| *number)
             .collect();
-        over.into_iter().filter_map(|number| self.dismiss(&mut book, number, SILENT)).collect()
+        let cause = Cause::Silent;
+        over.into_iter().filter_map(|number| self.dismiss(&mut book, number, SILENT, cause)).collect()
     }
 
-    /// Stops what a session drives, which goes on itself.
+    /// Stops what a session drives, because the base behind is lost. The session goes on itself.
     pub fn stop(&self, number: SessionNumber) {
         if let Some(Tenant { watch: Some(watch), caller, .. }) = self.book().tenants.get(&number) {
             // It may be over already.
-            drop(self.sessions.close(&caller.entity, *watch));
+            drop(self.sessions.close_for(&caller.entity, *watch, Cause::UpstreamLost));
         }
     }
 
-    fn dismiss(&self, book: &mut Book, session: SessionNumber, why: &str) -> Option<Gone> {
+    fn dismiss(&self, book: &mut Book, session: SessionNumber, why: &str, cause: Cause) -> Option<Gone> {
         let tenant = book.tenants.remove(&session)?;
         let user = tenant.user.escape_debug();
         let Some(watch) = tenant.watch else {
@@ -291,7 +293,7 @@ impl Roster {
         };
         info!("Kortex session {session} of \"{user}\" is closed: {why}");
         // It may be over already.
-        drop(self.sessions.close(&tenant.caller.entity, watch));
+        drop(self.sessions.close_for(&tenant.caller.entity, watch, cause));
         Some(Gone { session, leaving: Leaving::Moving })
     }
 

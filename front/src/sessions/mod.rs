@@ -305,8 +305,17 @@ impl Sessions {
     ///
     /// As for [`Self::hold`].
     pub fn close(&self, entity: &Entity, id: SessionId) -> Result<(), SessionError> {
+        self.close_for(entity, id, Cause::Goodbye)
+    }
+
+    /// Ends a session for that cause: the supervisor stops what it drives, and tells why.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Self::hold`].
+    pub fn close_for(&self, entity: &Entity, id: SessionId, cause: Cause) -> Result<(), SessionError> {
         let book = self.book()?;
-        let departed = self.living(&book, entity, id, |slot, _| slot.leave(Cause::Goodbye))?;
+        let departed = self.living(&book, entity, id, |slot, _| slot.leave(cause))?;
         self.note(&book, departed);
         Ok(())
     }
@@ -314,7 +323,7 @@ impl Sessions {
     /// Ends every session, because the program ends.
     pub fn close_all(&self) {
         if let Ok(book) = self.book() {
-            self.note(&book, book.empty(Cause::Goodbye));
+            self.note(&book, book.empty(Cause::ProgramEnds));
         }
     }
 

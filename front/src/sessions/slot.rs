@@ -3,7 +3,7 @@
 use std::fmt;
 
 use shm_proto::verdicts::SessionState;
-use shm_proto::{BeatWriter, Nanos, Owner, SessionId, VerdictView, Window};
+use shm_proto::{BeatWriter, Ending, Nanos, Owner, SessionId, VerdictView, Window};
 
 use super::identity::{Entity, Peer};
 
@@ -45,12 +45,40 @@ pub enum Cause {
     NoProgress,
     /// The server behind what it uses is lost.
     UpstreamLost,
-    /// The supervisor ended it.
-    Verdict,
+    /// The target of a tunnel that it drove through is lost.
+    TargetLost,
+    /// The listener that it came through was closed.
+    ListenerClosed,
+    /// Its client sent what it may not.
+    CutOff,
+    /// Its client's connection ended without a goodbye.
+    ClientLost,
     /// Its client said goodbye.
     Goodbye,
+    /// This program ends.
+    ProgramEnds,
+    /// The supervisor ended it.
+    Verdict,
     /// The supervisor itself is gone.
     Forgotten,
+}
+
+impl Cause {
+    /// What the supervisor is told; `None` for what it knows by itself, or finds by itself.
+    const fn ending(self) -> Option<Ending> {
+        match self {
+            Self::Overdue => Some(Ending::Overdue),
+            Self::NoProgress => Some(Ending::NoProgress),
+            Self::UpstreamLost => Some(Ending::UpstreamLost),
+            Self::TargetLost => Some(Ending::TargetLost),
+            Self::ListenerClosed => Some(Ending::ListenerClosed),
+            Self::CutOff => Some(Ending::CutOff),
+            Self::ClientLost => Some(Ending::ClientLost),
+            Self::Goodbye => Some(Ending::Client),
+            Self::ProgramEnds => Some(Ending::FrontEnds),
+            Self::Silent | Self::Verdict | Self::Forgotten => None,
+        }
+    }
 }
 
 impl fmt::Display for Cause {
@@ -63,8 +91,13 @@ impl fmt::Display for Cause {
                  it kept moving"
             }
             Self::UpstreamLost => "the server behind what it drove does not answer any more",
-            Self::Verdict => "the supervisor ended it",
+            Self::TargetLost => "the target that it drove is lost",
+            Self::ListenerClosed => "the listener that it came through was closed",
+            Self::CutOff => "its client sent what it may not",
+            Self::ClientLost => "its client's connection ended",
             Self::Goodbye => "its client closed it",
+            Self::ProgramEnds => "the front ends",
+            Self::Verdict => "the supervisor ended it",
             Self::Forgotten => "the supervisor is gone",
         })
     }
@@ -170,10 +203,8 @@ impl Slot {
     /// Takes the session out. For good: the slot stays closed until the supervisor has seen the end too.
     pub fn leave(&mut self, cause: Cause) -> Option<Departed> {
         let Tenant { id, entity, peer, fledged, .. } = self.tenant()?.clone();
-        match cause {
-            // The supervisor does not know of these by itself.
-            Cause::Goodbye | Cause::Overdue | Cause::NoProgress | Cause::UpstreamLost => self.writer.close(),
-            Cause::Silent | Cause::Verdict | Cause::Forgotten => {}
+        if let Some(ending) = cause.ending() {
+            self.writer.close(ending);
         }
         let owner = self.owner();
         self.place = Place::Leaving(id);

@@ -1,14 +1,22 @@
 //! The rules of sessions, with a supervisor that says what each test needs.
 
 use std::collections::HashSet;
+use std::os::fd::AsFd;
 use std::thread::sleep;
 use std::time::Duration;
 
+use shm_proto::beat::{Context, Word};
+use shm_proto::beats::Look;
+use shm_proto::layout::BeatLayout;
 use shm_proto::verdicts::SessionState::{Closed, Live, Tripped};
-use shm_proto::{Nanos, SessionId, Window};
+use shm_proto::{
+    BeatSegment, BeatView, Capacity, Ending, Generation, Incarnation, Nanos, SessionId, SlotIndex,
+    SlotReader, Window, memory,
+};
 
+use super::slot::Slot;
 use super::testing::Watcher;
-use super::{Entity, Opened, Peer, Rules, SessionError, Sessions};
+use super::{Cause, Entity, Opened, Peer, Rules, SessionError, Sessions};
 use crate::link::Link;
 
 const LONG: Window = Window::from_millis(60_000);
@@ -332,4 +340,47 @@ async fn who_waits_for_the_end_of_a_session_is_told() {
     assert_eq!(ended.await, SessionError::Expired);
     setting.link.set(None);
     assert_eq!(setting.sessions.ended(&hold).await, SessionError::Expired, "with the supervisor");
+}
+
+/// Fails if the supervisor is told another cause than the one for which a session ends here, or is told one where it
+/// has to find the silence itself.
+#[test]
+fn the_supervisor_is_told_why_a_session_ends() {
+    let capacity = Capacity::new(1, 1).unwrap();
+    let memfd = memory::create("beats", BeatLayout::new(capacity).words()).unwrap();
+    let beats = BeatSegment::map(memfd.as_fd(), capacity, Generation(1)).unwrap();
+    memory::seal(memfd.as_fd()).unwrap();
+    let view = BeatView::map(memfd.as_fd(), capacity, Generation(1)).unwrap();
+    let mut slot = Slot::new(beats.writer(SlotIndex(0)).unwrap());
+    let mut reader = SlotReader::default();
+    for (cause, told) in [
+        (Cause::Silent, Word::Alive),
+        (Cause::Overdue, Word::Close(Ending::Overdue)),
+        (Cause::NoProgress, Word::Close(Ending::NoProgress)),
+        (Cause::UpstreamLost, Word::Close(Ending::UpstreamLost)),
+        (Cause::TargetLost, Word::Close(Ending::TargetLost)),
+        (Cause::ListenerClosed, Word::Close(Ending::ListenerClosed)),
+        (Cause::CutOff, Word::Close(Ending::CutOff)),
+        (Cause::ClientLost, Word::Close(Ending::ClientLost)),
+        (Cause::Goodbye, Word::Close(Ending::Client)),
+        (Cause::ProgramEnds, Word::Close(Ending::FrontEnds)),
+        (Cause::Verdict, Word::Alive),
+        (Cause::Forgotten, Word::Alive),
+    ] {
+        slot.open(SessionId(1), Entity::anonymous(), Peer::default(), LONG);
+        let departed = slot.leave(cause).unwrap();
+        assert_eq!(departed.cause, cause);
+        let context = Context {
+            slot: SlotIndex(0),
+            generation: Generation(1),
+            now: Nanos::now(),
+            bound: None,
+            newest: Incarnation::NONE,
+            shortest: LONG,
+            longest: LONG,
+        };
+        let mut words = Vec::new();
+        reader.look(&view, Look::Everywhere, context, |beat| words.push(beat.unwrap().word));
+        assert_eq!(words.last(), Some(&told), "{cause:?}");
+    }
 }

@@ -19,7 +19,7 @@ use super::targets::Pinned;
 use crate::access::Caller;
 use crate::motion::{Motion, Permit};
 use crate::order::Origin;
-use crate::sessions::{Hold, Peer, Sessions, Use};
+use crate::sessions::{Cause, Hold, Peer, Sessions, Use};
 
 /// The part of a window by which the link is cut before its end. Two ticks of the async runtime's clock at the
 /// shortest window, which leaves a client seven eighths of it.
@@ -73,6 +73,20 @@ impl End {
             Self::ClientLeft | Self::TargetLeft | Self::Closed | Self::Refused(_) => false,
         }
     }
+
+    /// The same as the end of a session. Whether a client that has closed its connection meant to, or was killed, its
+    /// bytes do not tell.
+    const fn cause(&self) -> Cause {
+        match self {
+            Self::ClientLeft => Cause::ClientLost,
+            Self::TargetLeft => Cause::TargetLost,
+            Self::Closed => Cause::ListenerClosed,
+            Self::Silent(_) => Cause::Silent,
+            Self::Slow { .. } => Cause::NoProgress,
+            // A session that was lost is over already.
+            Self::Lost(_) | Self::Refused(_) => Cause::CutOff,
+        }
+    }
 }
 
 impl std::fmt::Display for End {
@@ -115,6 +129,8 @@ pub struct Driving {
     last: Nanos,
     rate: Option<Rate>,
     leaves_it: bool,
+    /// Why its session will be closed.
+    cause: Cause,
 }
 
 impl Driving {
@@ -160,6 +176,8 @@ impl Driving {
             last,
             rate,
             leaves_it: false,
+            // Until it has begun it can only be refused.
+            cause: Cause::CutOff,
         };
         driving.note_command().map_err(&refused)?;
         // From here on dropping it closes the session.
@@ -262,6 +280,7 @@ impl Driving {
     pub fn end(mut self, why: &End) {
         // Whoever was silent is for the supervisor to find, which knows silence from a goodbye.
         self.leaves_it = matches!(why, End::Silent(_));
+        self.cause = why.cause();
     }
 }
 
@@ -269,7 +288,7 @@ impl Drop for Driving {
     fn drop(&mut self) {
         if !self.leaves_it {
             // It may be over already.
-            drop(self.means.sessions.close(&self.caller.entity, self.id));
+            drop(self.means.sessions.close_for(&self.caller.entity, self.id, self.cause));
         }
     }
 }

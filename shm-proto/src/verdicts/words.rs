@@ -82,7 +82,7 @@ numbered! {
         Startup = 1, "startup";
         /// A session was silent for longer than its window.
         Expired = 2, "session expired";
-        /// The client closed its session.
+        /// The front ended the session and did not say why, or gave its place to another.
         Closed = 3, "session closed";
         /// The front process ended.
         FrontDead = 4, "front dead";
@@ -106,6 +106,24 @@ numbered! {
         FeedbackLost = 13, "feedback lost";
         /// The supervisor before this one died while a session drove the motor, or nobody knows.
         SupervisorDied = 14, "supervisor died";
+        /// The client closed its session.
+        ClosedByClient = 15, "closed by client";
+        /// The client's connection ended without that: it was killed, or hung up.
+        ClientLost = 16, "client connection ended";
+        /// The client sent what is not allowed, and was cut off.
+        CutOff = 17, "client cut off";
+        /// The client beat on and sent no command for longer than `require_progress` of something it kept moving.
+        NoProgress = 18, "no progress";
+        /// The client was silent for longer than the window of something it drove, which is shorter than its own.
+        Overdue = 19, "window of a part expired";
+        /// The target of a tunnel closed its connection, or cannot be reached any more.
+        TargetLost = 20, "target lost";
+        /// The listener of a tunnel was closed.
+        ListenerClosed = 21, "listener closed";
+        /// The server behind what the client drove is lost.
+        UpstreamLost = 22, "upstream lost";
+        /// The front was told to exit, and ended its sessions.
+        FrontEnded = 23, "front ended";
     }
 }
 

@@ -1,6 +1,6 @@
 //! Sessions: who is bound to which slot, and when each counts as silent.
 
-use shm_proto::beat::{Bound, Context, ValidBeat, Word};
+use shm_proto::beat::{Bound, Context, Ending, ValidBeat, Word};
 use shm_proto::beats::{Look, SlotReader};
 use shm_proto::verdicts::{Reason, SessionState, SessionVerdict};
 use shm_proto::{BeatView, Incarnation, Nanos, Owner, SessionId, SlotIndex, TripId};
@@ -210,7 +210,7 @@ enum End {
     #[default]
     None,
     /// It did; its motors must be stopped before a successor is let in.
-    Ended { successor: Successor },
+    Ended { ending: Ending, successor: Successor },
 }
 
 /// Who came after a session that ended, within one look.
@@ -220,16 +220,16 @@ enum Successor {
     None,
     /// A session that lives; its last beat.
     Lives(ValidBeat),
-    /// A session that has said goodbye already; its last beat before.
-    Left(ValidBeat),
+    /// A session that has said goodbye already; its last beat before, and what it said.
+    Left(ValidBeat, Ending),
 }
 
 impl Successor {
     fn after(self, beat: ValidBeat) -> Self {
         match (beat.word, self) {
             (Word::Alive, _) => Self::Lives(beat),
-            (Word::Close, Self::Lives(before) | Self::Left(before)) => Self::Left(before),
-            (Word::Close, Self::None) => Self::None,
+            (Word::Close(ending), Self::Lives(before) | Self::Left(before, _)) => Self::Left(before, ending),
+            (Word::Close(_), Self::None) => Self::None,
         }
     }
 }
@@ -251,19 +251,20 @@ fn look(
             tally.beats += 1;
             let replaced = current.is_some_and(|bound| bound.incarnation != beat.incarnation);
             match &mut looked.end {
-                End::Ended { successor } => *successor = successor.after(beat),
+                End::Ended { successor, .. } => *successor = successor.after(beat),
                 End::None if replaced => {
-                    looked.end = End::Ended { successor: Successor::None.after(beat) };
+                    let successor = Successor::None.after(beat);
+                    looked.end = End::Ended { ending: Ending::Unsaid, successor };
                 }
                 End::None => match beat.word {
                     Word::Alive => {
                         sessions.accept(slot, &beat);
                         current = sessions.get(slot).and_then(|session| session.bound);
                     }
-                    Word::Close if current.is_some() => {
-                        looked.end = End::Ended { successor: Successor::None };
+                    Word::Close(ending) if current.is_some() => {
+                        looked.end = End::Ended { ending, successor: Successor::None };
                     }
-                    Word::Close => {}
+                    Word::Close(_) => {}
                 },
             }
         }
@@ -301,8 +302,8 @@ impl Core {
                 continue;
             }
             let looked = self.look_at(slot, Look::Everywhere, now);
-            if let End::Ended { successor } = looked.end {
-                self.close(slot, successor, now, wire);
+            if let End::Ended { ending, successor } = looked.end {
+                self.close(slot, ending, successor, now, wire);
             } else if self.sessions.deadline(slot) <= now {
                 let reason = if looked.rejected { Reason::Corrupt } else { Reason::Expired };
                 self.trip_session(slot, reason, SessionState::Tripped, now, wire);
@@ -346,8 +347,8 @@ impl Core {
 
     /// Takes in what is new in a ring, and publishes it.
     fn attend_to(&mut self, slot: SlotIndex, how: Look, now: Nanos, wire: &mut impl Wire) {
-        if let End::Ended { successor } = self.look_at(slot, how, now).end {
-            self.close(slot, successor, now, wire);
+        if let End::Ended { ending, successor } = self.look_at(slot, how, now).end {
+            self.close(slot, ending, successor, now, wire);
         }
         self.publish_session(slot);
     }
@@ -374,14 +375,21 @@ impl Core {
         }
     }
 
-    fn close(&mut self, slot: SlotIndex, successor: Successor, now: Nanos, wire: &mut impl Wire) {
-        self.trip_session(slot, Reason::Closed, SessionState::Closed, now, wire);
-        if let Successor::Lives(beat) | Successor::Left(beat) = successor {
+    fn close(
+        &mut self,
+        slot: SlotIndex,
+        ending: Ending,
+        successor: Successor,
+        now: Nanos,
+        wire: &mut impl Wire,
+    ) {
+        self.trip_session(slot, ending.reason(), SessionState::Closed, now, wire);
+        if let Successor::Lives(beat) | Successor::Left(beat, _) = successor {
             self.sessions.accept(slot, &beat);
             self.publish_session(slot);
         }
-        if let Successor::Left(_) = successor {
-            self.trip_session(slot, Reason::Closed, SessionState::Closed, now, wire);
+        if let Successor::Left(_, ending) = successor {
+            self.trip_session(slot, ending.reason(), SessionState::Closed, now, wire);
         }
     }
 

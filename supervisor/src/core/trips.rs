@@ -75,7 +75,8 @@ impl Core {
         event.session = verdict.session;
         event.slot = slot;
         event.last_beat = verdict.last_beat;
-        event.deadline = deadline;
+        // One that has not passed is not what the motors are stopped for.
+        event.deadline = deadline.min(now);
         if reason == Reason::Expired && event.first_stop > deadline {
             self.tally.worst_trip = self.tally.worst_trip.max(event.first_stop.since(deadline));
         }

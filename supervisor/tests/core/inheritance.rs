@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 
 use shm_proto::verdicts::{EventKind, MotorState, Phase, Predecessor, Reason, ResetPolicy};
-use shm_proto::{MotorIndex, TripId};
+use shm_proto::{Ending, MotorIndex, TripId};
 use supervisor::core::ResetRefused;
 
 use crate::state;
@@ -73,13 +73,13 @@ fn what_was_driven_when_it_died_is_tripped_and_nothing_else() {
 fn open_trips_keep_number_reason_and_moment_and_numbers_go_on() {
     let mut dead = Bench::new(ResetPolicy::Manual);
     let mut writer = dead.drive(0, &[A, B]);
-    writer.close();
+    writer.close(Ending::Client);
     dead.run(2 * TICK);
     dead.rest_all();
     let begun = dead.events(EventKind::Trip)[0];
     let mut bench = next(&dead, ResetPolicy::Manual);
     for motor in [A, B] {
-        assert_eq!(held(&bench, motor), (1, Some(Reason::Closed), true));
+        assert_eq!(held(&bench, motor), (1, Some(Reason::ClosedByClient), true));
     }
     assert_eq!(bench.events(EventKind::Trip), [begun], "as it was, and not again");
     assert_eq!(bench.core.reset(TripId(1), bench.now), Err(ResetRefused::NotAtRest { motor: 0 }));
@@ -95,7 +95,7 @@ fn open_trips_keep_number_reason_and_moment_and_numbers_go_on() {
 fn a_trip_that_was_reset_is_not_taken_over() {
     let mut dead = Bench::new(ResetPolicy::Manual);
     let mut writer = dead.drive(0, &[A]);
-    writer.close();
+    writer.close(Ending::Client);
     dead.run(2 * TICK);
     dead.rest_all();
     assert_eq!(dead.core.reset(TripId(1), dead.now), Ok(()));
@@ -162,14 +162,14 @@ fn an_orderly_end_leaves_open_what_was_not_reset_and_what_was_not_proven() {
     // Held before: by the number it was told with, not by that of the end.
     let mut dead = Bench::new(ResetPolicy::Manual);
     let mut writer = dead.drive(0, &[A]);
-    writer.close();
+    writer.close(Ending::Client);
     dead.run(2 * TICK);
     dead.rest_all();
     dead.core.shut_down(dead.now, &mut dead.wire);
     dead.rest_all();
     dead.core.end(dead.now);
     let bench = next(&dead, ResetPolicy::Manual);
-    assert_eq!(held(&bench, A), (1, Some(Reason::Closed), true));
+    assert_eq!(held(&bench, A), (1, Some(Reason::ClosedByClient), true));
     assert_eq!(bench.events(EventKind::Trip).len(), 1);
 }
 
@@ -180,10 +180,10 @@ fn a_policy_that_became_stricter_holds_what_was_open_and_one_that_became_milder_
     {
         let mut dead = Bench::new(before);
         let mut writer = dead.drive(0, &[A]);
-        writer.close();
+        writer.close(Ending::Client);
         dead.run(2 * TICK);
         dead.rest_all();
-        assert_eq!(held(&next(&dead, after), A), (1, Some(Reason::Closed), expected), "{before:?}");
+        assert_eq!(held(&next(&dead, after), A), (1, Some(Reason::ClosedByClient), expected), "{before:?}");
     }
 }
 
@@ -265,7 +265,7 @@ fn of_another_version_everything_counts_as_driven_unless_it_ended_with_nothing_o
 
     let mut dead = Bench::new(ResetPolicy::Manual);
     let mut writer = dead.drive(0, &[A]);
-    writer.close();
+    writer.close(Ending::Client);
     dead.run(2 * TICK);
     dead.rest_all();
     dead.core.shut_down(dead.now, &mut dead.wire);
@@ -297,7 +297,7 @@ fn no_word_left_behind_keeps_the_next_one_from_starting() {
     let mut dead = Bench::new(ResetPolicy::Manual);
     let mut closing = dead.drive(0, &[A]);
     let _driving = dead.drive(1, &[B]);
-    closing.close();
+    closing.close(Ending::Client);
     dead.run(2 * TICK);
     dead.core.estop(dead.now, &mut dead.wire);
     let words =
@@ -353,7 +353,7 @@ fn a_supervisor_killed_within_a_stop_leaves_no_motor_free() {
     let before = dead.view.motor(A).expect("motor");
     assert_eq!(before.state, MotorState::Granted);
     let granted = MotorState::Granted.number();
-    writer.close();
+    writer.close(Ending::Client);
     dead.run(2 * TICK);
     let after = dead.view.motor(A).expect("motor");
     assert_eq!((after.state, dead.view.phase()), (MotorState::Stopping, Some(Phase::Armed)));

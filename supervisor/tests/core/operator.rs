@@ -1,7 +1,7 @@
 //! What people decide: policies, operator stops, resets, shutdown.
 
-use shm_proto::TripId;
 use shm_proto::verdicts::{EventKind, ResetPolicy};
+use shm_proto::{Ending, TripId};
 use supervisor::core::ResetRefused;
 
 use crate::SET_VELOCITY_MODE;
@@ -11,7 +11,7 @@ use crate::support::{A, B, Bench, C, TICK};
 fn manual_policy_holds_motors_until_the_right_trip_is_reset() {
     let mut bench = Bench::new(ResetPolicy::Manual);
     let mut writer = bench.drive(0, &[A]);
-    writer.close();
+    writer.close(Ending::Client);
     bench.run(2 * TICK);
     let trip = bench.events(EventKind::Trip)[0].trip;
     assert_eq!(bench.core.reset(trip, bench.now), Err(ResetRefused::NotAtRest { motor: 0 }));
@@ -35,7 +35,7 @@ fn manual_policy_holds_motors_until_the_right_trip_is_reset() {
 fn neutral_policy_latches_as_little_as_automatic_reset() {
     let mut bench = Bench::new(ResetPolicy::Neutral);
     let mut writer = bench.drive(0, &[A]);
-    writer.close();
+    writer.close(Ending::Client);
     bench.run(2 * TICK);
     assert_eq!(bench.view.motor(A).map(|motor| motor.latched), Some(0));
     let writer = bench.open(1);

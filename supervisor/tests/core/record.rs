@@ -4,7 +4,7 @@ use drivers::{ArbitrationId, Frame};
 use shm_proto::verdicts::{
     BusHealth, Counter, Degraded, EventKind, Phase, Reason, ResetPolicy, SessionState,
 };
-use shm_proto::{Incarnation, Owner, SessionId, SlotIndex, TripId};
+use shm_proto::{Ending, Incarnation, Owner, SessionId, SlotIndex, TripId};
 use supervisor::core::{Cost, Report, SendError};
 use supervisor::kernel_stop;
 
@@ -133,7 +133,7 @@ fn frames_of_a_bus_are_counted_by_their_fate() {
     bench.core.received(0, &moving(), bench.now, &mut bench.wire);
     let odd = SendError::Other(libc::EIO);
     bench.wire.failures.push((0, [SendError::QueueFull, odd, odd].into()));
-    writer.close();
+    writer.close(Ending::Client);
     bench.run(3 * TICK);
     let after = bench.view.bus(0).expect("bus 0");
     assert_eq!(after.received - before.received, 2);
@@ -156,7 +156,7 @@ fn stop_frames_are_counted_when_their_stage_went_out() {
     };
     let (of_a, of_all) = stops(&bench);
     bench.wire.failures.push((0, [SendError::QueueFull, SendError::QueueFull].into()));
-    writer.close();
+    writer.close(Ending::Client);
     bench.run_until_trip();
     assert_eq!(stops(&bench), (of_a, of_all));
     bench.run(TICK + 1);
@@ -226,7 +226,7 @@ fn a_bus_that_refuses_frames_is_told_once_with_its_motors() {
     let mut bench = Bench::new(ResetPolicy::Auto);
     let mut writer = bench.drive(0, &[A, C]);
     bench.wire.failures.push((0, vec![SendError::Down; 1_000].into()));
-    writer.close();
+    writer.close(Ending::Client);
     bench.run(40 * TICK);
     let [down] = bench.events(EventKind::BusDown)[..] else { panic!("told once") };
     assert!(down.motors.contains(A) && down.motors.contains(B) && !down.motors.contains(C));
@@ -262,7 +262,7 @@ fn a_session_is_published_with_its_beats_and_its_end() {
     assert_eq!((verdict.last_beat, verdict.deadline), (last, last.after(WINDOW.0)));
     assert_eq!((verdict.window, verdict.trip), (WINDOW.0, TripId::NONE));
     assert_eq!(bench.view.session(SlotIndex(2)).expect("slot 2").state, SessionState::Vacant);
-    writer.close();
+    writer.close(Ending::Client);
     bench.run(2 * TICK);
     let [trip] = bench.events(EventKind::Trip)[..] else { panic!("one trip") };
     assert_eq!((trip.session, trip.slot), (SessionId(4), SlotIndex(3)));
@@ -302,7 +302,7 @@ fn the_worst_trip_is_the_longest_from_a_deadline_to_its_stop() {
     // Stop frames are stamped with the machine's clock: behind a deadline that is long over there.
     let mut bench = Bench::long_ago(ResetPolicy::Auto);
     let mut closing = bench.drive(0, &[A]);
-    closing.close();
+    closing.close(Ending::Client);
     bench.run(2 * TICK);
     let [closed] = bench.events(EventKind::Trip)[..] else { panic!("one trip") };
     assert!(closed.first_stop > closed.deadline);

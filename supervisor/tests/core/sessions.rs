@@ -2,7 +2,7 @@
 
 use shm_proto::beat::{RawBeat, Reject};
 use shm_proto::verdicts::{EventKind, MotorState, Reason, ResetPolicy, SessionState};
-use shm_proto::{Incarnation, Nanos, Owner, SlotIndex};
+use shm_proto::{Ending, Incarnation, Nanos, Owner, SlotIndex};
 
 use crate::support::{A, B, Bench, C, MS, TICK, WINDOW};
 use crate::{SET_VELOCITY_MODE, ZERO_VELOCITY, state};
@@ -131,15 +131,31 @@ fn a_motor_taken_over_in_the_last_moment_goes_to_the_taker() {
 fn a_closed_session_stops_its_motors_and_a_successor_may_use_the_slot() {
     let mut bench = Bench::new(ResetPolicy::Auto);
     let mut writer = bench.drive(0, &[A]);
-    writer.close();
+    writer.close(Ending::Client);
     let old = writer.owner();
     let new = writer.open_at(shm_proto::SessionId(99), WINDOW, bench.now);
     bench.run(2 * TICK);
     assert_eq!(bench.sent_to(A)[0], SET_VELOCITY_MODE);
-    assert_eq!(bench.events(EventKind::Trip)[0].reason, Some(Reason::Closed));
+    assert_eq!(bench.events(EventKind::Trip)[0].reason, Some(Reason::ClosedByClient));
     assert_ne!(old, new);
     let (incarnation, state) = bench.view.session_state(SlotIndex(0));
     assert_eq!((incarnation, state), (new.incarnation, SessionState::Live));
+}
+
+/// Fails if the end of a session is told with another cause than the front gave, or with a deadline that had not come.
+#[test]
+fn a_session_is_ended_for_the_reason_that_its_front_gives() {
+    for ending in Ending::ALL {
+        let mut bench = Bench::new(ResetPolicy::Auto);
+        let mut writer = bench.drive(0, &[A]);
+        writer.close(ending);
+        bench.run(2 * TICK);
+        assert_eq!(bench.sent_to(A)[0], SET_VELOCITY_MODE, "{ending:?}");
+        let [trip] = bench.events(EventKind::Trip)[..] else { panic!("{ending:?}: one trip is kept") };
+        assert_eq!(trip.reason, Some(ending.reason()));
+        assert_eq!(trip.deadline, trip.at, "{ending:?}: the session had time left");
+        assert_eq!(bench.view.session_state(SlotIndex(0)).1, SessionState::Closed, "{ending:?}");
+    }
 }
 
 /// Fails if a session that is replaced without a goodbye is only forgotten: its motors would run on, granted to
@@ -176,10 +192,10 @@ fn the_last_beat_of_a_tripped_session_does_not_hide_its_successor() {
 fn sessions_that_come_and_go_between_two_ticks_are_all_seen_off() {
     let mut bench = Bench::new(ResetPolicy::Auto);
     let mut writer = bench.drive(0, &[A]);
-    writer.close();
+    writer.close(Ending::Client);
     writer.open_at(shm_proto::SessionId(99), WINDOW, bench.now);
     let last = writer.owner();
-    writer.close();
+    writer.close(Ending::Client);
     bench.run(2 * TICK);
     let (incarnation, state) = bench.view.session_state(SlotIndex(0));
     assert_eq!((incarnation, state), (last.incarnation, SessionState::Closed));

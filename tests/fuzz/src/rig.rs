@@ -183,7 +183,10 @@ impl Rig {
             session: u128::from(slot.0) + 1,
             window,
             timestamp: self.now.0.saturating_add_signed(record.from_now),
-            tag: tag(u64::from(record.flags), Incarnation::new(u64::from(record.incarnation))),
+            tag: tag(
+                u64::from(record.flags & 3) | u64::from(record.flags >> 2) << 8,
+                Incarnation::new(u64::from(record.incarnation)),
+            ),
             crc: 0,
         };
         raw.crc = u64::from(checksum(&raw, slot, GENERATION));

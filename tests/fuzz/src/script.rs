@@ -65,7 +65,7 @@ pub struct Record {
     pub window: u32,
     /// Which incarnation.
     pub incarnation: u8,
-    /// Its flags.
+    /// Its flags: two that may be known, and why it is a goodbye.
     pub flags: u8,
 }
 

@@ -211,7 +211,7 @@ fn reached(scope: &Scope) -> Vec<(&'static str, Condition)> {
     let mut all: Vec<(&'static str, Condition)> = vec![
         ("the motor turns under a grant", |_, s| s.drive == Drive::Turning && s.core.motor.owner().is_some()),
         ("a session expires", |_, s| tripped_by(s, Reason::Expired)),
-        ("a session closes", |_, s| tripped_by(s, Reason::Closed)),
+        ("a session closes", |_, s| tripped_by(s, Reason::ClosedByClient)),
         ("feedback is lost", |_, s| tripped_by(s, Reason::FeedbackLost)),
         ("a stop is violated", |_, s| tripped_by(s, Reason::Violation)),
         ("a stop is unverified", |_, s| s.core.motor.state == State::Unverified),

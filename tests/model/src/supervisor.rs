@@ -297,7 +297,7 @@ impl Step<'_> {
                 continue;
             }
             if self.said_goodbye(slot) {
-                self.trip_session(slot, Reason::Closed, SessionState::Closed, due);
+                self.trip_session(slot, Reason::ClosedByClient, SessionState::Closed, due);
             } else {
                 self.trip_session(slot, Reason::Expired, SessionState::Tripped, due);
             }
@@ -395,7 +395,7 @@ impl Step<'_> {
                 *session = Session { incarnation: ring.incarnation, state: SessionState::Live };
             }
             if self.core.owner(slot).is_some() && self.said_goodbye(slot) {
-                self.trip_session(slot, Reason::Closed, SessionState::Closed, NONE_DUE);
+                self.trip_session(slot, Reason::ClosedByClient, SessionState::Closed, NONE_DUE);
             }
         }
         // The front's own ring: a front that beats again is watched again.

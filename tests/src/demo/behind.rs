@@ -240,7 +240,7 @@ fn server_killed(
     timeline.at(death, "SIGKILL for the server; its client is alive and well");
     let stops = wait_for_stops(robot, &MOTORS, death, NOTICED + PROMPT)?;
     show(timeline, &stops, death);
-    let trip = robot.lanyard.wait_for_trip(death, "session closed", LEFT.name, START)?;
+    let trip = robot.lanyard.wait_for_trip(death, "upstream lost", LEFT.name, START)?;
     // The library forgets its session with the first refusal; the second says what is wrong.
     let command = json!({ "name": "base1", "forward": 600.0 });
     let refused = expect::within(STILL, "the client is told why", || {

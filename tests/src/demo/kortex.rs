@@ -81,7 +81,7 @@ fn killed(robot: &Robot, ports: &Ports, clients: &mut Clients, timeline: &mut Ti
         .at(death, "SIGKILL for the program: its kernel closes its connection, and with it goes its session");
     let stops = wait_for_stops(robot, &MOTORS, death, NOTICED + PROMPT)?;
     show(timeline, &stops, death);
-    let trip = robot.lanyard.wait_for_trip(death, "session closed", LEFT.name, START)?;
+    let trip = robot.lanyard.wait_for_trip(death, "client connection ended", LEFT.name, START)?;
     act("program killed", robot, timeline, &stops, trip.last_beat(), death)
 }
 

@@ -104,7 +104,7 @@ fn killed(scene: &mut Scene<'_>) -> Result<Act> {
     scene.timeline.at(death, "SIGKILL for the program: its kernel closes its connection");
     let stops = wait_for_stops(&scene.robot, &MOTORS, death, NOTICED + PROMPT)?;
     show(scene.timeline, &stops, death);
-    let trip = scene.robot.lanyard.wait_for_trip(death, "session closed", LEFT.name, START)?;
+    let trip = scene.robot.lanyard.wait_for_trip(death, "client connection ended", LEFT.name, START)?;
     act("program killed", &scene.robot, scene.timeline, &stops, trip.last_beat(), death)
 }
 
@@ -157,6 +157,6 @@ fn closed(scene: &mut Scene<'_>) -> Result<Act> {
     }
     show(scene.timeline, &stops, from);
     scene.timeline.at(answered, "204: the link is cut");
-    let trip = scene.robot.lanyard.wait_for_trip(from, "session closed", LEFT.name, START)?;
+    let trip = scene.robot.lanyard.wait_for_trip(from, "listener closed", LEFT.name, START)?;
     act("listener closed", &scene.robot, scene.timeline, &stops, trip.last_beat(), from)
 }

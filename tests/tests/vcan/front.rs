@@ -93,7 +93,7 @@ fn terminated_front_closes_its_sessions() -> Result<()> {
         robot.is_prompt(told, Duration::from_millis(500), &stop)?;
         let ended = robot.front()?.wait(START)?;
         ensure!(ended.code == Some(0), "the front ended with {ended:?}");
-        robot.lanyard.wait_for_trip(told, "session closed", "left", START)?;
+        robot.lanyard.wait_for_trip(told, "front ended", "left", START)?;
         robot.verified(&LEFT)?;
         robot.verified(&RIGHT)?;
         robot.no_motion_after(&LEFT, &stop)

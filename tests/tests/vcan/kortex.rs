@@ -57,12 +57,17 @@ pub fn driver(
     Ok(program)
 }
 
-/// The end of a connection stops both motors, without waiting for a deadline.
-pub fn stopped_at_once(robot: &Robot, from: Moment) -> Result<()> {
+/// A program that is killed or hangs up has closed nothing.
+pub const HUNG_UP: &str = "client connection ended";
+/// A program that has closed its session.
+pub const CLOSED: &str = "closed by client";
+
+/// The end of a connection or session stops both motors for its own reason, without waiting for a deadline.
+pub fn stopped_at_once(robot: &Robot, reason: &str, from: Moment) -> Result<()> {
     for motor in [&LEFT, &RIGHT] {
         let stop = robot.listener.wait_for_stop(motor, from, STILL)?;
         robot.is_prompt(from, NOTICED, &stop)?;
-        robot.lanyard.wait_for_trip(from, "session closed", motor.name, STILL)?;
+        robot.lanyard.wait_for_trip(from, reason, motor.name, STILL)?;
         robot.verified(motor)?;
         robot.no_motion_after(motor, &stop)?;
     }
@@ -163,12 +168,12 @@ fn end_of_a_connection_stops_the_arm_at_once() -> Result<()> {
     play_arm("", |robot, clients, ports| {
         let mut program = driver(robot, clients, ports, Transport::Tcp, Times::USUAL)?;
         let death = program.kill()?;
-        stopped_at_once(robot, death).context("killed")?;
-        for end in ["hang_up", "half_close", "close_session"] {
+        stopped_at_once(robot, HUNG_UP, death).context("killed")?;
+        for (end, reason) in [("hang_up", HUNG_UP), ("half_close", HUNG_UP), ("close_session", CLOSED)] {
             let mut program = driver(robot, clients, ports, Transport::Tcp, Times::USUAL)?;
             let from = Moment::now();
             program.ask(end, json!({}))?;
-            stopped_at_once(robot, from).context(end)?;
+            stopped_at_once(robot, reason, from).context(end)?;
         }
         Ok(())
     })
@@ -294,7 +299,7 @@ fn progress_is_required_of_what_turns() -> Result<()> {
         let stop = robot.listener.wait_for_stop(&LEFT, commanded, STILL)?;
         // It is looked for every 10 ms, by a program without priority.
         robot.is_prompt(commanded, progress + 10 * LATE, &stop)?;
-        robot.lanyard.wait_for_trip(from, "session closed", "left", STILL)?;
+        robot.lanyard.wait_for_trip(from, "no progress", "left", STILL)?;
         robot.verified(&LEFT)?;
         let state = program.state()?;
         ensure!(state["keeps"] == true && state["ended_by"].is_null(), "the keep-alive ended: {state}");
@@ -533,7 +538,7 @@ fn front_that_is_told_to_end_stops_the_arm() -> Result<()> {
             for motor in [&LEFT, &RIGHT] {
                 let stop = robot.listener.wait_for_stop(motor, told, STILL)?;
                 robot.is_prompt(told, Duration::from_millis(500), &stop)?;
-                robot.lanyard.wait_for_trip(told, "session closed", motor.name, STILL)?;
+                robot.lanyard.wait_for_trip(told, "front ended", motor.name, STILL)?;
                 robot.verified(motor)?;
                 robot.no_motion_after(motor, &stop)?;
             }
@@ -763,7 +768,7 @@ fn users_log_in_and_may_what_their_roles_say() -> Result<()> {
             for motor in [&LEFT, &RIGHT] {
                 // The file is looked at each second; then the connection ends, with all that hangs on it.
                 robot.listener.wait_for_stop(motor, from, STILL)?;
-                robot.lanyard.wait_for_trip(from, "session closed", motor.name, STILL)?;
+                robot.lanyard.wait_for_trip(from, "client connection ended", motor.name, STILL)?;
                 robot.verified(motor)?;
             }
             expect::within(STILL, "its connection is closed", || {

@@ -11,7 +11,9 @@ use tests::folder::Folder;
 use tests::kortex::{BRISK, Program, Times, Transport, has_codes, turns};
 use tests::robot::{LEFT, STILL};
 
-use crate::kortex::{add_user, driver, play_arm, play_changed, stopped_at_deadline, stopped_at_once};
+use crate::kortex::{
+    CLOSED, HUNG_UP, add_user, driver, play_arm, play_changed, stopped_at_deadline, stopped_at_once,
+};
 use crate::scene::no_stop_for;
 
 /// Long enough for four PINGs and their answers on a rig that stands still now and then.
@@ -40,7 +42,7 @@ fn arm_is_driven_over_mqtt() -> Result<()> {
         program.drive(robot, [360.0, 90.0])?;
         let from = Moment::now();
         program.ask("close_session", json!({}))?;
-        stopped_at_once(robot, from)?;
+        stopped_at_once(robot, CLOSED, from)?;
         has_codes(&program.refused("Stop", json!({}))?, "1/54")
     })
 }
@@ -95,7 +97,7 @@ fn killed_program_is_stopped_over_mqtt() -> Result<()> {
     play_arm("", |robot, clients, ports| {
         let mut program = driver(robot, clients, ports, Transport::Mqtt, Times::USUAL)?;
         let death = program.kill()?;
-        stopped_at_once(robot, death)
+        stopped_at_once(robot, HUNG_UP, death)
     })
 }
 

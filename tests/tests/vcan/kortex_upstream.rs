@@ -188,7 +188,7 @@ fn killed_program_is_stopped_on_can_and_at_the_base() -> Result<()> {
             let death = program.kill()?;
             let stop = robot.listener.wait_for_stop(&LEFT, death, STILL)?;
             robot.is_prompt(death, NOTICED, &stop)?;
-            robot.lanyard.wait_for_trip(death, "session closed", "left", STILL)?;
+            robot.lanyard.wait_for_trip(death, "client connection ended", "left", STILL)?;
             base.wait_for("Stop", death)?;
             base.wait_for("CloseSession", death)?;
             ensure!(base.told(death)? == ["Stop", "CloseSession"], "asked {:?}", base.told(death)?);

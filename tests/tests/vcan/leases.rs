@@ -153,7 +153,7 @@ fn progress_is_required_of_what_moves() -> Result<()> {
         let commanded = Moment::now();
         let stop = robot.listener.wait_for_stop(&LEFT, commanded, 3 * WINDOW)?;
         robot.is_prompt(commanded, Duration::from_secs(1) + 10 * LATE, &stop)?;
-        robot.lanyard.wait_for_trip(commanded, "session closed", "left", START)?;
+        robot.lanyard.wait_for_trip(commanded, "no progress", "left", START)?;
         let mut other = sessionless(robot, clients)?;
         let refusal = other.call("heartbeat", json!({ "id": id }))?.refusal()?;
         is_session_expired(&refusal)
@@ -171,7 +171,7 @@ fn a_motor_may_have_a_shorter_window_than_its_session() -> Result<()> {
         let death = client.kill()?;
         let stop = robot.listener.wait_for_stop(&LEFT, death, 3 * WINDOW)?;
         robot.is_prompt(death, Duration::from_secs(1) + 10 * LATE, &stop)?;
-        robot.lanyard.wait_for_trip(death, "session closed", "left", START)?;
+        robot.lanyard.wait_for_trip(death, "window of a part expired", "left", START)?;
         robot.verified(&LEFT)?;
         Ok(())
     })

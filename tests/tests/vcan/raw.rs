@@ -209,7 +209,7 @@ fn a_session_is_ended_at_once_by_its_client() -> Result<()> {
         let stop = robot.listener.wait_for_stop(&LEFT, told, START)?;
         // The order itself takes a while to reach the front on the slowest rig; the window is 30 s.
         robot.is_prompt(told, Duration::from_secs(2) + LATE, &stop)?;
-        robot.lanyard.wait_for_trip(told, "session closed", "left", START)?;
+        robot.lanyard.wait_for_trip(told, "closed by client", "left", START)?;
         robot.verified(&LEFT)?;
         call(robot, client, END, &text(1, &id)?, &json!([]))?.is(NOT_FOUND, "it is over")?;
         call(robot, client, END, &text(1, "x")?, &json!([]))?.is(INVALID_ARGUMENT, "not a UUID")?;

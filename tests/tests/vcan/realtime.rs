@@ -9,7 +9,7 @@ use serde_json::json;
 use shm_proto::beat::RawBeat;
 use shm_proto::handover::{self, Attached};
 use shm_proto::verdicts::SessionState;
-use shm_proto::{BeatWriter, MotorIndex, Nanos, Owner, SessionId, SlotIndex, TripId, Window};
+use shm_proto::{BeatWriter, Ending, MotorIndex, Nanos, Owner, SessionId, SlotIndex, TripId, Window};
 use tests::clock::Moment;
 use tests::expect;
 use tests::intruder::Intruder;
@@ -117,7 +117,7 @@ impl Crowd {
     }
 
     fn close(&mut self, slot: u16) {
-        self.seats[usize::from(slot)].writer.close();
+        self.seats[usize::from(slot)].writer.close(Ending::Client);
         self.told.closed += 1;
     }
 
@@ -303,7 +303,8 @@ fn armed_loop_costs_nothing_but_time() -> Result<()> {
         ensure!(told.tripped >= 500 && told.closed >= 500, "{told:?}");
         ensure!(told.granted >= 4 && told.stops >= 2 && told.attached >= 2, "{told:?}");
         let events = robot.lanyard.events()?;
-        for reason in ["session expired", "session closed", "corrupt beats", "operator stop", "front dead"] {
+        for reason in ["session expired", "closed by client", "corrupt beats", "operator stop", "front dead"]
+        {
             let seen = events.iter().any(|event| event.kind() == "trip" && event.reason() == reason);
             ensure!(seen, "no motor was stopped for: {reason}");
         }

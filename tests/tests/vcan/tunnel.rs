@@ -78,12 +78,19 @@ impl Scene<'_> {
         Ok(())
     }
 
-    /// The end of a link, which came after `from` and not after `ended`, has stopped the motors at once, and for good.
-    pub fn stopped_at_once(&mut self, motors: &[Motor], from: Moment, ended: Moment) -> Result<()> {
+    /// The end of a link, which came after `from` and not after `ended`, has stopped the motors at once, for its own
+    /// reason, and for good.
+    pub fn stopped_at_once(
+        &mut self,
+        reason: &str,
+        motors: &[Motor],
+        from: Moment,
+        ended: Moment,
+    ) -> Result<()> {
         for motor in motors {
             let stop = self.robot.listener.wait_for_stop(motor, from, STILL)?;
             self.robot.is_prompt(ended, AT_ONCE, &stop)?;
-            self.robot.lanyard.wait_for_trip(from, "session closed", motor.name, STILL)?;
+            self.robot.lanyard.wait_for_trip(from, reason, motor.name, STILL)?;
             self.rests(motor, from, ended)?;
         }
         Ok(())
@@ -148,7 +155,7 @@ fn killed_program_is_cut_and_its_motors_stopped() -> Result<()> {
         let stats = scene.office.stats(&scene.site, "tcp", &address)?;
         ensure!(stats["state"] == "active" && stats["activeLinks"] == 1, "not active: {stats}");
         let death = program.kill()?;
-        scene.stopped_at_once(&[LEFT, RIGHT], death, death)?;
+        scene.stopped_at_once("client connection ended", &[LEFT, RIGHT], death, death)?;
         scene.target.wait_for_end(death)?;
         // Its kernel has said goodbye for it: nobody fell silent, and the listener is there for the next one.
         let mut next = Program::idle(scene.clients)?;
@@ -280,7 +287,7 @@ fn cyclic_jobs_end_with_their_link() -> Result<()> {
                 scene.cut_and_stopped(&[LEFT], last, &address).context(ends)?;
             } else {
                 ensure!(scene.office.close(&scene.site, "tcp", &address)? == 204, "not closed");
-                scene.stopped_at_once(&[LEFT], last, Moment::now()).context(ends)?;
+                scene.stopped_at_once("listener closed", &[LEFT], last, Moment::now()).context(ends)?;
             }
             // Long enough for a hundred of the job's frames.
             let stopped = Moment::now();
@@ -302,7 +309,9 @@ fn closing_a_listener_stops_what_it_drives() -> Result<()> {
             let closed = if all { "127.0.0.1:0" } else { &address };
             let from = Moment::now();
             ensure!(scene.office.close(&scene.site, "tcp", closed)? == 204, "{closed} was not closed");
-            scene.stopped_at_once(&[LEFT], from, Moment::now()).context(closed.to_owned())?;
+            scene
+                .stopped_at_once("listener closed", &[LEFT], from, Moment::now())
+                .context(closed.to_owned())?;
             ensure!(scene.office.listed(&scene.site, "tcp")?.is_empty(), "it is in the list still");
             ensure!(scene.office.close(&scene.site, "tcp", &address)? == 404, "closed twice");
             program.ask("bus_is_over", json!({}))?;

@@ -57,7 +57,7 @@ fn target_that_ends_stops_what_was_driven_through_it() -> Result<()> {
         scene.target.ask("hang_up_on_all", json!({}))?;
         let ended = Moment::now();
         program.ask("bus_is_over", json!({}))?;
-        scene.stopped_at_once(&[LEFT], from, ended)
+        scene.stopped_at_once("target lost", &[LEFT], from, ended)
     })
 }
 
@@ -162,7 +162,7 @@ fn two_programs_on_one_listener() -> Result<()> {
         let stats = scene.office.stats(&scene.site, "tcp", &address)?;
         ensure!(stats["activeLinks"] == 2, "not two links: {stats}");
         let death = program.kill()?;
-        scene.stopped_at_once(&[LEFT], death, death)?;
+        scene.stopped_at_once("client connection ended", &[LEFT], death, death)?;
         let heard = listens.ask("heard_frames", json!({}))?.as_u64();
         expect::within(STILL, "the other goes on listening", || {
             let now = listens.ask("heard_frames", json!({})).map_err(|error| format!("{error:#}"))?.as_u64();
@@ -288,7 +288,7 @@ fn minimum_rate_is_kept_to() -> Result<()> {
         let from = Moment::now();
         program.ask("turn", slow)?;
         program.ask("bus_is_over", json!({}))?;
-        let trip = scene.robot.lanyard.wait_for_trip(from, "session closed", LEFT.name, STILL)?;
+        let trip = scene.robot.lanyard.wait_for_trip(from, "no progress", LEFT.name, STILL)?;
         scene.rests(&LEFT, trip.at(), trip.at())
     })
 }

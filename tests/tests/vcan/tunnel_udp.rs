@@ -173,7 +173,7 @@ fn closing_a_listener_ends_its_datagrams() -> Result<()> {
         let answered = Moment::now();
         let stop = scene.robot.listener.wait_for_stop(&LEFT, from, STILL)?;
         scene.robot.is_prompt(answered, AT_ONCE, &stop)?;
-        scene.robot.lanyard.wait_for_trip(from, "session closed", LEFT.name, STILL)?;
+        scene.robot.lanyard.wait_for_trip(from, "listener closed", LEFT.name, STILL)?;
         scene.robot.verified(&LEFT)?;
         let closed = Moment::now();
         std::thread::sleep(WINDOW);

@@ -21,8 +21,8 @@ use shm_proto::verdicts::{
     ResetPolicy,
 };
 use shm_proto::{
-    BeatSegment, BeatView, BeatWriter, Capacity, Generation, Incarnation, MotorIndex, Nanos, SessionId,
-    SlotIndex, TripId, VerdictSegment, VerdictView, Window,
+    BeatSegment, BeatView, BeatWriter, Capacity, Ending, Generation, Incarnation, MotorIndex, Nanos,
+    SessionId, SlotIndex, TripId, VerdictSegment, VerdictView, Window,
 };
 use supervisor::core::{Core, Motor, SendError, Settings as RealSettings, Wire};
 use supervisor::inheritance::{Found, inherit};
@@ -179,7 +179,7 @@ impl Real {
                 let writer = &mut self.front.sessions[usize::from(slot)];
                 writer.open_at(SessionId(u128::from(slot) + 1), WINDOW, at);
             }
-            Input::Close(slot) => self.front.sessions[usize::from(slot)].close(),
+            Input::Close(slot) => self.front.sessions[usize::from(slot)].close(Ending::Client),
             Input::Take(owner) => self.front.beats.take_motor(MOTOR, real_owner(owner)),
             Input::FrontDies => {}
         }
