@@ -33,6 +33,7 @@ use crate::enable::{EnableProgramme, EnableStep, Until};
 use crate::feedback::{Fault, Observation, Power, name_bits};
 use crate::frame::{ArbitrationId, Format, Frame, FrameList};
 use crate::math::round;
+use crate::meaning::{Demand, Told};
 use crate::registry::{Common, Family, Key, Sheet};
 use crate::settings::{Settings, SettingsError, Value};
 use crate::stop::{PowerProof, Proof, Stage, StageKind, StopProgramme};
@@ -224,6 +225,20 @@ impl Protocol for Model {
             id::SYSTEM_STATE => Some(system_state(payload)),
             id::MOTION_STATE => Some(self.motion(payload)),
             _ => None,
+        }
+    }
+
+    /// Driving forwards and nothing else is a speed; an error that is taken away lets the base follow again.
+    fn told(&self, frame: &Frame) -> Told {
+        match (frame.id(), frame.payload()) {
+            (id::MOTION_COMMAND, &[high, low, 0, 0, 0, 0, 0, 0]) => {
+                let mm_per_sec = f64::from(i16::from_be_bytes([high, low]));
+                Told::SetPoint(Demand::Speed(self.shaft(mm_per_sec)))
+            }
+            (id::MOTION_COMMAND, _) => Told::SetPoint(Demand::Other),
+            (id::STATE_RESET, _) => Told::Clear,
+            (id::STEER_NEUTRAL, _) => Told::Other,
+            _ => Told::AsListed,
         }
     }
 

@@ -34,6 +34,7 @@ use crate::drive::{Drive, PollWhen, Protocol, Setpoint};
 use crate::enable::{EnableProgramme, EnableStep, Until};
 use crate::feedback::{Fault, Observation, Output};
 use crate::frame::{ArbitrationId, Format, Frame, FrameList};
+use crate::meaning::Told;
 use crate::mit::{self, Reply, Steps, special};
 use crate::registry::{Common, Family, Key, Sheet};
 use crate::settings::{Settings, SettingsError, Value};
@@ -190,6 +191,14 @@ impl Protocol for Model {
             fault: error.map(|error| (error != 0).then_some(Fault(u32::from(error)))),
             ..Observation::default()
         })
+    }
+
+    /// Every frame but the special ones is a set-point. No frame only clears: switching on and off is all there is.
+    fn told(&self, frame: &Frame) -> Told {
+        match mit::special_of(frame.payload()) {
+            None if frame.id() == self.id() => Told::SetPoint(mit::demand(frame.payload(), self.v_max)),
+            _ => Told::AsListed,
+        }
     }
 
     /// Whether the frame would energise or move this drive: any on its id but `FD` and those that only damp.

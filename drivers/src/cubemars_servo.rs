@@ -37,6 +37,7 @@ use crate::enable::{EnableProgramme, EnableStep, Until};
 use crate::feedback::{Fault, Observation, Output};
 use crate::frame::{ArbitrationId, Format, Frame, FrameList};
 use crate::math::round;
+use crate::meaning::{Demand, Told};
 use crate::registry::{Common, Family, Key, Sheet};
 use crate::settings::{Settings, SettingsError, Value};
 use crate::stop::{AfterStop, PowerProof, Proof, Stage, StageKind, StopProgramme};
@@ -98,8 +99,10 @@ mod command {
     pub const CURRENT: u8 = 1;
     pub const BRAKE: u8 = 2;
     pub const SPEED: u8 = 3;
-    /// How many are watched. Position 4, origin 5 and position with speed 6 have no harmless payload; the others
-    /// are of newer firmware, or unknown.
+    pub const POSITION: u8 = 4;
+    pub const POSITION_AND_SPEED: u8 = 6;
+    /// How many are watched. The positions, and origin 5 between them, have no harmless payload; the others are of newer
+    /// firmware, or unknown.
     pub const COUNT: u8 = 16;
     /// What the drive sends (tmotor; motor_python).
     pub const STATUS: u8 = 0x29;
@@ -155,6 +158,12 @@ impl Model {
         ((motor == self.id || motor == ALL) && command < command::COUNT).then_some(command)
     }
 
+    /// The speed of so many electrical turns a minute.
+    fn speed_of(&self, erpm: i32) -> RevolutionsPerSecond {
+        #[expect(clippy::cast_possible_truncation, reason = "f32 is the resolution of speeds here")]
+        RevolutionsPerSecond((f64::from(erpm) / self.erpm_per_rps) as f32)
+    }
+
     fn speed(&self, steps: i16) -> RevolutionsPerSecond {
         #[expect(clippy::cast_possible_truncation, reason = "f32 is the resolution of speeds here")]
         RevolutionsPerSecond((f64::from(steps) * SPEED_STEP / self.erpm_per_rps) as f32)
@@ -187,6 +196,19 @@ impl Protocol for Model {
             fault: Some((error != 0).then_some(Fault(u32::from(error)))),
             ..Observation::default()
         })
+    }
+
+    /// Set-points of any kind; of those beyond them (origin, newer firmware) nothing is known.
+    fn told(&self, frame: &Frame) -> Told {
+        let value = <[u8; 4]>::try_from(frame.payload()).map(i32::from_be_bytes);
+        match (self.command_of(frame), value) {
+            (Some(command::SPEED), Ok(erpm)) => Told::SetPoint(Demand::Speed(self.speed_of(erpm))),
+            (Some(..=command::SPEED | command::POSITION | command::POSITION_AND_SPEED), _) => {
+                Told::SetPoint(Demand::Other)
+            }
+            (Some(_), _) => Told::Other,
+            (None, _) => Told::AsListed,
+        }
     }
 
     /// Whether the frame would move this drive: a set-point other than 0. A brake current works against the motion,

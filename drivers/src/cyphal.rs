@@ -49,8 +49,9 @@ use crate::drive::{Drive, PollWhen, Protocol, Setpoint, Slot};
 use crate::enable::{EnableProgramme, EnableStep, Until};
 use crate::feedback::{Fault, Observation, Power};
 use crate::frame::{ArbitrationId, Format, Frame, FrameList};
-use crate::half::to_half;
+use crate::half::{from_half, to_half};
 use crate::math::power_of_two;
+use crate::meaning::{Demand, Told};
 use crate::registry::{Common, Family, Key, Sheet};
 use crate::settings::{Settings, SettingsError, Value};
 use crate::stop::{AfterStop, PowerProof, Proof, Stage, StageKind, StopProgramme};
@@ -335,6 +336,25 @@ impl Protocol for Model {
             tail::THIRD => Some(Observation { velocity: Some(bound(payload[0])?), ..Observation::default() }),
             _ => None,
         }
+    }
+
+    /// The element of the set-point; a readiness that engages is of the enable programme, whoever sends it.
+    fn told(&self, frame: &Frame) -> Told {
+        let Some((subject, _)) = message_of(frame.id()) else { return Told::AsListed };
+        if subject != self.subjects.setpoint {
+            return Told::AsListed;
+        }
+        let first = 2 * usize::from(self.index);
+        let element = single(frame).and_then(|payload| payload.get(first..first + 2)?.try_into().ok());
+        Told::SetPoint(element.map_or(Demand::Other, |element| {
+            let value = f64::from(from_half(u16::from_le_bytes(element)));
+            let speed = match self.mode {
+                Mode::Speed => value / TAU,
+                Mode::Ratio => value * self.full_rpm / 60.0,
+            };
+            #[expect(clippy::cast_possible_truncation, reason = "f32 is the resolution of speeds here")]
+            Demand::Speed(RevolutionsPerSecond(speed as f32))
+        }))
     }
 
     /// Whether the frame would engage or move this drive: setpoint and readiness, from any node at any priority.

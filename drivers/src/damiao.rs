@@ -37,6 +37,7 @@ use crate::drive::{Drive, PollWhen, Protocol, Setpoint};
 use crate::enable::{EnableProgramme, EnableStep, Until};
 use crate::feedback::{Fault, Observation, Power};
 use crate::frame::{ArbitrationId, Format, Frame, FrameList};
+use crate::meaning::{Demand, Told};
 use crate::mit::{self, Reply, Steps, special};
 use crate::registry::{Common, Family, Key, Sheet};
 use crate::settings::{Settings, SettingsError, Value};
@@ -340,6 +341,40 @@ impl Protocol for Model {
         }
         let payload = self.payload(frame)?;
         (!self.is_register_answer(payload)).then(|| self.feedback(payload))
+    }
+
+    /// Set-points of all four modes. Registers that are read, and what is stored, command nothing.
+    fn told(&self, frame: &Frame) -> Told {
+        let payload = frame.payload();
+        let [mit, position, velocity, force] = self.ids();
+        match frame.id() {
+            id if id == mit => match mit::special_of(payload) {
+                Some(special::CLEAR_ERROR) => Told::Clear,
+                Some(_) => Told::AsListed,
+                None => Told::SetPoint(mit::demand(payload, self.v_max)),
+            },
+            id if id == velocity => Told::SetPoint(match *payload {
+                [a, b, c, d, ..] => {
+                    let radians = f64::from(f32::from_le_bytes([a, b, c, d]));
+                    Demand::Speed(mit::revolutions_per_second(radians))
+                }
+                _ => Demand::Other,
+            }),
+            id if id == position || id == force => Told::SetPoint(Demand::Other),
+            _ => match payload.get(2) {
+                Some(&request::WRITE) => Told::AsListed,
+                _ => Told::Other,
+            },
+        }
+    }
+
+    /// A register frame names its drive in its first two bytes; one that is not understood may mean anybody.
+    fn is_reached_by(&self, frame: &Frame) -> Option<bool> {
+        if frame.id() != ArbitrationId::standard(REGISTERS) {
+            return None;
+        }
+        let understood = frame.format() == Format::Classic && frame.payload().len() >= 4;
+        Some(!understood || frame.payload().starts_with(&[self.id, 0]))
     }
 
     /// Whether the frame would energise or move this drive, in whatever mode it is.

@@ -35,6 +35,7 @@ use crate::enable::EnableProgramme;
 use crate::feedback::{Observation, Output};
 use crate::frame::{ArbitrationId, Format, Frame, FrameList};
 use crate::math::round;
+use crate::meaning::{Demand, Told};
 use crate::registry::{Common, Family, Key, Sheet};
 use crate::settings::{Settings, SettingsError, Value};
 use crate::stop::{AfterStop, PowerProof, Proof, Stage, StageKind, StopProgramme};
@@ -238,6 +239,15 @@ impl Protocol for Model {
             output: Some(if is_none { Output::Zero } else { Output::Driving }),
             ..Observation::default()
         })
+    }
+
+    /// A part of the frame in either mode is a current or a voltage.
+    fn told(&self, frame: &Frame) -> Told {
+        if frame.id() == self.slot.id || Some(frame.id()) == self.other_mode {
+            Told::SetPoint(Demand::Other)
+        } else {
+            Told::AsListed
+        }
     }
 
     /// A frame with anything but zeros in this motor's part, whatever it tells the other three. One that is

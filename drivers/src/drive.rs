@@ -9,6 +9,7 @@ use core::time::Duration;
 use crate::enable::EnableProgramme;
 use crate::feedback::{Fault, Observation};
 use crate::frame::{ArbitrationId, Format, Frame, FrameList};
+use crate::meaning::Told;
 use crate::stop::StopProgramme;
 use crate::units::{Amperes, RevolutionsPerSecond};
 use crate::watchdog::{Watchdog, WatchdogReading};
@@ -36,6 +37,17 @@ pub trait Protocol: fmt::Debug + Send + Sync {
     /// the same bus that nobody has configured here. Those of [`Drive::owns`], [`Drive::reports`] and
     /// [`Drive::commands`] need not be repeated.
     fn may_hear(&self, id: ArbitrationId) -> bool;
+
+    /// What a frame that reaches this drive tells it, as far as the drive's tables do not say. The speed of every frame of
+    /// [`Self::velocity`] is read back here, and the frame that clears a fault is known here.
+    fn told(&self, frame: &Frame) -> Told;
+
+    /// Whether a frame reaches this drive, where identifiers alone do not tell: frames that name their drive in the
+    /// payload, and those of the network that everybody takes. `None`: as the drive's tables of identifiers say.
+    fn is_reached_by(&self, frame: &Frame) -> Option<bool> {
+        let _ = frame;
+        None
+    }
 
     /// A fault in the words of the drive's manual; the bare number where a family has none.
     ///

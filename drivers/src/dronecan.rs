@@ -47,6 +47,7 @@ use crate::feedback::{Fault, Observation, Output, name_bits};
 use crate::frame::{ArbitrationId, Format, Frame, FrameList};
 use crate::half::from_half;
 use crate::math::round;
+use crate::meaning::{Demand, Told};
 use crate::registry::{Common, Family, Key, Sheet};
 use crate::settings::{Settings, SettingsError, Value};
 use crate::stop::{AfterStop, PowerProof, Proof, Stage, StageKind, StopProgramme};
@@ -206,6 +207,18 @@ impl Command {
         bits as u64
     }
 
+    /// The element of that index among the 56 bits, if it is in a single frame: the reverse of [`Self::stream`].
+    fn element(self, bits: u64, index: u8) -> Option<i32> {
+        let element = bits >> self.lowest_bit(index)? & ((1 << self.width()) - 1);
+        let value = match self {
+            Self::Raw => element >> 6 & 0xFF | (element & 0x3F) << 8,
+            Self::Rpm => element >> 10 & 0xFF | (element >> 2 & 0xFF) << 8 | (element & 0x3) << 16,
+        };
+        let unused = 32 - self.width();
+        let value = u32::try_from(value).ok()?;
+        Some((value << unused).cast_signed() >> unused)
+    }
+
     /// The bits of the element of that index among the 56.
     const fn mask(self, index: u8) -> u64 {
         match self.lowest_bit(index) {
@@ -219,6 +232,12 @@ impl Command {
 fn bits_of(payload: &[u8]) -> u64 {
     payload.iter().fold(0, |all, byte| all << 8 | u64::from(*byte))
         << (8 * (7usize.saturating_sub(payload.len())))
+}
+
+/// The bits of the only frame of a transfer.
+fn single(frame: &Frame) -> Option<u64> {
+    let (last, payload) = frame.payload().split_last()?;
+    (last & tail::SINGLE == tail::SINGLE && payload.len() <= 7).then(|| bits_of(payload))
 }
 
 const fn message_id(priority: u8, data_type: u16, source: u8) -> ArbitrationId {
@@ -340,6 +359,25 @@ impl Protocol for Model {
             tail::THIRD => self.contradiction(payload.try_into().ok()?),
             _ => None,
         }
+    }
+
+    /// The element of the kind that is configured, in a single frame; of the other kind, and of longer transfers, only
+    /// that it is a set-point.
+    fn told(&self, frame: &Frame) -> Told {
+        match message_of(frame.id()) {
+            Some((data_type::RAW_COMMAND | data_type::RPM_COMMAND, _)) => {}
+            _ => return Told::AsListed,
+        }
+        let is_ours = message_of(frame.id()).is_some_and(|(kind, _)| kind == self.command.data_type());
+        let element =
+            single(frame).filter(|_| is_ours).and_then(|bits| self.command.element(bits, self.index));
+        Told::SetPoint(element.map_or(Demand::Other, |element| {
+            let rpm = match self.command {
+                Command::Raw => f64::from(element) / FULL_RAW * self.full_rpm,
+                Command::Rpm => f64::from(element),
+            };
+            Demand::Speed(RevolutionsPerSecond::from_rpm(rpm))
+        }))
     }
 
     /// Whether the frame would arm or move this ESC: commands of either kind, from any node at any priority.

@@ -34,6 +34,7 @@ pub mod frames;
 mod half;
 pub mod marker;
 mod math;
+pub mod meaning;
 mod mit;
 pub mod moteus;
 pub mod odrive;
@@ -55,6 +56,7 @@ pub use drive::{Drive, Heartbeat, PollWhen, Protocol, Setpoint, Slot, SpeedLoop,
 pub use enable::{EnableProgramme, EnableStep, Until};
 pub use feedback::{Fault, Observation, Output, Power, Refusal};
 pub use frame::{ArbitrationId, Format, Frame, FrameList};
+pub use meaning::{Demand, Heard, Meaning, Role, Told};
 pub use settings::{Settings, SettingsError, Value};
 pub use stop::{AfterStop, PowerProof, Proof, Stage, StageKind, Standstill, StopProgramme};
 pub use units::{Amperes, Revolutions, RevolutionsPerSecond};

@@ -11,6 +11,7 @@
 use core::f64::consts::TAU;
 
 use crate::frame::{ArbitrationId, Frame};
+use crate::meaning::Demand;
 use crate::units::{Revolutions, RevolutionsPerSecond};
 
 /// The last byte of the frames that begin with seven times FF.
@@ -125,6 +126,20 @@ impl Command {
 /// understood cannot be known to.
 pub fn only_damps(payload: &[u8]) -> bool {
     <[u8; 8]>::try_from(payload).is_ok_and(|payload| Command::read(payload).only_damps())
+}
+
+/// What a command frame's payload asks for, of a range of `-most ..= most` radians per second. Without stiffness and torque
+/// it is a speed that the shaft is pulled to.
+pub fn demand(payload: &[u8], most: f64) -> Demand {
+    let Ok(payload) = <[u8; 8]>::try_from(payload) else { return Demand::Other };
+    let command = Command::read(payload);
+    if command.only_damps() {
+        Demand::Still
+    } else if command.kp == 0 && MIDDLE.contains(&command.torque) {
+        Demand::Speed(revolutions_per_second(f64::from(command.velocity) * step(most, 12) - most))
+    } else {
+        Demand::Other
+    }
 }
 
 /// The numbers of a reply: position, velocity, torque.

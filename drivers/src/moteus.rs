@@ -43,6 +43,7 @@ use crate::drive::{Drive, PollWhen, Protocol, Setpoint};
 use crate::enable::{EnableProgramme, EnableStep, Until};
 use crate::feedback::{Fault, Observation, Power};
 use crate::frame::{ArbitrationId, Format, Frame, FrameList, MAX_PAYLOAD};
+use crate::meaning::{Demand, Told};
 use crate::registry::{Common, Family, Key, Sheet};
 use crate::settings::{Settings, SettingsError, Value};
 use crate::stop::{AfterStop, PowerProof, Proof, Stage, StageKind, StopProgramme};
@@ -108,6 +109,11 @@ mod register {
     pub const POSITION: u32 = 0x001;
     pub const VELOCITY: u32 = 0x002;
     pub const FAULT: u32 = 0x00F;
+    /// What position mode is told, and the modes beside it, up to the last of their registers.
+    pub const COMMAND_POSITION: u32 = 0x020;
+    pub const COMMAND_VELOCITY: u32 = 0x021;
+    pub const COMMAND_TIMEOUT: u32 = 0x027;
+    pub const LAST_COMMAND: u32 = 0x04F;
 }
 
 /// Every drive listens to it besides its own (fw, registers 0x140: "reserved as the broadcast address").
@@ -298,6 +304,46 @@ fn small(width: Width, value: &[u8]) -> Option<u8> {
     width.integer(value).and_then(|number| u8::try_from(number).ok())
 }
 
+/// What a payload writes, of what makes up a set-point.
+#[derive(Default)]
+struct Written {
+    mode: Option<u8>,
+    velocity: Option<RevolutionsPerSecond>,
+    /// A command register is written, with something else than a speed.
+    otherwise: bool,
+}
+
+impl Written {
+    /// A velocity of another width than a float is not read: it is a set-point of which the speed is not known.
+    fn take(&mut self, register: u32, width: Width, value: &[u8]) {
+        let is_nan = |value: &[u8]| width == Width::Float && width.float(value).is_none();
+        match (register, width, value) {
+            (register::MODE, ..) => self.mode = small(width, value),
+            (register::COMMAND_POSITION, _, value) if is_nan(value) => {}
+            (register::COMMAND_VELOCITY, Width::Float, &[a, b, c, d]) => {
+                self.velocity = Some(RevolutionsPerSecond(f32::from_le_bytes([a, b, c, d])));
+            }
+            (register::COMMAND_TIMEOUT, ..) => {}
+            (register::COMMAND_POSITION..=register::LAST_COMMAND, ..) => self.otherwise = true,
+            _ => {}
+        }
+    }
+
+    fn told(&self) -> Told {
+        match *self {
+            Self { mode: Some(mode::STOPPED | mode::ZERO_VELOCITY | mode::BRAKE), .. } => Told::AsListed,
+            Self { mode: Some(mode::POSITION), velocity: Some(velocity), otherwise: false } => {
+                Told::SetPoint(Demand::Speed(velocity))
+            }
+            Self { mode: Some(_), .. } | Self { velocity: Some(_), .. } | Self { otherwise: true, .. } => {
+                Told::SetPoint(Demand::Other)
+            }
+            // Questions, settings, and text for the console.
+            Self { mode: None, velocity: None, otherwise: false } => Told::Other,
+        }
+    }
+}
+
 /// Whether a payload can do nothing but stop, ask, or read: each write is one of a stopping mode, each piece of
 /// text to the console, through which everything can be commanded, is empty.
 fn is_harmless(payload: &[u8]) -> bool {
@@ -348,6 +394,19 @@ impl Protocol for Model {
             }
         }
         reading.observation()
+    }
+
+    /// Position mode is what takes set-points; without a position to go to, what it is told is a speed.
+    fn told(&self, frame: &Frame) -> Told {
+        let mut written = Written::default();
+        for subframe in Subframes::of(frame.payload()) {
+            if let Ok(Subframe::Write { first, width, values }) = subframe {
+                for (register, value) in (first..).zip(values.chunks_exact(width.bytes())) {
+                    written.take(register, width, value);
+                }
+            }
+        }
+        written.told()
     }
 
     /// Whatever is not understood, and every write but one of a mode that stops. Classic frames count as well:

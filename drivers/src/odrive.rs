@@ -29,6 +29,7 @@ use crate::drive::{Drive, PollWhen, Protocol, Setpoint};
 use crate::enable::{EnableProgramme, EnableStep, Until};
 use crate::feedback::{Fault, Observation, Power, name_bits};
 use crate::frame::{ArbitrationId, Format, Frame, FrameList};
+use crate::meaning::{Demand, Told};
 use crate::registry::{Common, Family, Key, Sheet};
 use crate::settings::{Settings, SettingsError, Value};
 use crate::stop::{PowerProof, Proof, Stage, StageKind, StopProgramme};
@@ -75,6 +76,7 @@ mod command {
     pub const SET_AXIS_STATE: u8 = 0x07;
     pub const ENCODER_ESTIMATES: u8 = 0x09;
     pub const SET_CONTROLLER_MODE: u8 = 0x0B;
+    pub const SET_INPUT_POS: u8 = 0x0C;
     pub const SET_INPUT_VEL: u8 = 0x0D;
     pub const SET_INPUT_TORQUE: u8 = 0x0E;
     pub const CLEAR_ERRORS: u8 = 0x18;
@@ -271,6 +273,30 @@ impl Protocol for Model {
         match id {
             ArbitrationId::Standard(_) => !self.extended,
             ArbitrationId::Extended(id) => self.extended && id <= 0x7FF,
+        }
+    }
+
+    /// The speed without a feed-forward of torque, and the set-points of the other modes.
+    fn told(&self, frame: &Frame) -> Told {
+        match (self.command_of(frame), frame.payload()) {
+            (Some(command::SET_INPUT_VEL), &[a, b, c, d, ..]) => {
+                let speed = f32::from_le_bytes([a, b, c, d]);
+                let pushes = !is_zero(frame.payload(), 4);
+                // A torque alone would turn the shaft, too.
+                let demand = if speed == 0.0 && pushes {
+                    Demand::Other
+                } else {
+                    Demand::Speed(RevolutionsPerSecond(speed))
+                };
+                Told::SetPoint(demand)
+            }
+            (Some(command::SET_INPUT_POS | command::SET_INPUT_VEL | command::SET_INPUT_TORQUE), _) => {
+                Told::SetPoint(Demand::Other)
+            }
+            (Some(command::CLEAR_ERRORS), _) => Told::Clear,
+            (Some(command::SET_AXIS_STATE | command::SET_CONTROLLER_MODE), _) => Told::AsListed,
+            (Some(_), _) => Told::Other,
+            (None, _) => Told::AsListed,
         }
     }
 

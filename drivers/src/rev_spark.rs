@@ -44,6 +44,7 @@ use crate::drive::{Drive, Heartbeat, PollWhen, Protocol, Setpoint};
 use crate::enable::{EnableProgramme, EnableStep, Until};
 use crate::feedback::{Fault, Observation, Output, name_bits};
 use crate::frame::{ArbitrationId, Format, Frame, FrameList};
+use crate::meaning::{Demand, Told};
 use crate::registry::{Common, Family, Key, Sheet};
 use crate::settings::{Settings, SettingsError, Value};
 use crate::stop::{AfterStop, PowerProof, Proof, Stage, StageKind, StopProgramme};
@@ -267,6 +268,21 @@ impl Protocol for Model {
             }
             api::STATUS_2 => self.encoder(payload),
             _ => None,
+        }
+    }
+
+    /// Set-points; the speed without a feed-forward. Whatever is neither that nor a cleared fault is a setting, and shows
+    /// nothing of whether somebody drives.
+    fn told(&self, frame: &Frame) -> Told {
+        match (self.api_of(frame), frame.payload()) {
+            (Some(api::VELOCITY), &[a, b, c, d, 0, 0, ..]) => {
+                let rpm = f64::from(f32::from_le_bytes([a, b, c, d])) / self.units_per_rpm;
+                Told::SetPoint(Demand::Speed(RevolutionsPerSecond::from_rpm(rpm)))
+            }
+            (Some(..api::SET_STATUSES_ENABLED), _) => Told::SetPoint(Demand::Other),
+            (Some(api::CLEAR_FAULTS), _) => Told::Clear,
+            (Some(_), _) => Told::Other,
+            (None, _) => Told::AsListed,
         }
     }
 

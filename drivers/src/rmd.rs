@@ -37,6 +37,7 @@ use crate::enable::{EnableProgramme, EnableStep, Until};
 use crate::feedback::{Fault, Observation, Output, name_bits};
 use crate::frame::{ArbitrationId, Format, Frame, FrameList};
 use crate::math::round;
+use crate::meaning::{Demand, Told};
 use crate::registry::{Common, Family, Key, Sheet};
 use crate::settings::{Settings, SettingsError, Value};
 use crate::stop::{AfterStop, PowerProof, Proof, Stage, StageKind, StopProgramme};
@@ -96,6 +97,10 @@ mod command {
     pub const READ_ANGLE: u8 = 0x92;
     /// 2.20.
     pub const SPEED: u8 = 0xA2;
+    /// 2.28: opens the brake.
+    pub const BRAKE_RELEASE: u8 = 0x77;
+    /// 2.19, 2.21 to 2.23 and those of newer releases: torque, and all kinds of position.
+    pub const SET_POINTS: &[u8] = &[0xA1, 0xA3, 0xA4, 0xA5, 0xA6, 0xA7, 0xA8, 0xA9];
     /// 4: sets or tells the id, on an identifier of its own.
     pub const CAN_ID: u8 = 0x79;
 
@@ -205,6 +210,24 @@ impl Protocol for Model {
             _ => Observation::default(),
         };
         Some(Observation { answer: Some(u32::from(command)), ..seen })
+    }
+
+    /// The speed loop's set-point, those of the other loops, and the motion mode; everything else is a setting or a
+    /// question. No frame clears an error.
+    fn told(&self, frame: &Frame) -> Told {
+        if frame.id() == self.own(MOTION_MODE) {
+            return Told::SetPoint(Demand::Other);
+        }
+        match *frame.payload() {
+            [command::SPEED, _, _, _, s0, s1, s2, s3] => {
+                let speed = f64::from(i32::from_le_bytes([s0, s1, s2, s3])) / 36_000.0;
+                #[expect(clippy::cast_possible_truncation, reason = "f32 is the resolution of speeds here")]
+                Told::SetPoint(Demand::Speed(RevolutionsPerSecond(speed as f32)))
+            }
+            [command, ..] if command::SET_POINTS.contains(&command) => Told::SetPoint(Demand::Other),
+            [command::BRAKE_RELEASE, ..] => Told::AsListed,
+            _ => Told::Other,
+        }
     }
 
     /// Whether the frame would energise or move this drive. A speed of 0 closes the loop and opens the brake,

@@ -33,12 +33,13 @@ use alloc::vec;
 use alloc::vec::Vec;
 use core::fmt;
 
-use crate::canopen::{Object, sdo};
+use crate::canopen::{self, Object, sdo};
 use crate::drive::{Drive, PollWhen, Protocol, Setpoint};
 use crate::enable::{EnableProgramme, EnableStep, Until};
 use crate::feedback::{Fault, Observation, Power, Refusal, name_bits};
 use crate::frame::{ArbitrationId, Format, Frame, FrameList};
 use crate::math::round;
+use crate::meaning::{Demand, Told};
 use crate::registry::{Common, Family, Key, Sheet};
 use crate::settings::{Settings, SettingsError, Value};
 use crate::stop::{AfterStop, PowerProof, Proof, Stage, StageKind, StopProgramme};
@@ -217,6 +218,15 @@ impl Model {
         }
     }
 
+    /// Whether a write of that object is this motor's set-point in the mode that is configured.
+    fn takes_setpoint(&self, object: Object) -> bool {
+        object
+            == self.of_channel(match self.mode {
+                Loop::Speed => object::SPEED,
+                Loop::Open => object::COMMAND,
+            })
+    }
+
     fn motor_stop(&self) -> Frame {
         sdo::write_u8(self.node, object::MOTOR_STOP, self.channel)
     }
@@ -262,6 +272,35 @@ impl Protocol for Model {
             return None;
         }
         self.observe(sdo::answer(frame.payload())?)
+    }
+
+    /// The two objects that take a set-point, of this channel. A release takes the emergency stop back, after which the
+    /// motor may follow again: it is what clears.
+    fn told(&self, frame: &Frame) -> Told {
+        if frame.id() != sdo::request_id(self.node) {
+            return Told::AsListed;
+        }
+        let [a, b, c, d] = match sdo::request_of(frame) {
+            sdo::Request::Write(object::RELEASE, _) => return Told::Clear,
+            sdo::Request::Write(object, data) if self.takes_setpoint(object) => data,
+            sdo::Request::Write(Object { index: object::COMMAND | object::SPEED, .. }, _) => {
+                return Told::SetPoint(Demand::Other);
+            }
+            sdo::Request::Write(object::MOTOR_STOP | object::EMERGENCY_STOP, _) => return Told::AsListed,
+            sdo::Request::Harmless
+            | sdo::Request::Write(..)
+            | sdo::Request::LongWrite(_)
+            | sdo::Request::Unknown => return Told::Other,
+        };
+        let rpm = match self.mode {
+            Loop::Speed => f64::from(i16::from_le_bytes([a, b])),
+            Loop::Open => f64::from(i32::from_le_bytes([a, b, c, d])) / FULL * self.full_rpm,
+        };
+        Told::SetPoint(Demand::Speed(RevolutionsPerSecond::from_rpm(rpm)))
+    }
+
+    fn is_reached_by(&self, frame: &Frame) -> Option<bool> {
+        canopen::is_for_everybody(frame, self.node)
     }
 
     /// Whether the frame would energise or move this motor: a write of anything but a stop, a setpoint of 0 or the

@@ -45,6 +45,7 @@ use crate::drive::{Drive, PollWhen, Protocol, Setpoint};
 use crate::enable::{EnableProgramme, EnableStep, Until};
 use crate::feedback::{Fault, Observation, Power, name_bits};
 use crate::frame::{ArbitrationId, Format, Frame, FrameList};
+use crate::meaning::{Demand, Told};
 use crate::mit;
 use crate::registry::{Common, Family, Key, Sheet};
 use crate::settings::{Settings, SettingsError, Value};
@@ -111,6 +112,8 @@ const P_MAX: f64 = 4.0 * PI;
 
 /// Types of frames (cybergear 4.1).
 mod kind {
+    /// Position, speed, stiffness, damping and, in the identifier, torque (robstride).
+    pub const CONTROL: u8 = 1;
     pub const REPORT: u8 = 2;
     pub const ENABLE: u8 = 3;
     pub const STOP: u8 = 4;
@@ -130,6 +133,7 @@ mod parameter {
     pub const RUN_MODE: u16 = 0x7005;
     pub const CURRENT: u16 = 0x7006;
     pub const SPEED: u16 = 0x700A;
+    pub const POSITION: u16 = 0x7016;
     /// RobStride only.
     pub const CAN_TIMEOUT: u16 = 0x7028;
 
@@ -314,6 +318,37 @@ impl Protocol for Model {
     /// Reports, fault frames, and answers to what the enable programme reads, all eight bytes long.
     fn decode(&self, frame: &Frame) -> Option<Observation> {
         (frame.format() == Format::Classic).then(|| self.decode_data(frame)).flatten()
+    }
+
+    /// A write of the speed or the current reference, and control in the motion mode. The stop whose first byte is 1
+    /// clears faults, too.
+    fn told(&self, frame: &Frame) -> Told {
+        let ArbitrationId::Extended(number) = frame.id() else { return Told::AsListed };
+        let [kind, ..] = number.to_be_bytes();
+        match (kind, frame.payload()) {
+            (kind::CONTROL, _) => Told::SetPoint(Demand::Other),
+            (kind::STOP, [1, ..]) => Told::Clear,
+            (kind::WRITE, &[p0, p1, _, _, a, b, c, d]) => match u16::from_le_bytes([p0, p1]) {
+                parameter::SPEED => {
+                    let radians = f64::from(f32::from_le_bytes([a, b, c, d]));
+                    Told::SetPoint(Demand::Speed(mit::revolutions_per_second(radians)))
+                }
+                parameter::CURRENT | parameter::POSITION => Told::SetPoint(Demand::Other),
+                parameter::RUN_MODE => Told::AsListed,
+                _ => Told::Other,
+            },
+            (kind::ENABLE | kind::STOP, _) => Told::AsListed,
+            _ => Told::Other,
+        }
+    }
+
+    /// Whatever has this drive's id for its target, of whatever kind and host: a command of a kind that nothing is known
+    /// of reaches it as well.
+    fn is_reached_by(&self, frame: &Frame) -> Option<bool> {
+        let ArbitrationId::Extended(number) = frame.id() else { return None };
+        let [kind, _, _, target] = number.to_be_bytes();
+        let is_request = !matches!(kind, kind::REPORT | kind::FAULTS);
+        (is_request && target == self.id).then_some(true)
     }
 
     /// Whether the frame would energise or move this drive, whoever sends it; see the head of this file for what

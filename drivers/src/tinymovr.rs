@@ -46,6 +46,7 @@ use crate::drive::{Drive, PollWhen, Protocol, Setpoint};
 use crate::enable::{EnableProgramme, EnableStep, Until};
 use crate::feedback::{Fault, Observation, Power, Refusal, name_bits};
 use crate::frame::{ArbitrationId, Format, Frame, FrameList};
+use crate::meaning::{Demand, Told};
 use crate::registry::{Common, Family, Key, Sheet};
 use crate::settings::{Settings, SettingsError, Value};
 use crate::stop::{AfterStop, PowerProof, Proof, Stage, StageKind, StopProgramme};
@@ -111,6 +112,9 @@ mod endpoint {
     pub const VELOCITY_ESTIMATE: u16 = 59;
     pub const WATCHDOG_ENABLED: u16 = 97;
     pub const WATCHDOG_TIMEOUT: u16 = 99;
+
+    /// Position, current, and position with speed in one call.
+    pub const SET_POINTS: &[u16] = &[25, CURRENT_SETPOINT, 47];
 
     /// Read only, and so without effect on the motor whatever is sent.
     pub const READ_ONLY: &[u16] = &[
@@ -363,6 +367,24 @@ impl Protocol for Model {
                 Some(Observation { position: Some(Revolutions(turns)), ..Observation::default() })
             }
             _ => None,
+        }
+    }
+
+    /// The two set-points, and positions by number; what asks, and what sets up, drives nothing.
+    fn told(&self, frame: &Frame) -> Told {
+        let Some((_, number)) = self.parts(frame) else { return Told::AsListed };
+        match (frame.format(), self.spec.in_2_4(number), frame.payload()) {
+            (Format::Remote, ..) => Told::Other,
+            (_, Some(endpoint::VELOCITY_SETPOINT), &[a, b, c, d]) => {
+                let speed = f64::from(f32::from_le_bytes([a, b, c, d])) / self.ticks_per_rev;
+                #[expect(clippy::cast_possible_truncation, reason = "f32 is the resolution of speeds here")]
+                Told::SetPoint(Demand::Speed(RevolutionsPerSecond(speed as f32)))
+            }
+            (_, Some(endpoint), _) if endpoint::SET_POINTS.contains(&endpoint) => {
+                Told::SetPoint(Demand::Other)
+            }
+            (_, Some(endpoint::STATE | endpoint::MODE), _) => Told::AsListed,
+            _ => Told::Other,
         }
     }
 

@@ -34,6 +34,7 @@ use crate::enable::EnableProgramme;
 use crate::feedback::{Observation, Output};
 use crate::frame::{ArbitrationId, Format, Frame, FrameList};
 use crate::math::round;
+use crate::meaning::{Demand, Told};
 use crate::registry::{Common, Family, Key, Sheet};
 use crate::settings::{Settings, SettingsError, Value};
 use crate::stop::{AfterStop, PowerProof, Proof, Stage, StageKind, StopProgramme};
@@ -97,6 +98,10 @@ mod command {
     pub const SET_CURRENT_REL: u8 = 10;
     pub const SET_CURRENT_BRAKE_REL: u8 = 11;
     pub const STATUS_5: u8 = 27;
+
+    /// Duty, currents, speed, position, and the currents in parts of the greatest, of the hand brake, too (fw).
+    pub const SET_POINTS: &[u8] =
+        &[0, SET_CURRENT, SET_CURRENT_BRAKE, SET_RPM, 4, SET_CURRENT_REL, SET_CURRENT_BRAKE_REL, 12, 13];
 
     /// Neither energise nor move anything, with whatever payload: what drives report (9, 14, 15, 16, 27, 28),
     /// pieces of a longer packet (5, 6), which only 7 carries out, ping and pong (17, 18).
@@ -198,6 +203,18 @@ impl Protocol for Model {
             self.status_5(frame.payload())
         } else {
             None
+        }
+    }
+
+    /// The one-frame set-points. What a packet for the drive's own interpreter says is not looked at: programs ask for
+    /// values in this way, which shows nothing of whether somebody drives.
+    fn told(&self, frame: &Frame) -> Told {
+        let value = <[u8; 4]>::try_from(frame.payload()).map(i32::from_be_bytes);
+        match (self.command_of(frame), value) {
+            (Some(command::SET_RPM), Ok(erpm)) => Told::SetPoint(Demand::Speed(self.speed(erpm))),
+            (Some(command), _) if command::SET_POINTS.contains(&command) => Told::SetPoint(Demand::Other),
+            (Some(_), _) => Told::Other,
+            (None, _) => Told::AsListed,
         }
     }
 

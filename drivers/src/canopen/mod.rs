@@ -3,6 +3,29 @@
 
 pub(crate) mod sdo;
 
+use crate::frame::{ArbitrationId, Frame};
+
+/// Services of the network, which have no identifier of one node (CiA 301): commands to its management, the clock's tick,
+/// the time of day; and the requests of the layer settings (CiA 305).
+const NMT: u16 = 0x000;
+const SYNC: u16 = 0x080;
+const TIME: u16 = 0x100;
+const LSS_REQUEST: u16 = 0x7E5;
+/// The node number in a command to the network's management that means all nodes.
+const ALL_NODES: u8 = 0;
+
+/// Whether a frame of the network's services reaches this node; `None` for other frames. What is too short to name a node
+/// may be taken by any.
+pub(crate) fn is_for_everybody(frame: &Frame, node: u8) -> Option<bool> {
+    match frame.id() {
+        ArbitrationId::Standard(NMT) => {
+            Some(frame.payload().get(1).is_none_or(|named| [ALL_NODES, node].contains(named)))
+        }
+        ArbitrationId::Standard(SYNC | TIME | LSS_REQUEST) => Some(true),
+        _ => None,
+    }
+}
+
 /// The address of an object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Object {

@@ -41,11 +41,12 @@ use core::time::Duration;
 use statusword::controlword;
 pub use statusword::state;
 
-use crate::canopen::sdo;
+use crate::canopen::{self, sdo};
 use crate::drive::{Drive, Heartbeat, PollWhen, Protocol, Setpoint};
 use crate::feedback::{Fault, Observation, Refusal};
 use crate::frame::{ArbitrationId, Format, Frame, FrameList};
 use crate::math::round;
+use crate::meaning::{Demand, Told};
 use crate::registry::{Common, Family, Sheet};
 use crate::settings::{Settings, SettingsError, Value};
 use crate::stop::{AfterStop, PowerProof, Proof, Stage, StageKind, StopProgramme};
@@ -200,6 +201,27 @@ impl Protocol for Model {
         } else {
             None
         }
+    }
+
+    /// The target velocity, by SDO or by PDO; a controlword with a rising bit 7 resets a fault.
+    fn told(&self, frame: &Frame) -> Told {
+        let id = frame.id();
+        if id == sdo::request_id(self.node) {
+            return objects::told(sdo::request_of(frame), |units| self.speed(units));
+        }
+        match (RPDO.iter().any(|function| id == self.id(*function)), frame.payload()) {
+            (true, [low, _, 0, 0, 0, 0]) if statusword::resets_fault(*low) => Told::Clear,
+            // Only the first has a mapping that is known, and only if Lanyard has set it.
+            (true, &[_, _, t0, t1, t2, t3]) if id == self.id(RPDO[0]) && self.transport == Transport::Pdo => {
+                Told::SetPoint(Demand::Speed(self.speed(i32::from_le_bytes([t0, t1, t2, t3]))))
+            }
+            (true, _) => Told::SetPoint(Demand::Other),
+            (false, _) => Told::AsListed,
+        }
+    }
+
+    fn is_reached_by(&self, frame: &Frame) -> Option<bool> {
+        canopen::is_for_everybody(frame, self.node)
     }
 
     /// Whether the frame would energise or move this drive: an SDO write (see `objects`), or a receive PDO.

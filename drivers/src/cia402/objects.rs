@@ -1,8 +1,10 @@
 //! The objects of the drive's dictionary that Lanyard reads or writes (CiA 301, CiA 402).
 
-use super::statusword::may_energise;
+use super::statusword::{may_energise, resets_fault};
 use crate::canopen::Object;
 use crate::canopen::sdo::Request;
+use crate::meaning::{Demand, Told};
+use crate::units::RevolutionsPerSecond;
 
 /// u32, consumer heartbeat: node << 16 | milliseconds. The drive's own watchdog on its master.
 pub(super) const CONSUMER_HEARTBEAT: Object = Object::at(0x1016, 1);
@@ -56,6 +58,26 @@ pub(super) fn is_motion(request: Request) -> bool {
         Request::Write(object, data) if object.index == CONTROLWORD.index => may_energise(data[0]),
         Request::Write(object, data) => !is_harmless_when_zero(object.index) || data != [0; 4],
     }
+}
+
+/// What a request tells the drive; `speed` is that of so many velocity units. Objects of the maker's own are settings, for
+/// all that is known.
+pub(super) fn told(request: Request, speed: impl Fn(i32) -> RevolutionsPerSecond) -> Told {
+    match request {
+        Request::Write(CONTROLWORD, [low, ..]) if resets_fault(low) => Told::Clear,
+        Request::Write(CONTROLWORD, _) => Told::AsListed,
+        Request::Write(TARGET_VELOCITY, data) => {
+            Told::SetPoint(Demand::Speed(speed(i32::from_le_bytes(data))))
+        }
+        Request::Write(object, _) if is_setpoint(object.index) => Told::SetPoint(Demand::Other),
+        Request::Write(object, _) if is_configuration(object.index) => Told::AsListed,
+        Request::Harmless | Request::Unknown | Request::Write(..) | Request::LongWrite(_) => Told::Other,
+    }
+}
+
+/// Set-points of all modes: vl target velocity, target torque and position, offsets, target velocity.
+const fn is_setpoint(index: u16) -> bool {
+    is_harmless_when_zero(index) || matches!(index, 0x607A | 0x60B0)
 }
 
 /// Objects that set a drive up but neither energise nor move it: the communication profile, what

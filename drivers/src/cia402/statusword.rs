@@ -29,6 +29,11 @@ pub(super) const fn may_energise(low_byte: u8) -> bool {
     low_byte & VOLTAGE_AND_NO_QUICK_STOP == VOLTAGE_AND_NO_QUICK_STOP
 }
 
+/// Whether a controlword with this lower byte acknowledges a fault and energises nothing.
+pub(super) const fn resets_fault(low_byte: u8) -> bool {
+    low_byte & 0x80 != 0 && !may_energise(low_byte)
+}
+
 /// State numbers: the statusword masked with 0x4F or 0x6F as CiA 402 defines each state (checked
 /// against python-canopen `p402.py` and ros2_canopen `state.cpp`).
 pub mod state {

@@ -39,6 +39,7 @@ use crate::drive::{Drive, PollWhen, Protocol, Setpoint};
 use crate::enable::{EnableProgramme, EnableStep, Until};
 use crate::feedback::{Fault, Observation, Output, Power};
 use crate::frame::{ArbitrationId, Format, Frame, FrameList, MAX_FRAMES};
+use crate::meaning::{Demand, Told};
 use crate::registry::{Common, Family, Key, Sheet};
 use crate::settings::{Settings, SettingsError, Value};
 use crate::stop::{AfterStop, PowerProof, Proof, Stage, StageKind, StopProgramme};
@@ -326,6 +327,19 @@ impl Protocol for Model {
             seen.output = Some(if is_none { Output::Zero } else { Output::Driving });
         }
         (seen != Observation::default()).then_some(seen)
+    }
+
+    /// A frame that is the configured one but for the bytes of the speed says that speed.
+    fn told(&self, frame: &Frame) -> Told {
+        let field = &self.velocity_field;
+        match field.read(frame.payload()) {
+            Some(speed) if field.written(frame, 0.0) == field.written(&self.velocity, 0.0) =>
+            {
+                #[expect(clippy::cast_possible_truncation, reason = "f32 is the resolution of speeds here")]
+                Told::SetPoint(Demand::Speed(RevolutionsPerSecond(speed as f32)))
+            }
+            _ => Told::AsListed,
+        }
     }
 
     fn is_motion(&self, frame: &Frame) -> bool {
