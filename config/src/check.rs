@@ -53,8 +53,11 @@ pub fn config(path: &Path, text: &str) -> Result<Config, ConfigError> {
         .into_iter()
         .chain(kortex.iter().flat_map(|kortex| [kortex.tcp, kortex.mqtt]).flatten())
         .collect();
-    let tunnel = tunnel::tunnel(&mut root, &mut problems, &names, &taken);
+    let mut tunnel = tunnel::tunnel(&mut root, &mut problems, &names, &taken);
     if problems.0.is_empty() {
+        if let Some(tunnel) = &mut tunnel {
+            tunnel::find_buses(&mut problems, tunnel, &motors, &buses);
+        }
         let behind = upstream.iter().flat_map(|upstream| &upstream.resources);
         let together: Vec<Vec<usize>> = bases
             .iter()
@@ -82,7 +85,7 @@ pub fn config(path: &Path, text: &str) -> Result<Config, ConfigError> {
             bases,
             upstream,
             kortex,
-            tunnel,
+            tunnel: tunnel.map(|(tunnel, _)| tunnel),
         })
     } else {
         Err(ConfigError::at_spans(path, text, problems.0))

@@ -6,10 +6,12 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use drivers::ArbitrationId;
+
 use crate::exposure::exposure;
 use crate::reader::{Problems, Reader, Span};
 use crate::sessions::choice;
-use crate::{Exposure, HostPort, LONGEST_WINDOW, ResourceRules, SHORTEST_WINDOW};
+use crate::{Bus, Exposure, HostPort, LONGEST_WINDOW, Motor, ResourceRules, SHORTEST_WINDOW};
 
 /// Where hoprd itself listens unless told otherwise.
 pub const PORT: u16 = 3_001;
@@ -33,7 +35,7 @@ const KEYS: [&str; 9] = [
     "insecure",
     "target",
 ];
-const TARGET_KEYS: [&str; 18] = [
+const TARGET_KEYS: [&str; 19] = [
     "name",
     "protocol",
     "address",
@@ -44,6 +46,7 @@ const TARGET_KEYS: [&str; 18] = [
     "bus",
     "cyclic",
     "motors",
+    "also",
     "window",
     "require_progress",
     "beat",
@@ -125,6 +128,10 @@ pub struct TunnelTarget {
     pub speaks: Speaks,
     /// `motors`: what whoever reaches it can move, by place in [`crate::Config::motors`].
     pub motors: Vec<usize>,
+    /// The bus that these motors are on, by place in [`crate::Config::buses`], where the target speaks of CAN frames.
+    pub motors_bus: Option<usize>,
+    /// `also`: identifiers of frames that pass besides those for its motors.
+    pub also: Vec<ArbitrationId>,
     /// `window`: silent for so long, a link that drives is cut and its motors are stopped.
     pub window: Duration,
     /// `beat`: what of a client's counts as a sign of life.
@@ -150,12 +157,12 @@ pub enum Speaks {
     Plain,
     /// CAN frames as socketcand has them.
     Socketcand {
-        /// `bus`: the only one that may be opened.
+        /// `bus`: the only one that may be opened; with motors, the interface of theirs unless given.
         bus: Option<String>,
         /// `cyclic`: jobs that go on without their client.
         cyclic: Cyclic,
     },
-    /// CAN frames as cannelloni has them, over UDP.
+    /// CAN frames as cannelloni has them: version 2 of its datagrams over UDP, version 1 of its stream over TCP.
     Cannelloni,
 }
 
@@ -171,10 +178,12 @@ pub enum Cyclic {
 /// What counts as a sign of life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BeatOf {
-    /// Whatever a client sends to the target.
+    /// Whatever a client sends to the target, unless it is listed in `also`.
     Bytes,
-    /// Only what commands something.
+    /// What commands one of the target's motors: stops and cleared faults, too.
     Commands,
+    /// What drives one of the target's motors: a set-point, 0 included, or an enabling frame.
+    Motion,
 }
 
 /// What becomes of a listener when a link was cut for silence.
@@ -200,13 +209,14 @@ impl TunnelTarget {
     }
 }
 
-/// Reads `[tunnel]`, if there is one. `motors` are the names of the motors; `taken`: where the front listens otherwise.
+/// Reads `[tunnel]`, if there is one, and where each target has its `motors`. `motors` are the names of the motors; `taken`:
+/// where the front listens otherwise.
 pub fn tunnel(
     root: &mut Reader<'_>,
     problems: &mut Problems,
     motors: &[String],
     taken: &[SocketAddr],
-) -> Option<Tunnel> {
+) -> Option<(Tunnel, Vec<Span>)> {
     let title = "[tunnel]";
     let mut table = root.table(problems, "tunnel", title)?;
     let span = table.span();
@@ -237,9 +247,10 @@ pub fn tunnel(
         problems.note(span, format!("{title}: {what}"));
     }
     let mut seen = Seen::default();
-    let targets = tables.into_iter().filter_map(|table| target(table, problems, motors, &mut seen)).collect();
+    let targets = tables.into_iter().filter_map(|table| target(table, problems, motors, &mut seen));
+    let (targets, spans) = targets.unzip();
     table.finish(problems, &KEYS);
-    Some(Tunnel {
+    let tunnel = Tunnel {
         listen,
         default_listen_host,
         listen_hosts,
@@ -249,7 +260,42 @@ pub fn tunnel(
         max_connections,
         exposure,
         targets,
-    })
+    };
+    Some((tunnel, spans))
+}
+
+/// Finds the bus that each target's motors are on, once every motor is known. A link of CAN frames leads to one bus: on
+/// several, one frame would mean several things.
+pub fn find_buses(
+    problems: &mut Problems,
+    (tunnel, spans): &mut (Tunnel, Vec<Span>),
+    motors: &[Motor],
+    buses: &[Bus],
+) {
+    for (target, span) in tunnel.targets.iter_mut().zip(spans) {
+        let opened = match &target.speaks {
+            Speaks::Plain => continue,
+            Speaks::Socketcand { bus, .. } => bus.as_deref(),
+            Speaks::Cannelloni => None,
+        };
+        let reached: Vec<Vec<usize>> =
+            target.motors.iter().filter_map(|place| Some(motors.get(*place)?.buses().collect())).collect();
+        let Some(first) = reached.first() else { continue };
+        let common = || first.iter().copied().filter(|bus| reached.iter().all(|buses| buses.contains(bus)));
+        let interface = |bus: usize| buses.get(bus).map(|bus| bus.interface.as_str());
+        let named = common().find(|bus| interface(*bus) == opened);
+        target.motors_bus = named.or_else(|| common().next());
+        let Some(bus) = target.motors_bus else {
+            let what =
+                "has motors of several buses, and a link of CAN frames leads to one; give each bus a target";
+            problems.note(span.clone(), format!("target \"{}\": \"motors\" {what}", target.name));
+            continue;
+        };
+        if let Speaks::Socketcand { bus: opened, .. } = &mut target.speaks {
+            let theirs = || interface(bus).unwrap_or_default().to_owned();
+            opened.get_or_insert_with(theirs);
+        }
+    }
 }
 
 /// `"127.0.0.1"` or `"127.0.0.1:3001"`.
@@ -315,7 +361,7 @@ fn target(
     problems: &mut Problems,
     motors: &[String],
     seen: &mut Seen,
-) -> Option<TunnelTarget> {
+) -> Option<(TunnelTarget, Span)> {
     table.title = "[[tunnel.target]]".to_owned();
     let (name_span, name) = table.required_text(problems, "name", "what it is called in logs");
     if !name.is_empty() {
@@ -356,7 +402,9 @@ fn target(
         }
     }
     let speaks = speaks(&mut table, problems, protocol);
+    let motors_span = table.span_of("motors");
     let motors = behind(&mut table, problems, motors);
+    let also = also(&mut table, problems, &motors, &speaks);
     let supervision = supervision(&mut table, problems, &motors, &speaks);
     let for_udp = datagrams(&mut table, problems, protocol, address.as_ref());
     let waits = supervision.after_expiry == AfterExpiry::Wait && !motors.is_empty();
@@ -368,7 +416,7 @@ fn target(
     let timeout = Duration::from_millis(50)..=Duration::from_secs(30);
     let connect_timeout = table.duration(problems, "connect_timeout", timeout, CONNECT_TIMEOUT);
     table.finish(problems, &TARGET_KEYS);
-    Some(TunnelTarget {
+    let target = TunnelTarget {
         name,
         protocol: protocol?,
         address: address?,
@@ -377,6 +425,8 @@ fn target(
         robot,
         speaks,
         motors,
+        motors_bus: None,
+        also,
         window: supervision.window,
         beat: supervision.beat,
         min_rate: supervision.min_rate,
@@ -385,7 +435,8 @@ fn target(
         relock: for_udp.relock,
         source: for_udp.source,
         connect_timeout,
-    })
+    };
+    Some((target, motors_span))
 }
 
 /// `host:port`; an IPv6 address in brackets.
@@ -433,11 +484,6 @@ fn speaks(table: &mut Reader<'_>, problems: &mut Problems, protocol: Option<Tunn
             problems.note(speaks_span, format!("{}: {what}", table.title));
             Speaks::Plain
         }
-        (2, Some(TunnelProtocol::Tcp)) => {
-            let what = "Lanyard knows cannelloni over UDP; give protocol = \"udp\", or speaks = \"plain\"";
-            problems.note(speaks_span, format!("{}: {what}", table.title));
-            Speaks::Plain
-        }
         (1, _) => Speaks::Socketcand { bus, cyclic },
         (2, _) => Speaks::Cannelloni,
         _ => Speaks::Plain,
@@ -458,6 +504,47 @@ fn behind(table: &mut Reader<'_>, problems: &mut Problems, motors: &[String]) ->
         problems.note(span, format!("{}: motor \"{motor}\" {what}", table.title));
     }
     places
+}
+
+/// Identifiers as `candump` prints them: three digits, or eight for one of the extended form.
+fn also(
+    table: &mut Reader<'_>,
+    problems: &mut Problems,
+    motors: &[usize],
+    speaks: &Speaks,
+) -> Vec<ArbitrationId> {
+    let span = table.span_of("also");
+    let Some(given) = table.texts(problems, "also") else { return Vec::new() };
+    if motors.is_empty() || *speaks == Speaks::Plain {
+        let what = "means something only with \"motors\" and speaks = \"socketcand\" or \"cannelloni\": elsewhere frames \
+                    are not told apart";
+        problems.note(span, format!("{}: \"also\" {what}", table.title));
+    }
+    let mut ids = Vec::new();
+    for (span, text) in given {
+        match identifier(&text) {
+            Some(id) => ids.push(id),
+            None => {
+                let what = format!(
+                    "must be identifiers of three digits up to 7FF, or of eight up to 1FFFFFFF, like \"7A0\", not \"{text}\""
+                );
+                problems.note(span, format!("{}: \"also\" {what}", table.title));
+            }
+        }
+    }
+    ids
+}
+
+fn identifier(text: &str) -> Option<ArbitrationId> {
+    let digits = text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let number = u32::from_str_radix(text, 16).ok().filter(|_| digits)?;
+    let id = match text.len() {
+        3 => ArbitrationId::standard(u16::try_from(number).ok()?),
+        8 => ArbitrationId::extended(number),
+        _ => return None,
+    };
+    // One that does not fit loses its upper bits.
+    (id.to_string() == text.to_ascii_uppercase()).then_some(id)
 }
 
 /// What a link to a target with motors must keep to.
@@ -492,18 +579,35 @@ fn supervision(
     let windows = SHORTEST_WINDOW..=LONGEST_WINDOW;
     let window = table.duration(problems, "window", windows.clone(), SHORTEST_WINDOW);
     let progress = table.duration_if_given(problems, "require_progress", windows);
-    let beat_span = table.span_of("beat");
-    let beats = [("bytes", BeatOf::Bytes), ("commands", BeatOf::Commands)];
-    let beat = choice(table, problems, "beat", &beats, BeatOf::Bytes);
-    if beat == BeatOf::Commands && *speaks == Speaks::Plain {
-        let what = "what commands something is known only of \"socketcand\" and \"cannelloni\" (\"speaks\")";
-        problems.note(beat_span, format!("{}: {what}", table.title));
-    }
+    let is_given = |wanted: &str| given.iter().any(|(key, _)| key == wanted);
+    let beat = beat(table, problems, speaks, !motors.is_empty() && !is_given("beat"));
     // More than a thousand reads a second is no sign of life but a stream.
     let min_rate = table.integer(problems, "min_rate", 1..=1_000).and_then(|rate| u32::try_from(rate).ok());
     let after = [("close", AfterExpiry::Close), ("wait", AfterExpiry::Wait)];
     let after_expiry = choice(table, problems, "after_expiry", &after, AfterExpiry::Close);
     Supervision { window, beat, min_rate, rules: ResourceRules { window: None, progress }, after_expiry }
+}
+
+/// What shows that a client lives. `is_missing`: it would matter, and is not given.
+fn beat(table: &mut Reader<'_>, problems: &mut Problems, speaks: &Speaks, is_missing: bool) -> BeatOf {
+    let span = table.span_of("beat");
+    let beats = [("motion", BeatOf::Motion), ("commands", BeatOf::Commands), ("bytes", BeatOf::Bytes)];
+    if *speaks != Speaks::Plain {
+        return choice(table, problems, "beat", &beats, BeatOf::Motion);
+    }
+    let beat = choice(table, problems, "beat", &beats, BeatOf::Bytes);
+    let what = if is_missing {
+        "\"beat\" is missing: of \"plain\" bytes it is not known what drives the motors, and any keep them moving; give \
+         beat = \"bytes\" if that is meant, or \"speaks\""
+    } else if beat != BeatOf::Bytes {
+        "what drives or commands motors is known only of \"socketcand\" and \"cannelloni\" (\"speaks\"); give beat = \
+         \"bytes\""
+    } else {
+        return beat;
+    };
+    let span = if is_missing { table.span() } else { span };
+    problems.note(span, format!("{}: {what}", table.title));
+    beat
 }
 
 /// What only a target of UDP has.

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::path::Path;
 use std::time::Duration;
 
+use drivers::ArbitrationId;
 use lanyard_config::{
     AfterExpiry, BeatOf, Config, Cyclic, Danger, Exposure, Logins, Service, Speaks, Tunnel, TunnelClients,
     TunnelProtocol,
@@ -88,7 +89,7 @@ fn everything_is_read() {
          ports = \"1024-65535\"\nclients = \"anybody\"\nmax_listeners = 1000\nmax_connections = 10000\ninsecure = true\n\
          {TARGET}aliases = [\"localhost:29536\", \"can\"]\nservice = 4294967295\nrobot = \"0x1B4824\"\n\
          speaks = \"socketcand\"\nbus = \"can0\"\ncyclic = \"allow\"\nmotors = [\"joint\", \"lift\"]\nwindow = \"200ms\"\n\
-         beat = \"commands\"\nmin_rate = 10\nrequire_progress = \"400ms\"\nafter_expiry = \"wait\"\n\
+         also = [\"7a0\", \"000007A0\"]\nbeat = \"commands\"\nmin_rate = 10\nrequire_progress = \"400ms\"\nafter_expiry = \"wait\"\n\
          connect_timeout = \"50ms\"\n\
          {FRAMES}speaks = \"cannelloni\"\nrelock = \"2s\"\nsource = \"0.0.0.0:20001\"\n"
     ));
@@ -107,6 +108,8 @@ fn everything_is_read() {
     assert_eq!((can.rules.window, can.rules.progress), (None, Some(Duration::from_millis(400))));
     assert_eq!(can.connect_timeout, Duration::from_millis(50));
     assert!(can.is_supervised());
+    assert_eq!(can.also, [ArbitrationId::standard(0x7A0), ArbitrationId::extended(0x7A0)]);
+    assert_eq!((can.motors_bus, frames.motors_bus), (Some(0), None));
     assert_eq!(frames.speaks, Speaks::Cannelloni);
     assert_eq!(
         (frames.relock, frames.source),
@@ -168,7 +171,6 @@ fn every_mistake_of_a_target_is_found_at_its_line() {
         (TARGET, "robot = \"my robot\"", &["\"robot\" must be a destination", "12D3Koo"]),
         (TARGET, "robot = \"\"", &["\"robot\""]),
         (TARGET, "speaks = \"modbus\"", &["\"speaks\"", "plain or socketcand or cannelloni", "\"modbus\""]),
-        (TARGET, "speaks = \"cannelloni\"", &["cannelloni over UDP", "protocol = \"udp\""]),
         (FRAMES, "speaks = \"socketcand\"", &["socketcand is spoken over TCP", "protocol = \"tcp\""]),
         (TARGET, "bus = \"can0\"", &["\"bus\" means something only with speaks = \"socketcand\""]),
         (FRAMES, "cyclic = \"allow\"", &["\"cyclic\" means something only with speaks = \"socketcand\""]),
@@ -182,6 +184,7 @@ fn every_mistake_of_a_target_is_found_at_its_line() {
         (TARGET, "beat = \"bytes\"", &["\"beat\" means something only with \"motors\""]),
         (TARGET, "min_rate = 10", &["\"min_rate\" means something only with \"motors\""]),
         (TARGET, "after_expiry = \"wait\"", &["\"after_expiry\" means something only with \"motors\""]),
+        (TARGET, "also = [\"7A0\"]", &["\"also\" means something only with \"motors\"", "cannelloni"]),
         (TARGET, "relock = \"2s\"", &["\"relock\" means something only with protocol = \"udp\""]),
         (TARGET, "source = \"127.0.0.1\"", &["\"source\" means something only with protocol = \"udp\""]),
         (FRAMES, "relock = \"29ms\"", &["\"relock\"", "[30ms, 1h]"]),
@@ -203,28 +206,31 @@ fn every_mistake_of_a_target_is_found_at_its_line() {
         assert!(found, "{line}: {error}");
         assert_eq!(error.lines().count(), 1, "{line}: {error}");
     }
-    let watched = format!("{TARGET}motors = [\"lift\"]\n");
+    let watched = format!("{TARGET}motors = [\"lift\"]\nbeat = \"bytes\"\n");
     assert_mistake(&of(&watched, ""), 2, &["target \"can\": \"window\" is missing", "300ms"]);
     let watched = format!("{watched}window = \"200ms\"\n");
     for (line, words) in [
         ("window = \"29ms\"", &["\"window\"", "[30ms, 1m]"][..]),
-        ("beat = \"commands\"", &["known only of \"socketcand\" and \"cannelloni\""]),
-        ("beat = \"frames\"", &["\"beat\"", "bytes or commands"]),
+        ("beat = \"commands\"", &["known only of \"socketcand\" and \"cannelloni\"", "beat = \"bytes\""]),
+        ("beat = \"motion\"", &["known only of \"socketcand\" and \"cannelloni\"", "beat = \"bytes\""]),
+        ("beat = \"frames\"", &["\"beat\"", "motion or commands or bytes"]),
+        ("also = [\"7A0\"]", &["\"also\" means something only with", "speaks"]),
         ("min_rate = 0", &["\"min_rate\"", "1000"]),
         ("min_rate = 1001", &["\"min_rate\"", "1000"]),
         ("after_expiry = \"open\"", &["\"after_expiry\"", "close or wait"]),
         ("require_progress = \"2m\"", &["\"require_progress\"", "[30ms, 1m]"]),
     ] {
-        let base = if line.starts_with("window") {
-            watched.replace("window = \"200ms\"\n", "")
-        } else {
-            watched.clone()
-        };
+        let mut base = watched.clone();
+        for (key, given) in [("window", "window = \"200ms\"\n"), ("beat", "beat = \"bytes\"\n")] {
+            if line.starts_with(key) {
+                base = base.replace(given, "");
+            }
+        }
         let number = 2 + base.lines().count();
         assert_mistake(&of(&base, line), number, words);
     }
     assert_mistake(
-        &of(TARGET, "motors = [\"lift\", \"lift\"]\nwindow = \"1s\""),
+        &of(TARGET, "motors = [\"lift\", \"lift\"]\nwindow = \"1s\"\nbeat = \"bytes\""),
         6,
         &["\"lift\" is named twice"],
     );
@@ -306,4 +312,67 @@ fn other_computers_are_a_danger_that_has_to_be_meant() {
     let tls = "certificate = \"/c\"\nprivate_key = \"/k\"\n";
     let config = with_front(tls, &format!("[tunnel]\nlisten = \"10.0.0.1\"\n{TARGET}")).unwrap();
     assert!(config.ports().all(|port| config.danger(&port, Logins::Required).is_none()));
+}
+
+const WATCHED: &str = "motors = [\"lift\"]\nwindow = \"200ms\"\n";
+
+/// Of plain bytes nobody knows what they do: whoever has any of them keep motors moving has to write so.
+#[test]
+fn plain_bytes_keep_motors_moving_only_where_that_is_written() {
+    let words = ["target \"can\": \"beat\" is missing", "beat = \"bytes\"", "\"speaks\""];
+    assert_mistake(&format!("[tunnel]\n{TARGET}{WATCHED}"), 2, &words);
+    let plain = tunnel(&format!("[tunnel]\n{TARGET}{WATCHED}beat = \"bytes\"\n"));
+    assert_eq!(plain.targets[0].beat, BeatOf::Bytes);
+    for (base, speaks) in [(TARGET, "socketcand"), (TARGET, "cannelloni"), (FRAMES, "cannelloni")] {
+        let section = format!("[tunnel]\n{base}{WATCHED}speaks = \"{speaks}\"\n");
+        assert_eq!(tunnel(&section).targets[0].beat, BeatOf::Motion, "{section}");
+        for (word, beat) in
+            [("motion", BeatOf::Motion), ("commands", BeatOf::Commands), ("bytes", BeatOf::Bytes)]
+        {
+            assert_eq!(tunnel(&format!("{section}beat = \"{word}\"\n")).targets[0].beat, beat);
+        }
+    }
+}
+
+#[test]
+fn identifiers_are_written_as_they_are_printed() {
+    let section = |id: &str| {
+        format!("[tunnel]\n{TARGET}{WATCHED}speaks = \"socketcand\"\nalso = [\"7A0\", \"{id}\"]\n")
+    };
+    for (text, id) in [
+        ("000", ArbitrationId::standard(0)),
+        ("7ff", ArbitrationId::standard(0x7FF)),
+        ("1FFFFFFF", ArbitrationId::extended(0x1FFF_FFFF)),
+    ] {
+        assert_eq!(tunnel(&section(text)).targets[0].also[1], id, "{text}");
+    }
+    for text in ["", "7A", "800", "0x7A0", "+7A", "7A00", "20000000", "FFFFFFFF", "7G0"] {
+        let words = ["\"also\" must be identifiers", "\"7A0\"", &format!("not \"{text}\"")];
+        assert_mistake(&section(text), 9, &words);
+    }
+}
+
+/// A link leads to one bus: on another one the same frame means another motor.
+#[test]
+fn links_of_can_frames_lead_to_one_bus() {
+    let other = "[[bus]]\nname = \"arm\"\ninterface = \"can1\"\n[[motor]]\nname = \"grip\"\nbus = \"arm\"\ndriver = \
+                 \"odrive\"\nnode = 9\nfirmware = \"0.6\"\nafter_stop = \"hold\"\nmax_rpm = 300\n";
+    let section = |motors: &str, more: &str| {
+        format!(
+            "{other}[tunnel]\n{TARGET}speaks = \"socketcand\"\nmotors = {motors}\nwindow = \"200ms\"\n{more}"
+        )
+    };
+    let words = ["target \"can\": \"motors\" has motors of several buses", "give each bus a target"];
+    assert_mistake(&section("[\"lift\", \"grip\"]", ""), 18, &words);
+    for (motors, more, bus, opened) in [
+        ("[\"lift\", \"left\"]", "", 0, "can0"),
+        ("[\"grip\"]", "", 1, "can1"),
+        // The server is another computer's, where the bus has another name.
+        ("[\"grip\"]", "bus = \"can7\"\n", 1, "can7"),
+    ] {
+        let target = tunnel(&section(motors, more)).targets.remove(0);
+        assert_eq!(target.motors_bus, Some(bus), "{motors}");
+        let Speaks::Socketcand { bus, .. } = &target.speaks else { panic!("{:?}", target.speaks) };
+        assert_eq!(bus.as_deref(), Some(opened));
+    }
 }

@@ -4,7 +4,7 @@ use std::io::{self, Write};
 use std::path::Path;
 use std::time::Duration;
 
-use config::{Config, Exposure, Logins, Motor, Port, Service};
+use config::{BeatOf, Config, Exposure, Logins, Motor, Port, Service, TunnelTarget};
 use drivers::WatchdogSet;
 use shm_proto::verdicts::ResetPolicy;
 
@@ -63,6 +63,7 @@ pub fn warnings(config: &Config) -> Vec<String> {
         ));
     }
     warnings.extend(config.motors.iter().filter_map(|motor| impatient(motor, front.refresh)));
+    warnings.extend(config.tunnel.iter().flat_map(|tunnel| &tunnel.targets).filter_map(kept_by_any_bytes));
     warnings
 }
 
@@ -95,6 +96,17 @@ fn impatient(motor: &Motor, refresh: Duration) -> Option<String> {
             motor.name,
             window.as_millis(),
             refresh.as_millis()
+        )
+    })
+}
+
+/// A link whose motors go on for whoever sends anything at all.
+fn kept_by_any_bytes(target: &TunnelTarget) -> Option<String> {
+    (target.is_supervised() && target.beat == BeatOf::Bytes).then(|| {
+        format!(
+            "target \"{}\": beat = \"bytes\": whatever comes over a link keeps its motors moving, also when the program that \
+             drives them is dead and something beside it goes on sending",
+            target.name
         )
     })
 }
@@ -158,6 +170,22 @@ mod tests {
         let insecure = warnings_of("", "insecure = true\n");
         assert_eq!(insecure.len(), 2, "{insecure:#?}");
         assert!(insecure.iter().all(|warning| warning.contains("can drive the robot")), "{insecure:#?}");
+    }
+
+    #[test]
+    fn motors_that_any_bytes_keep_moving_are_told() {
+        let link = |speaks: &str| {
+            warnings_of(&format!(
+                "[supervisor]\ncpu = 3\n[tunnel]\n[[tunnel.target]]\nname = \"can\"\nprotocol = \"tcp\"\naddress = \
+                 \"127.0.0.1:1\"\nmotors = [\"m\"]\nwindow = \"1s\"\n{speaks}"
+            ))
+        };
+        for speaks in ["beat = \"bytes\"\n", "speaks = \"socketcand\"\nbeat = \"bytes\"\n"] {
+            let warnings = link(speaks);
+            assert_eq!(warnings.len(), 1, "{warnings:#?}");
+            assert!(warnings[0].starts_with("target \"can\": beat = \"bytes\": "), "{warnings:#?}");
+        }
+        assert_eq!(link("speaks = \"socketcand\"\n"), [""; 0]);
     }
 
     #[test]

@@ -228,6 +228,10 @@ impl Protocol for Model {
         }
     }
 
+    fn has_clear_frame(&self) -> bool {
+        true
+    }
+
     /// Driving forwards and nothing else is a speed; an error that is taken away lets the base follow again.
     fn told(&self, frame: &Frame) -> Told {
         match (frame.id(), frame.payload()) {

@@ -343,6 +343,10 @@ impl Protocol for Model {
         (!self.is_register_answer(payload)).then(|| self.feedback(payload))
     }
 
+    fn has_clear_frame(&self) -> bool {
+        true
+    }
+
     /// Set-points of all four modes. Registers that are read, and what is stored, command nothing.
     fn told(&self, frame: &Frame) -> Told {
         let payload = frame.payload();

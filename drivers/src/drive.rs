@@ -42,6 +42,11 @@ pub trait Protocol: fmt::Debug + Send + Sync {
     /// [`Self::velocity`] is read back here, and the frame that clears a fault is known here.
     fn told(&self, frame: &Frame) -> Told;
 
+    /// Whether the family has a frame that takes a fault away, which [`Self::told`] knows.
+    fn has_clear_frame(&self) -> bool {
+        false
+    }
+
     /// Whether a frame reaches this drive, where identifiers alone do not tell: frames that name their drive in the
     /// payload, and those of the network that everybody takes. `None`: as the drive's tables of identifiers say.
     fn is_reached_by(&self, frame: &Frame) -> Option<bool> {
@@ -270,6 +275,12 @@ impl Drive {
     #[must_use]
     pub fn decode(&self, frame: &Frame) -> Option<Observation> {
         self.protocol.decode(frame)
+    }
+
+    /// See [`Protocol::has_clear_frame`].
+    #[must_use]
+    pub fn has_clear_frame(&self) -> bool {
+        self.protocol.has_clear_frame()
     }
 
     /// See [`Protocol::is_motion`].

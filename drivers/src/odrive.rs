@@ -276,6 +276,10 @@ impl Protocol for Model {
         }
     }
 
+    fn has_clear_frame(&self) -> bool {
+        true
+    }
+
     /// The speed without a feed-forward of torque, and the set-points of the other modes.
     fn told(&self, frame: &Frame) -> Told {
         match (self.command_of(frame), frame.payload()) {

@@ -271,6 +271,10 @@ impl Protocol for Model {
         }
     }
 
+    fn has_clear_frame(&self) -> bool {
+        true
+    }
+
     /// Set-points; the speed without a feed-forward. Whatever is neither that nor a cleared fault is a setting, and shows
     /// nothing of whether somebody drives.
     fn told(&self, frame: &Frame) -> Told {

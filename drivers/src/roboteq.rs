@@ -274,6 +274,10 @@ impl Protocol for Model {
         self.observe(sdo::answer(frame.payload())?)
     }
 
+    fn has_clear_frame(&self) -> bool {
+        true
+    }
+
     /// The two objects that take a set-point, of this channel. A release takes the emergency stop back, after which the
     /// motor may follow again: it is what clears.
     fn told(&self, frame: &Frame) -> Told {

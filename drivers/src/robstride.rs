@@ -320,6 +320,10 @@ impl Protocol for Model {
         (frame.format() == Format::Classic).then(|| self.decode_data(frame)).flatten()
     }
 
+    fn has_clear_frame(&self) -> bool {
+        true
+    }
+
     /// A write of the speed or the current reference, and control in the motion mode. The stop whose first byte is 1
     /// clears faults, too.
     fn told(&self, frame: &Frame) -> Told {

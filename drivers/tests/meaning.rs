@@ -183,6 +183,20 @@ fn families_have_their_clear_frames() {
     }
 }
 
+/// A family says that it has a clear frame exactly if one is found among what it can be told.
+#[test]
+fn what_says_that_it_can_be_cleared_can() {
+    for drive in all() {
+        let can = matches!(
+            drive.family,
+            "agilex" | "cia402" | "damiao" | "odrive" | "rev-spark" | "roboteq" | "robstride"
+        );
+        assert_eq!(drive.has_clear_frame(), can, "{}", drive.family);
+        let found = enable_frames(&drive).iter().any(|frame| meaning(&drive, frame).role == Role::Clear);
+        assert!(can || !found, "{}", drive.family);
+    }
+}
+
 /// The same drive under another number: none of its frames means anything to this one.
 fn with_number(family: &registry::Family, key: &str, number: i64) -> Drive {
     let mut settings = Settings::default();

@@ -179,7 +179,7 @@ async fn serve(config: Arc<Config>, outlet: Outlet) -> anyhow::Result<()> {
     let door = door(tls.clone(), config.front.access.exposure);
     let tunnels = tunnel.map(|(settings, listener)| {
         let means = tunnel::Means { sessions: Arc::clone(&sessions), motion };
-        let tunnels = Tunnels::new(settings, Arc::clone(&access), means);
+        let tunnels = Tunnels::new(settings, Arc::clone(&config), Arc::clone(&access), means);
         let door = self::door(tls.clone(), settings.exposure);
         let api = tunnel::Api { listener, door, limits, origins: config.front.origins.clone() };
         let serving = api.serve(&tunnels, Arc::clone(&access), end.clone());

@@ -203,6 +203,10 @@ impl Protocol for Model {
         }
     }
 
+    fn has_clear_frame(&self) -> bool {
+        true
+    }
+
     /// The target velocity, by SDO or by PDO; a controlword with a rising bit 7 resets a fault.
     fn told(&self, frame: &Frame) -> Told {
         let id = frame.id();

@@ -256,6 +256,13 @@ impl Sessions {
         })
     }
 
+    /// Whether a session has any of these motors at present.
+    #[must_use]
+    pub fn has_any(&self, motors: &[MotorIndex]) -> bool {
+        self.book()
+            .is_ok_and(|book| motors.iter().any(|motor| book.attachment.verdicts.granted(*motor).is_some()))
+    }
+
     /// Notes that everything was brought to rest.
     pub fn rest_all(&self) {
         if let Ok(book) = self.book() {

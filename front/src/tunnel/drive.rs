@@ -14,7 +14,8 @@ use shm_proto::{MotorIndex, Nanos, SessionId, Window};
 use tokio::time::{Instant, Sleep};
 use tracing::info;
 
-use super::content::Content;
+use super::content::{Content, Fault};
+use super::reach::{Refusal, Standing};
 use super::targets::Pinned;
 use crate::access::Caller;
 use crate::motion::{Motion, Permit};
@@ -40,6 +41,14 @@ pub struct Means {
     pub motion: Arc<Motion>,
 }
 
+impl Means {
+    /// How a link that does not drive stands to these motors.
+    #[must_use]
+    pub fn standing(&self, motors: &[MotorIndex]) -> Standing {
+        if self.sessions.has_any(motors) { Standing::Taken } else { Standing::Free }
+    }
+}
+
 /// Why a link is over.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum End {
@@ -53,11 +62,15 @@ pub enum End {
     Silent(Window),
     /// Its client sent too seldom.
     Slow {
-        /// Signs of life in the last second.
+        /// Sends in the last second that drove its motors.
         beats: u32,
         /// Wanted.
         least: u32,
     },
+    /// Its client asked a motor for more than it may do; in words.
+    TooFast(String),
+    /// Its target cannot be reached any more; in words.
+    TargetLost(String),
     /// Its session ended, or its motors were taken away; in words.
     Lost(String),
     /// It may not drive, its target cannot be reached, or it has sent what cannot be; in words.
@@ -69,7 +82,9 @@ impl End {
     #[must_use]
     pub const fn is_trip(&self) -> bool {
         match self {
-            Self::Silent(_) | Self::Slow { .. } | Self::Lost(_) => true,
+            Self::Silent(_) | Self::Slow { .. } | Self::TooFast(_) | Self::TargetLost(_) | Self::Lost(_) => {
+                true
+            }
             Self::ClientLeft | Self::TargetLeft | Self::Closed | Self::Refused(_) => false,
         }
     }
@@ -99,14 +114,26 @@ impl std::fmt::Display for End {
                 write!(f, "its client was silent for its window of {} ms", window.0 / 1_000_000)
             }
             Self::Slow { beats, least } => {
-                write!(f, "its client sent {beats} times in a second, and min_rate wants {least}")
+                write!(f, "its client drove its motors {beats} times in a second, and min_rate wants {least}")
             }
+            Self::TooFast(why) => write!(f, "its client asked for too much: {why}"),
+            Self::TargetLost(why) => write!(f, "its target is lost: {why}"),
             Self::Lost(why) | Self::Refused(why) => f.write_str(why),
         }
     }
 }
 
-/// Beats in the second before, and in this one.
+impl From<Fault> for End {
+    /// Bytes that must not go on, and after which nothing more does.
+    fn from(fault: Fault) -> Self {
+        match fault {
+            Fault::Refused(refusal @ Refusal::TooFast { .. }) => Self::TooFast(refusal.to_string()),
+            other => Self::Refused(other.to_string()),
+        }
+    }
+}
+
+/// What drove the motors in the second that runs.
 #[derive(Debug)]
 struct Rate {
     least: u32,
@@ -133,6 +160,11 @@ pub struct Driving {
     cause: Cause,
 }
 
+/// The motors behind a target.
+pub fn motors_of(target: &config::TunnelTarget) -> Vec<MotorIndex> {
+    target.motors.iter().filter_map(|place| u16::try_from(*place).ok()).map(MotorIndex).collect()
+}
+
 impl Driving {
     /// Opens a session and waits for the motors behind the target. `origin`: the command that is the first.
     ///
@@ -153,8 +185,7 @@ impl Driving {
         let opened = means.sessions.open(&caller.entity, peer, window);
         let id = opened.map_err(|error| refused(error.to_string()))?.id;
         let last = Nanos::now();
-        let motors = target.motors.iter().filter_map(|place| u16::try_from(*place).ok()).map(MotorIndex);
-        let motors: Vec<_> = motors.collect();
+        let motors = motors_of(&target);
         let hold = match means.sessions.hold(&caller.entity, id) {
             Ok(hold) => hold,
             Err(error) => {
@@ -201,22 +232,26 @@ impl Driving {
     /// # Errors
     ///
     /// When the link is over.
-    pub fn heard(&mut self, content: Content, now: Nanos) -> Result<(), End> {
+    pub fn heard(&mut self, content: &Content, now: Nanos) -> Result<(), End> {
         // Bytes that come late are as good as none: they must not revive what is over.
         self.look(now)?;
         let beats = match self.target.beat {
             BeatOf::Bytes => content.beats,
             BeatOf::Commands => content.commands > 0,
+            BeatOf::Motion => content.motion > 0,
         };
         if beats {
             self.means.sessions.beat(&self.caller.entity, self.id).map_err(|_| self.lost())?;
             self.last = now;
+        }
+        // Whatever counts as a beat: these two ask for a driver.
+        if content.motion > 0 {
             if let Some(rate) = &mut self.rate {
                 rate.beats = rate.beats.saturating_add(1);
             }
-        }
-        if content.commands > 0 && self.target.rules.progress.is_some() {
-            self.note_command().map_err(End::Lost)?;
+            if self.target.rules.progress.is_some() {
+                self.note_command().map_err(End::Lost)?;
+            }
         }
         Ok(())
     }

@@ -94,6 +94,12 @@ impl Facts {
         true
     }
 
+    /// So many frames were not let through. Whether the reason is another than the last one.
+    pub fn note_refused_frames(&self, frames: u64, why: &str) -> bool {
+        self.refused.fetch_add(frames.saturating_sub(1), Ordering::Relaxed);
+        self.note_refused(Some(why))
+    }
+
     /// A link drives.
     pub fn note_driving(&self) {
         self.course().state = State::Active;

@@ -6,15 +6,19 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use config::{AfterExpiry, LOWEST_PORT, Tunnel, TunnelClients};
+use config::{AfterExpiry, Config, LOWEST_PORT, Tunnel, TunnelClients};
+use shm_proto::{MotorIndex, Nanos};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tracing::{debug, info, warn};
 
-use super::drive::{End, Means};
+use super::content::Content;
+use super::drive::{End, Means, motors_of};
 use super::facts::Facts;
+use super::reach::{Reach, Standing};
+use super::reader::Reader;
 use super::request::{Listed, OpenError, Protocol, Request, Stats};
 use super::targets::{Pinned, Targets};
 use super::{tcp, udp};
@@ -40,6 +44,9 @@ pub struct Listener {
     pub pinned: Pinned,
     /// What is known of it.
     pub facts: Facts,
+    /// What may go on to the target, where its bytes are known.
+    reach: Option<Arc<Reach>>,
+    motors: Vec<MotorIndex>,
     request: Request,
     from: IpAddr,
     caller: Caller,
@@ -57,6 +64,47 @@ impl Listener {
     #[must_use]
     pub const fn means(&self) -> &Means {
         &self.means
+    }
+
+    /// Looks at what one client sends.
+    #[must_use]
+    pub fn reader(&self) -> Reader {
+        Reader::of(&self.pinned.target, self.reach.as_ref())
+    }
+
+    /// How a link that does not drive stands to the target's motors.
+    #[must_use]
+    pub fn standing(&self) -> Standing {
+        self.means.standing(&self.motors)
+    }
+
+    /// Whether a link must drive before this goes on. What asks for standing still is to drive, too, but not before
+    /// `refused_until`, when it was refused the motors.
+    #[must_use]
+    pub fn must_drive(&self, content: &Content, now: Nanos, refused_until: Nanos) -> bool {
+        let is_wanted = content.needs_grant || content.motion > 0 && now >= refused_until;
+        is_wanted && self.pinned.target.is_supervised()
+    }
+
+    /// Notes what of a client's was not let through.
+    pub fn note_content(&self, content: &Content) {
+        if let Some(why) = &content.why {
+            let why = why.to_string();
+            if self.facts.note_refused_frames(content.refused, &why) {
+                self.tell_refused(&why);
+            }
+        }
+    }
+
+    /// Notes a datagram that was not let through.
+    pub fn note_refused(&self, why: &str) {
+        if self.facts.note_refused(Some(why)) {
+            self.tell_refused(why);
+        }
+    }
+
+    fn tell_refused(&self, why: &str) {
+        info!("tunnel {} to \"{}\": not let through: {why}", self.address, self.pinned.target.name);
     }
 
     /// Who asked for it.
@@ -146,6 +194,7 @@ struct Book {
 /// All listeners.
 pub struct Tunnels {
     settings: Tunnel,
+    config: Arc<Config>,
     targets: Targets,
     means: Means,
     access: Arc<Access>,
@@ -180,11 +229,12 @@ impl Socket {
 impl Tunnels {
     /// No listener yet.
     #[must_use]
-    pub fn new(settings: &Tunnel, access: Arc<Access>, means: Means) -> Arc<Self> {
+    pub fn new(settings: &Tunnel, config: Arc<Config>, access: Arc<Access>, means: Means) -> Arc<Self> {
         Arc::new(Self {
             targets: Targets::new(&settings.targets),
             places: Arc::new(Semaphore::new(settings.max_connections)),
             settings: settings.clone(),
+            config,
             means,
             access,
             book: Mutex::default(),
@@ -234,6 +284,8 @@ impl Tunnels {
         let bond = Connection::new(SocketAddr::new(from, 0), address);
         let listener = Arc::new(Listener {
             address,
+            reach: Reach::of(&pinned.target, &self.config).map(Arc::new),
+            motors: motors_of(&pinned.target),
             pinned,
             facts: Facts::new(),
             from,

@@ -15,6 +15,7 @@
 //! | [`tcp`], [`udp`] | bytes and datagrams on their way |
 //! | [`buffer`] | where they lie meanwhile |
 //! | [`reader`], [`content`] | what a client's bytes mean |
+//! | [`reach`] | which CAN frames may go on, and what they do to the target's motors |
 //! | [`socketcand`], [`cannelloni`] | in which protocol |
 //! | [`parsers`] | what reads clients' bytes, for the fuzzer |
 
@@ -26,6 +27,7 @@ mod drive;
 mod facts;
 mod listeners;
 mod parsers;
+mod reach;
 mod reader;
 mod request;
 mod socketcand;

@@ -1,9 +1,12 @@
 //! How a client's bytes are looked at on their way to a target.
 
-use config::Speaks;
+use std::sync::Arc;
 
-use super::cannelloni;
+use config::{Speaks, TunnelProtocol, TunnelTarget};
+
+use super::cannelloni::{self, Stream};
 use super::content::{Content, Fault};
+use super::reach::{Reach, Standing};
 use super::socketcand::Socketcand;
 
 /// Looks at one client's bytes.
@@ -14,42 +17,52 @@ pub enum Reader {
     /// Elements, which may be split by reads.
     Socketcand(Socketcand),
     /// Datagrams of CAN frames.
-    Cannelloni,
+    Datagrams(Option<Arc<Reach>>),
+    /// A stream of CAN frames, which may be split by reads.
+    Stream(Stream),
 }
 
 impl Reader {
-    /// For a target that speaks this.
+    /// For a target, of whose motors this is known.
     #[must_use]
-    pub fn of(speaks: &Speaks) -> Self {
-        match speaks {
-            Speaks::Plain => Self::Plain,
-            Speaks::Socketcand { bus, cyclic } => Self::Socketcand(Socketcand::new(bus.as_deref(), *cyclic)),
-            Speaks::Cannelloni => Self::Cannelloni,
+    pub fn of(target: &TunnelTarget, reach: Option<&Arc<Reach>>) -> Self {
+        let reach = reach.cloned();
+        match (&target.speaks, target.protocol) {
+            (Speaks::Plain, _) => Self::Plain,
+            (Speaks::Socketcand { bus, cyclic }, _) => {
+                Self::Socketcand(Socketcand::new(bus.as_deref(), *cyclic, reach))
+            }
+            (Speaks::Cannelloni, TunnelProtocol::Udp) => Self::Datagrams(reach),
+            (Speaks::Cannelloni, TunnelProtocol::Tcp) => Self::Stream(Stream::new(reach)),
         }
     }
 
-    /// What has come in one read, and what of it goes on. `sifted` is room for that; `back` gets what the client is answered.
+    /// What has come in one read from a client who stands to the motors as told, and what of it goes on. `sifted` is room
+    /// for that; `back` gets what the client is answered.
     ///
     /// # Errors
     ///
-    /// When it is nothing that its target could understand.
+    /// When it is nothing that its target could understand, or must not go on.
     pub fn read<'a>(
         &mut self,
         come: &'a [u8],
+        standing: Standing,
         sifted: &'a mut Vec<u8>,
         back: &mut Vec<u8>,
     ) -> Result<(Content, &'a [u8]), Fault> {
         match self {
-            Self::Plain => {
-                // An empty datagram carries no sign of anything.
-                let some = !come.is_empty();
-                Ok((Content { beats: some, commands: u32::from(some) }, come))
-            }
+            // An empty datagram carries no sign of anything.
+            Self::Plain if come.is_empty() => Ok((Content::default(), come)),
+            Self::Plain => Ok((Content::unknown(), come)),
             Self::Socketcand(reader) => {
-                let content = reader.pass(come, sifted, back)?;
+                let content = reader.pass(come, standing, sifted, back)?;
                 Ok((content, sifted))
             }
-            Self::Cannelloni => Ok((cannelloni::frames(come)?, come)),
+            Self::Datagrams(reach) => Ok((cannelloni::frames(come, reach.as_deref(), standing)?, come)),
+            Self::Stream(reader) => {
+                let content = reader.pass(come, standing, sifted)?;
+                Ok((content, sifted))
+            }
         }
     }
 }

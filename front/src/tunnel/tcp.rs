@@ -22,12 +22,16 @@ use super::content::Content;
 use super::drive::{Driving, End};
 use super::facts::Facts;
 use super::listeners::Listener;
+use super::reach::Standing;
 use super::reader::Reader;
 use super::targets::Pinned;
 use crate::sessions::Peer;
 
 /// What may wait for a client that does not read: a piece of the target's, and as much again of our own answers.
 const MOST_UNREAD: usize = 2 * buffer::LENGTH;
+/// After a client that asks for standing still was refused the motors, the supervisor is not asked for so long: what it asks
+/// for goes on without.
+pub const BEFORE_ASKING_AGAIN: u64 = 250_000_000;
 /// A computer that is gone is noticed after so long by links that nothing else watches. It is no sign of life: what drives
 /// is cut long before.
 const KEEPALIVE: Duration = Duration::from_secs(30);
@@ -52,17 +56,19 @@ struct Link<'a> {
     reader: Reader,
     /// What goes on of a read, where its content is looked at.
     sifted: Vec<u8>,
-    /// A command that waits for the right to go on.
-    asks: bool,
+    /// What has come that waits for the right to go on.
+    asks: Option<Content>,
     driving: Option<Driving>,
+    /// Before this, what asks for standing still goes on without the motors being granted.
+    refused_until: Nanos,
+    listener: &'a Listener,
     facts: &'a Facts,
-    is_supervised: bool,
 }
 
 /// What a link waits for next.
 enum Step {
-    /// A command has come: the link must drive before it goes on.
-    Ask,
+    /// What has come needs the motors: the link is to drive before it goes on.
+    Ask(Content),
     /// It is over.
     Over(End),
 }
@@ -76,8 +82,7 @@ pub async fn serve(listener: &Arc<Listener>, client: TcpStream, peer: Peer) -> E
             return End::Refused(why);
         }
     };
-    let is_supervised = listener.pinned.target.is_supervised();
-    if is_supervised {
+    if listener.pinned.target.is_supervised() {
         // However this ends, a panic included, nothing that waits to be sent goes on.
         reset(&target);
     }
@@ -86,12 +91,13 @@ pub async fn serve(listener: &Arc<Listener>, client: TcpStream, peer: Peer) -> E
         target,
         up: Direction::default(),
         down: Direction::default(),
-        reader: Reader::of(&listener.pinned.target.speaks),
+        reader: listener.reader(),
         sifted: Vec::new(),
-        asks: false,
+        asks: None,
         driving: None,
+        refused_until: Nanos::ZERO,
+        listener: listener.as_ref(),
         facts: &listener.facts,
-        is_supervised,
     };
     let end = tokio::select! {
         end = link.run(listener, peer) => end,
@@ -147,14 +153,17 @@ impl Link<'_> {
         loop {
             match poll_fn(|cx| self.poll(cx, alarm.as_mut())).await {
                 Step::Over(end) => return end,
-                Step::Ask => {
+                Step::Ask(content) => {
                     let caller = listener.caller();
                     let origin = listener.origin(peer);
                     match Driving::begin(listener.means(), &caller, &origin, peer, &listener.pinned).await {
                         Ok(driving) => {
                             self.facts.note_driving();
                             self.driving = Some(driving);
-                            self.asks = false;
+                        }
+                        // What asks for standing still goes on all the same.
+                        Err(_) if !content.needs_grant => {
+                            self.refused_until = Nanos::now().after(BEFORE_ASKING_AGAIN);
                         }
                         Err(end) => return end,
                     }
@@ -170,8 +179,8 @@ impl Link<'_> {
                 Ok(progress) => progress,
                 Err(end) => return Poll::Ready(Step::Over(end)),
             };
-            if self.asks {
-                return Poll::Ready(Step::Ask);
+            if let Some(content) = self.asks.take() {
+                return Poll::Ready(Step::Ask(content));
             }
             let down = match self.poll_down(cx) {
                 Ok(progress) => progress,
@@ -222,10 +231,9 @@ impl Link<'_> {
         self.facts.note_heard(now);
         let mut sifted = std::mem::take(&mut self.sifted);
         sifted.clear();
-        let (content, on) = self
-            .reader
-            .read(come, &mut sifted, &mut self.down.waiting)
-            .map_err(|fault| End::Refused(fault.to_string()))?;
+        let standing = if self.driving.is_some() { Standing::Drives } else { self.listener.standing() };
+        let (content, on) = self.reader.read(come, standing, &mut sifted, &mut self.down.waiting)?;
+        self.listener.note_content(&content);
         if self.down.waiting.len() > MOST_UNREAD {
             return Err(End::Refused("its client does not read what it is answered".to_owned()));
         }
@@ -236,9 +244,9 @@ impl Link<'_> {
 
     fn pass_on(&mut self, content: Content, on: &[u8], now: Nanos, cx: &mut Context<'_>) -> Result<(), End> {
         match &mut self.driving {
-            Some(driving) => driving.heard(content, now)?,
-            None if self.is_supervised && content.commands > 0 => {
-                self.asks = true;
+            Some(driving) => driving.heard(&content, now)?,
+            None if self.listener.must_drive(&content, now, self.refused_until) => {
+                self.asks = Some(content);
                 self.up.waiting.extend_from_slice(on);
                 return Ok(());
             }
@@ -291,7 +299,13 @@ impl Link<'_> {
             // What its client has sent before it left was sent in time.
             End::ClientLeft => let_finish(&target),
             End::TargetLeft => {}
-            End::Closed | End::Silent(_) | End::Slow { .. } | End::Lost(_) | End::Refused(_) => {
+            End::Closed
+            | End::Silent(_)
+            | End::Slow { .. }
+            | End::TooFast(_)
+            | End::TargetLost(_)
+            | End::Lost(_)
+            | End::Refused(_) => {
                 reset(&target);
                 reset(&client);
             }
@@ -309,7 +323,7 @@ fn lost(error: &io::Error) -> End {
         io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe | io::ErrorKind::NotConnected => {
             End::TargetLeft
         }
-        _ => End::Refused(format!("its target is lost: {error}")),
+        _ => End::TargetLost(error.to_string()),
     }
 }
 

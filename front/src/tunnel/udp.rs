@@ -16,11 +16,13 @@ use tokio::net::UdpSocket;
 use tokio::time::{Sleep, sleep};
 
 use super::buffer;
+use super::content::{Content, Fault};
 use super::drive::{Driving, End};
 use super::listeners::Listener;
+use super::reach::{Refusal, Standing};
 use super::reader::Reader;
 use super::targets::Pinned;
-use super::tcp::peer;
+use super::tcp::{BEFORE_ASKING_AGAIN, peer};
 
 /// Datagrams in a row before others get their turn.
 const IN_A_ROW: usize = 64;
@@ -63,14 +65,16 @@ struct Link<'a> {
     reader: Reader,
     sifted: Vec<u8>,
     back: Vec<u8>,
-    /// A command that waits for the right to go on.
-    asks: Option<Vec<u8>>,
+    /// A datagram that waits for the right to go on.
+    asks: Option<(Vec<u8>, Content)>,
+    /// Before this, what asks for standing still goes on without the motors being granted.
+    refused_until: Nanos,
     driving: Option<Driving>,
     number: Option<u128>,
 }
 
 enum Step {
-    Ask,
+    Ask(Vec<u8>, Content),
     Over(End),
 }
 
@@ -93,10 +97,11 @@ pub async fn serve(
         socket,
         target,
         holding,
-        reader: Reader::of(&listener.pinned.target.speaks),
+        reader: listener.reader(),
         sifted: Vec::new(),
         back: Vec::new(),
         asks: None,
+        refused_until: Nanos::ZERO,
         driving: None,
         number: None,
     };
@@ -129,7 +134,7 @@ impl Link<'_> {
         loop {
             match poll_fn(|cx| self.poll(cx, alarm.as_mut())).await {
                 Step::Over(end) => return end,
-                Step::Ask => {
+                Step::Ask(first, content) => {
                     let Some(holder) = self.holding.holder else { continue };
                     let peer = peer(holder.address, listener.address);
                     let caller = listener.caller();
@@ -141,11 +146,15 @@ impl Link<'_> {
                             if let Err(end) = self.driving.insert(driving).look(Nanos::now()) {
                                 return end;
                             }
-                            if let Some(first) = self.asks.take() {
-                                self.pass(&first);
-                            }
+                        }
+                        // What asks for standing still goes on all the same.
+                        Err(_) if !content.needs_grant => {
+                            self.refused_until = Nanos::now().after(BEFORE_ASKING_AGAIN);
                         }
                         Err(end) => return end,
+                    }
+                    if let Err(end) = self.pass(&first) {
+                        return end;
                     }
                 }
             }
@@ -158,15 +167,23 @@ impl Link<'_> {
                 Ok(progress) => progress,
                 Err(end) => return Poll::Ready(Step::Over(end)),
             };
-            if self.asks.is_some() {
-                return Poll::Ready(Step::Ask);
+            if let Some((first, content)) = self.asks.take() {
+                return Poll::Ready(Step::Ask(first, content));
             }
-            if !self.poll_down(cx) && !up {
-                break;
+            match self.poll_down(cx) {
+                Ok(down) if down || up => {}
+                Ok(_) => break,
+                Err(end) => return Poll::Ready(Step::Over(end)),
             }
         }
         match &mut self.driving {
-            Some(driving) => driving.poll_end(cx, alarm).map(Step::Over),
+            Some(driving) => {
+                // That nobody is there wakes no reader: it is looked for as often as the grant is.
+                if let Ok(Some(error)) = self.target.take_error() {
+                    return Poll::Ready(Step::Over(End::TargetLost(error.to_string())));
+                }
+                driving.poll_end(cx, alarm).map(Step::Over)
+            }
             None => Poll::Pending,
         }
     }
@@ -189,22 +206,24 @@ impl Link<'_> {
             let datagram = come.filled();
             self.sifted.clear();
             self.back.clear();
-            let content = match self.reader.read(datagram, &mut self.sifted, &mut self.back) {
+            let standing = if self.driving.is_some() { Standing::Drives } else { self.listener.standing() };
+            let content = match self.reader.read(datagram, standing, &mut self.sifted, &mut self.back) {
                 Ok((content, _)) => content,
+                Err(fault @ Fault::Refused(Refusal::TooFast { .. })) => return Err(fault.into()),
                 Err(fault) => {
-                    self.listener.facts.note_refused(Some(&fault.to_string()));
+                    self.listener.note_refused(&fault.to_string());
                     return Ok(true);
                 }
             };
             match &mut self.driving {
-                Some(driving) => driving.heard(content, now)?,
-                None if self.listener.pinned.target.is_supervised() && content.commands > 0 => {
-                    self.asks = Some(datagram.to_vec());
+                Some(driving) => driving.heard(&content, now)?,
+                None if self.listener.must_drive(&content, now, self.refused_until) => {
+                    self.asks = Some((datagram.to_vec(), content));
                     return Ok(true);
                 }
                 None => {}
             }
-            self.pass(datagram);
+            self.pass(datagram)?;
             Ok(true)
         })
     }
@@ -229,7 +248,7 @@ impl Link<'_> {
                 if !self.listener.admits(from.ip()) {
                     return false;
                 }
-                self.reader = Reader::of(&self.listener.pinned.target.speaks);
+                self.reader = self.listener.reader();
                 *holder = Some(Holder { address: from, heard: now });
                 self.leave();
             }
@@ -247,23 +266,32 @@ impl Link<'_> {
         }
     }
 
-    fn pass(&self, datagram: &[u8]) {
+    /// Sends a datagram on. One that finds no room is lost, as on any network.
+    fn pass(&self, datagram: &[u8]) -> Result<(), End> {
         match self.target.try_send(datagram) {
             Ok(sent) => self.listener.facts.note_to_target(sent),
-            // Full, or nobody is there: lost, as on any network.
             Err(error) => {
+                if error.kind() != io::ErrorKind::WouldBlock {
+                    self.lose(&error)?;
+                }
                 self.listener.facts.note_refused(Some(&format!("a datagram did not go on: {error}")));
             }
         }
+        Ok(())
+    }
+
+    /// The target's side has failed: what is driven through it cannot be told to stop any more.
+    fn lose(&self, error: &io::Error) -> Result<(), End> {
+        if self.driving.is_some() { Err(End::TargetLost(error.to_string())) } else { Ok(()) }
     }
 
     /// A datagram of the target's. Whether there was one.
-    fn poll_down(&self, cx: &mut Context<'_>) -> bool {
+    fn poll_down(&self, cx: &mut Context<'_>) -> Result<bool, End> {
         buffer::with(|come| {
             match self.target.poll_recv(cx, come) {
-                Poll::Pending => return false,
+                Poll::Pending => return Ok(false),
                 // What an earlier datagram met on its way: nobody is there.
-                Poll::Ready(Err(_)) => return true,
+                Poll::Ready(Err(error)) => return self.lose(&error).map(|()| true),
                 Poll::Ready(Ok(())) => {}
             }
             if let Some(holder) = &self.holding.holder
@@ -271,7 +299,7 @@ impl Link<'_> {
             {
                 self.listener.facts.note_to_client(sent);
             }
-            true
+            Ok(true)
         })
     }
 

@@ -85,8 +85,8 @@ fn section(api: &str, target: &Target) -> String {
         "[tunnel]\nlisten = \"{api}\"\nmax_listeners = {}\nmax_connections = {}\n{}{}{}",
         LISTENERS + 2,
         CONNECTIONS + 8,
-        entry("tcp", target.address, 1, "motors = [\"m0\"]\nwindow = \"10s\""),
-        entry("udp", target.address, 1, "motors = [\"m1\"]\nwindow = \"10s\""),
+        entry("tcp", target.address, 1, "motors = [\"m0\"]\nwindow = \"10s\"\nbeat = \"bytes\""),
+        entry("udp", target.address, 1, "motors = [\"m1\"]\nwindow = \"10s\"\nbeat = \"bytes\""),
         entry("tcp", target.idle, 2, ""),
     )
 }

@@ -11,7 +11,7 @@ use super::*;
 const RECORDED: &str = include_str!("../../../tests/vectors/socketcand.txt");
 
 /// What became of some reads.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Default, PartialEq)]
 struct Passed {
     on: Vec<u8>,
     back: Vec<u8>,
@@ -24,13 +24,13 @@ fn passed<'a>(filter: &mut Socketcand, reads: impl IntoIterator<Item = &'a [u8]>
     let mut all = Passed::default();
     for read in reads {
         let before = all.on.len();
-        match filter.pass(read, &mut all.on, &mut all.back) {
+        match filter.pass(read, Standing::Free, &mut all.on, &mut all.back) {
             Ok(content) => {
-                assert_eq!(
-                    content.beats,
-                    all.on.len() > before,
-                    "a beat without anything that goes on, or none"
-                );
+                // A listed frame goes on and is no beat.
+                let went_on = all.on.len() > before;
+                let is_right =
+                    if filter.reach.is_some() { went_on || !content.beats } else { went_on == content.beats };
+                assert!(is_right, "a beat without anything that goes on, or none");
                 all.commands += content.commands;
             }
             Err(fault) => {
@@ -43,11 +43,11 @@ fn passed<'a>(filter: &mut Socketcand, reads: impl IntoIterator<Item = &'a [u8]>
 }
 
 fn strict() -> Socketcand {
-    Socketcand::new(Some("can0"), Cyclic::Refused)
+    Socketcand::new(Some("can0"), Cyclic::Refused, None)
 }
 
 fn lenient() -> Socketcand {
-    Socketcand::new(None, Cyclic::Allowed)
+    Socketcand::new(None, Cyclic::Allowed, None)
 }
 
 /// What went on of one read.
@@ -317,7 +317,7 @@ proptest! {
         let mut all = Vec::new();
         for read in split(&bytes, &cuts) {
             let mut on = Vec::new();
-            let outcome = filter.pass(read, &mut on, &mut Vec::new());
+            let outcome = filter.pass(read, Standing::Free, &mut on, &mut Vec::new());
             // Whole elements in every write: the server hangs up otherwise.
             prop_assert!(on.is_empty() || (on.starts_with(b"<") && on.ends_with(b">")));
             prop_assert_eq!(taken_by_the_server(&on).concat(), on.clone());
@@ -344,5 +344,95 @@ proptest! {
     fn any_bytes_are_taken_or_refused(bytes in vec(any::<u8>(), 0..300), cuts in vec(any::<usize>(), 0..20)) {
         let whole = passed(&mut lenient(), [bytes.as_slice()]);
         prop_assert_eq!(whole.on, passed(&mut lenient(), split(&bytes, &cuts)).on);
+    }
+}
+
+/// What passes to the target of one motor of two (`parsers::ROBOT`).
+fn judged(cyclic: Cyclic) -> Socketcand {
+    Socketcand::new(Some("can0"), cyclic, Some(crate::tunnel::parsers::robot()))
+}
+
+#[test]
+fn elements_that_send_pass_if_their_frames_do() {
+    let ours = ["< send 02D 4 0 0 0 40 >", "< send 7A0 0 >", "< send 02D 8 0 0 0 0 0 0 0 0 >"];
+    let jobs = ["< add 0 10000 02D 4 0 0 0 40 >", "< update 02D 4 0 0 0 40 >"];
+    let theirs = ["< send 04D 4 0 0 0 40 >", "< send 0000002D 4 0 0 0 40 >", "< send 000 2 81 0 >"];
+    for element in ours {
+        assert_eq!(on(&mut judged(Cyclic::Refused), element), element);
+    }
+    for element in jobs {
+        assert_eq!(on(&mut judged(Cyclic::Allowed), element), element);
+        let theirs = element.replace("02D", "04D");
+        let passed = passed(&mut judged(Cyclic::Allowed), [theirs.as_bytes()]);
+        assert_eq!((passed.on.as_slice(), passed.commands), (&b""[..], 0), "{theirs}");
+        assert!(passed.back.starts_with(b"< error frame 04D") && passed.back.ends_with(b" >"), "{theirs}");
+    }
+    for element in theirs {
+        let passed = passed(&mut judged(Cyclic::Allowed), [element.as_bytes()]);
+        assert_eq!((passed.on.as_slice(), passed.commands, &passed.fault), (&b""[..], 0, &None), "{element}");
+        assert!(passed.back.starts_with(b"< error frame "), "{element}");
+    }
+}
+
+/// Of what ISO-TP sends the kernel makes the frames, and nobody here sees their bytes.
+#[test]
+fn channels_pass_where_they_are_listed() {
+    let mut filter = judged(Cyclic::Allowed);
+    assert_eq!(on(&mut filter, "< isotpconf 7A0 7A8 0 0 0 >"), "< isotpconf 7A0 7A8 0 0 0 >");
+    assert_eq!(on(&mut filter, "< sendpdu 0210 >"), "< sendpdu 0210 >");
+    for id in ["02D", "04D", "7A1", "00000001"] {
+        let passed = passed(&mut filter, [format!("< isotpconf {id} 7A8 0 0 0 >").as_bytes()]);
+        assert_eq!(passed.on, b"", "{id}");
+        assert!(passed.back.starts_with(b"< error channel "), "{id}");
+    }
+}
+
+#[test]
+fn what_counts_is_what_drives_the_motors() {
+    for (element, commands, motion, needs_grant) in [
+        ("< send 02D 4 0 0 0 40 >", 1, 1, true),
+        ("< send 02D 8 0 0 0 0 0 0 0 0 >", 1, 1, false),
+        ("< send 027 4 8 0 0 0 >", 1, 1, true),
+        ("< send 027 8 1 0 0 0 0 0 0 0 >", 1, 0, false),
+        ("< send 038 1 0 >", 1, 0, false),
+        ("< send 029 0 >", 0, 0, false),
+        ("< send 7A0 1 1 >", 0, 0, false),
+        ("< echo >", 0, 0, false),
+        ("< send 04D 4 0 0 0 40 >", 0, 0, false),
+    ] {
+        let (mut on, mut back) = (Vec::new(), Vec::new());
+        let content = judged(Cyclic::Refused).pass(element.as_bytes(), Standing::Free, &mut on, &mut back);
+        let content = content.expect(element);
+        let counted = (content.commands, content.motion, content.needs_grant);
+        assert_eq!(counted, (commands, motion, needs_grant), "{element}");
+        assert_eq!(content.beats, !on.is_empty() && !element.contains("7A0"), "{element}");
+    }
+}
+
+proptest! {
+    /// Every frame that the server would send of what goes on is for the target's motor, or listed.
+    #[test]
+    fn no_frame_of_another_motor_reaches_the_server(
+        sent in vec((prop_oneof![0x20..0x60u32, Just(0x7A0), 0..0x800u32], vec(any::<u8>(), 0..9)), 1..12),
+        cuts in vec(any::<usize>(), 0..20),
+    ) {
+        let element = |(id, bytes): &(u32, Vec<u8>)| {
+            let bytes: String = bytes.iter().map(|byte| format!("{byte:x} ")).collect();
+            let length = bytes.split_ascii_whitespace().count();
+            format!("< send {id:03X} {length} {bytes}>")
+        };
+        let bytes: String = sent.iter().map(element).collect();
+        let passed = passed(&mut judged(Cyclic::Allowed), split(bytes.as_bytes(), &cuts));
+        let on = String::from_utf8(passed.on).expect("as it came");
+        let gone: Vec<u32> = on.split("< send ").skip(1).map(|rest| u32::from_str_radix(&rest[..3], 16).unwrap()).collect();
+        prop_assert!(gone.iter().all(|id| id >> 5 == 1 || *id == 0x7A0), "{gone:x?}");
+        // A speed above the greatest ends the link, and a report is nobody's to send; all else of ours passes.
+        if passed.fault.is_none() {
+            let ours = sent.iter().filter(|(id, bytes)| {
+                let report = (*id == 0x21 || *id == 0x29) && !bytes.is_empty();
+                *id == 0x7A0 || id >> 5 == 1 && !report
+            });
+            prop_assert_eq!(ours.count(), gone.len());
+        }
     }
 }

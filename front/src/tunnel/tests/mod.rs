@@ -1,5 +1,6 @@
 //! Listeners and their links, over this computer's own network. The test plays the supervisor.
 
+mod frames;
 mod listeners;
 mod tcp;
 mod udp;
@@ -32,6 +33,8 @@ const SOON: Duration = Duration::from_secs(20);
 /// What would have happened has happened by then.
 const A_WHILE: Duration = Duration::from_millis(100);
 const LOCAL: &str = "127.0.0.1";
+/// A set-point for the motor: Set_Input_Vel of axis 1, two turns a second.
+const TURN: &str = "< send 02D 8 0 0 0 40 0 0 0 0 >";
 
 const HEAD: &str = r#"
 [front]
@@ -46,11 +49,22 @@ node = 1
 firmware = "0.6"
 after_stop = "hold"
 max_rpm = 600
+[[motor]]
+name = "right"
+bus = "can0"
+driver = "odrive"
+node = 2
+firmware = "0.6"
+after_stop = "hold"
+max_rpm = 600
 "#;
 
-/// A target with a motor behind it. No test lasts as long as the window, unless it says so.
-const DRIVES: &str = "motors = [\"left\"]\nwindow = \"60s\"\n";
-const SHORT: &str = "motors = [\"left\"]\nwindow = \"200ms\"\n";
+/// A target with a motor behind it, of whose bytes nothing is known. No test lasts as long as the window, unless it says so.
+const DRIVES: &str = "motors = [\"left\"]\nwindow = \"60s\"\nbeat = \"bytes\"\n";
+const SHORT: &str = "motors = [\"left\"]\nwindow = \"200ms\"\nbeat = \"bytes\"\n";
+/// The same for those that speak of CAN frames.
+const DRIVES_FRAMES: &str = "motors = [\"left\"]\nwindow = \"60s\"\n";
+const SHORT_FRAMES: &str = "motors = [\"left\"]\nwindow = \"300ms\"\nafter_expiry = \"wait\"\n";
 
 /// A robot with one target.
 struct Robot {
@@ -83,7 +97,7 @@ impl Robot {
         let motion = Motion::start_over(Arc::clone(&config), &[Arc::new(NoWire)]);
         let (access, _) = Access::start(&config).unwrap();
         let means = Means { sessions: Arc::clone(&sessions), motion };
-        let tunnels = Tunnels::new(config.tunnel.as_ref().unwrap(), access, means);
+        let tunnels = Tunnels::new(config.tunnel.as_ref().unwrap(), Arc::clone(&config), access, means);
         let willing = Arc::new(AtomicBool::new(true));
         let reaping = tokio::spawn({
             let sessions = Arc::clone(&sessions);

@@ -79,7 +79,7 @@ async fn silence_cuts_the_link_and_ends_the_listener() {
 #[tokio::test]
 async fn the_target_is_cut_before_the_session_is_over_and_the_supervisor_finds_it_silent() {
     let (target, address) = tcp_target().await;
-    let more = "motors = [\"left\"]\nwindow = \"500ms\"\nafter_expiry = \"wait\"\n";
+    let more = "motors = [\"left\"]\nwindow = \"500ms\"\nbeat = \"bytes\"\nafter_expiry = \"wait\"\n";
     let robot = Robot::new("tcp", address, more, "");
     let at = robot.open(Protocol::Tcp).await;
     let mut in_order = 0;
@@ -208,7 +208,7 @@ async fn a_later_client_takes_the_motors_and_the_earlier_link_is_cut() {
 #[tokio::test]
 async fn who_does_not_read_is_watched_all_the_same() {
     let (target, address) = tcp_target().await;
-    let robot = Robot::new("tcp", address, "motors = [\"left\"]\nwindow = \"500ms\"\n", "");
+    let robot = Robot::new("tcp", address, "motors = [\"left\"]\nwindow = \"500ms\"\nbeat = \"bytes\"\n", "");
     let at = robot.open(Protocol::Tcp).await;
     let mut client = connect(at).await;
     SockRef::from(&client).set_recv_buffer_size(4_096).unwrap();
@@ -268,8 +268,8 @@ async fn too_few_beats_are_none_and_neither_are_those_without_a_command() {
     let mut far = accept(&target).await;
     expect(&mut far, b"< open can0 >< rawmode >").await;
     assert_eq!(robot.driving(), 0, "a handshake moves nothing");
-    client.write_all(b"< send 123 1 1 >").await.unwrap();
-    expect(&mut far, b"< send 123 1 1 >").await;
+    client.write_all(TURN.as_bytes()).await.unwrap();
+    expect(&mut far, TURN.as_bytes()).await;
     assert_eq!(robot.driving(), 1);
     let echoing = tokio::spawn(async move {
         while client.write_all(b"< echo >").await.is_ok() {

@@ -126,7 +126,7 @@ async fn what_is_no_can_frame_does_not_pass() {
     let robot = Robot::new("udp", address, &format!("{DRIVES}speaks = \"cannelloni\"\n"), "");
     let at = robot.open(Protocol::Udp).await;
     let (client, _) = udp_socket().await;
-    let good = [2, 0, 1, 0, 1, 0, 0, 1, 0x23, 1, 7];
+    let good = [2, 0, 1, 0, 1, 0, 0, 0, 0x2D, 4, 0, 0, 0, 0x40];
     for bad in [&b"go"[..], &[], &good[..10], &[1, 0, 1, 0, 0]] {
         client.send_to(bad, at).await.unwrap();
     }

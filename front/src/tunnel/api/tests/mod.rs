@@ -108,7 +108,8 @@ impl Scene {
         let motion = Motion::start_over(Arc::clone(&config), &[Arc::new(NoWire)]);
         let (access, _) = Access::start(&config).unwrap();
         let means = Means { sessions, motion };
-        let tunnels = Tunnels::new(config.tunnel.as_ref().unwrap(), Arc::clone(&access), means);
+        let tunnels =
+            Tunnels::new(config.tunnel.as_ref().unwrap(), Arc::clone(&config), Arc::clone(&access), means);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let api = listener.local_addr().unwrap();
         let limits = Limits { connections: 64, ping_every: Duration::from_secs(10) };
