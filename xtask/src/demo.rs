@@ -10,7 +10,7 @@ use anyhow::{Result, bail};
 use clap::Args;
 
 use crate::python;
-use crate::rig::{self, Request, WhereArgs};
+use crate::rig::{self, Kind, Request, WhereArgs};
 use crate::workspace::{Workspace, say};
 
 /// Arguments of `cargo xtask demo`.
@@ -72,6 +72,15 @@ pub fn main(workspace: &Workspace, args: &DemoArgs) -> Result<u8> {
         command.push("--json".into());
     }
     say("starting the demo");
-    let request = Request::new(&args.place, &workspace.root, Duration::from_secs(args.timeout), command);
-    rig::run(workspace, &request, &mut rig::pass_through)
+    let mut request = Request::new(&args.place, &workspace.root, Duration::from_secs(args.timeout), command);
+    match rig::run(workspace, &request, &mut rig::pass_through) {
+        // The command has not begun, so nothing was printed yet.
+        Err(error) if args.place.kind.is_none() && rig::is_uml_dead(&error) => {
+            say(format!("{error:#}"));
+            say("going on in an emulated PC (--kind qemu), which takes longer");
+            request.place.kind = Some(Kind::Qemu);
+            rig::run(workspace, &request, &mut rig::pass_through)
+        }
+        outcome => outcome.map_err(|error| rig::with_way_out(error, "cargo xtask demo --kind qemu")),
+    }
 }

@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
+use super::death::{self, NotStarted};
 use super::sandbox::Ending;
 use super::{Controllers, Kind, Request, TIMED_OUT};
 use crate::install::{IP, ensure_tool, last_lines};
@@ -33,13 +34,19 @@ pub const CAN_MODULES: &[&str] = &["overlay", "can-raw", "can-bcm", "vcan"];
 /// See [`CAN_MODULES`].
 pub const EXTRA_MODULES: &[&str] = &["can-gw", "slcan", "ipv6", "softdog"];
 
+/// What the machine's kernel prints, and what the program prints that is the machine.
+const LOGS: [&str; 2] = ["klog", "console"];
+
 /// The folder of one run. It is removed when this is dropped.
 pub struct Guest {
     /// The folder, at a path without blanks: it appears on the kernel's command line.
     pub folder: PathBuf,
     /// Folders shared read-write at the same path; the first is `folder`.
     pub shares: Vec<PathBuf>,
+    kind: Kind,
     busybox: PathBuf,
+    /// Where the log of a machine that did not start is kept.
+    cache: PathBuf,
 }
 
 impl Drop for Guest {
@@ -58,7 +65,8 @@ impl Guest {
         let mut shares = vec![make_folder()?];
         shares.push(workspace.target.clone());
         shares.extend(request.rw.iter().cloned());
-        let guest = Self { folder: shares[0].clone(), shares, busybox: busybox.to_owned() };
+        let folder = shares[0].clone();
+        let guest = Self { folder, shares, kind, busybox: busybox.to_owned(), cache: workspace.cache() };
         let mut list = Vec::new();
         for share in &guest.shares {
             if share.as_os_str().as_bytes().iter().any(|b| matches!(b, b'\n' | b',' | b'\\')) {
@@ -80,7 +88,7 @@ impl Guest {
     ///
     /// # Errors
     /// When they cannot be written, or a program that the guest needs is missing.
-    pub fn write_init(&self, request: &Request, kind: Kind, shell: &Path, modules: &[PathBuf]) -> Result<()> {
+    pub fn write_init(&self, request: &Request, shell: &Path, modules: &[PathBuf]) -> Result<()> {
         let mut init = format!("#!{} sh\n", shell.display()).into_bytes();
         init.extend_from_slice(INIT.as_bytes());
         self.write("init", &init)?;
@@ -97,7 +105,7 @@ impl Guest {
             Controllers::Pair => ("can0 can1", ensure_tool(IP)?),
         };
         let mut settings =
-            format!("kind={}\nvcans={}\ncontrollers='{controllers}'\n", kind.name(), request.vcans)
+            format!("kind={}\nvcans={}\ncontrollers='{controllers}'\n", self.kind.name(), request.vcans)
                 .into_bytes();
         for (name, path) in [
             ("busybox", shell),
@@ -121,29 +129,44 @@ impl Guest {
     /// The command's exit code, from what the guest left in the folder.
     ///
     /// # Errors
-    /// When the guest left none because it died; the end of its log is in the error.
+    /// When the guest left none because it died: [`NotStarted`] if it had not even begun, otherwise with the end of its
+    /// log.
     pub fn result(&self, ending: Ending, timeout: Duration) -> Result<u8> {
         let status = fs::read_to_string(self.folder.join("status")).unwrap_or_default();
         if let Ok(code) = status.trim().parse::<u8>() {
             return Ok(code);
         }
+        let started = self.folder.join("started").exists();
         match ending {
             Ending::TimedOut => {
-                let started = self.folder.join("started").exists();
                 let log = if started { String::new() } else { format!(", still starting{}", self.log()) };
                 say(format!("rig: killed after {} s (--timeout){log}", timeout.as_secs()));
                 Ok(TIMED_OUT)
             }
-            Ending::Exit(code) => bail!("the guest machine died (exit code {code}){}", self.log()),
+            Ending::Exit(code) if started => bail!("the guest machine died (exit code {code}){}", self.log()),
+            Ending::Exit(code) => Err(self.not_started(code)?.into()),
         }
+    }
+
+    /// Keeps what a machine has said that ended before the command began.
+    fn not_started(&self, code: u8) -> Result<NotStarted> {
+        let [kernel, program] = LOGS.map(|file| self.said(file));
+        let log = self.cache.join(format!("{}-death.log", self.kind.name()));
+        fs::write(&log, format!("{kernel}\n{program}"))
+            .with_context(|| format!("cannot write {}", log.display()))?;
+        Ok(NotStarted { kind: self.kind, code, cause: death::cause(&kernel, &program), log })
+    }
+
+    /// What was printed into a file of the folder.
+    fn said(&self, file: &str) -> String {
+        String::from_utf8_lossy(&fs::read(self.folder.join(file)).unwrap_or_default()).into_owned()
     }
 
     /// The end of what the machine's kernel and the program that emulates it have said.
     fn log(&self) -> String {
         let mut log = String::new();
-        for file in ["klog", "console"] {
-            let text = fs::read(self.folder.join(file)).unwrap_or_default();
-            let end = last_lines(&String::from_utf8_lossy(&text), 20);
+        for file in LOGS {
+            let end = last_lines(&self.said(file), 20);
             if !end.is_empty() {
                 log.push_str("\n--- end of its ");
                 log.push_str(file);

@@ -3,9 +3,11 @@
 //! What lives here: what can be asked of a rig ([`Request`]), the choice between its kinds, and
 //! `cargo xtask rig`. The kinds have a file each: [`native`] is this machine itself, [`uml`] a
 //! user-mode Linux with this machine's files, [`qemu`] an emulated PC with a PREEMPT_RT kernel.
-//! [`guest`] is what the last two share, [`sandbox`] what all three do. See docs/rig.md.
+//! [`guest`] is what the last two share, [`death`] what is said of one that does not start, [`sandbox`] what all three do. See
+//! docs/rig.md.
 
 pub mod cpio;
+pub mod death;
 pub mod guest;
 pub mod modules;
 pub mod native;
@@ -19,9 +21,10 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Error, Result, anyhow, bail};
 use clap::{Args, ValueEnum};
 
+use self::death::NotStarted;
 use crate::workspace::{Workspace, say};
 
 /// Exit code of a run that took too long, the same as timeout(1)'s.
@@ -190,6 +193,7 @@ pub fn main(workspace: &Workspace, args: &RigArgs) -> Result<u8> {
         }
     }
     run(workspace, &request, &mut pass_through)
+        .map_err(|error| with_way_out(error, "cargo xtask rig --kind qemu -- COMMAND"))
 }
 
 /// Hands a piece of the command's stdout on to ours. Errors are ignored: when nobody reads any
@@ -214,6 +218,16 @@ pub fn run(workspace: &Workspace, request: &Request, stdout: sandbox::Sink<'_>) 
         Kind::Uml => uml::run(workspace, request, stdout).context("no uml rig (--kind uml)"),
         Kind::Qemu => qemu::run(workspace, request, stdout).context("no qemu rig (--kind qemu)"),
     }
+}
+
+/// Whether user-mode Linux did not even begin with the command. Where it does not start once, it never does.
+pub fn is_uml_dead(error: &Error) -> bool {
+    error.downcast_ref::<NotStarted>().is_some_and(|dead| dead.kind == Kind::Uml)
+}
+
+/// Adds to an error the command that does not need what has failed, if there is one: QEMU in place of user-mode Linux.
+pub fn with_way_out(error: Error, command: &str) -> Error {
+    if is_uml_dead(&error) { anyhow!("{error:#}. `{command}` uses an emulated PC instead") } else { error }
 }
 
 /// The kind of machine that was asked for; otherwise this machine if its kernel has CAN, or user-mode Linux, saying
@@ -250,7 +264,12 @@ mod tests {
     use std::path::Path;
     use std::time::Duration;
 
-    use super::{Clock, Controllers, Kind, Request, WhereArgs, check, parse_memory};
+    use anyhow::{Context, Result, anyhow};
+
+    use super::death::NotStarted;
+    use super::{
+        Clock, Controllers, Kind, Request, WhereArgs, check, is_uml_dead, parse_memory, with_way_out,
+    };
 
     fn request(kind: Option<Kind>, cpus: Option<u32>) -> Request {
         let place = WhereArgs { kind, mem: "1G".into(), cpus };
@@ -274,6 +293,24 @@ mod tests {
         assert!(check(&qemu(None)).is_ok());
         assert!(check(&qemu(Some(1))).is_ok());
         assert!(check(&qemu(Some(2))).unwrap_err().to_string().contains("--cpus 2"));
+    }
+
+    #[test]
+    fn only_a_dead_user_mode_linux_has_a_way_out() {
+        let dead = |kind| {
+            let cause = "it said nothing".to_owned();
+            let result: Result<()> = Err(NotStarted { kind, code: 134, cause, log: "/x".into() }.into());
+            result.context("no rig").unwrap_err()
+        };
+        assert!(is_uml_dead(&dead(Kind::Uml)));
+        let told = with_way_out(dead(Kind::Uml), "cargo xtask test --kind qemu").to_string();
+        assert!(told.starts_with("no rig: user-mode Linux died"), "{told}");
+        assert!(told.contains("`cargo xtask test --kind qemu`") && told.lines().count() == 1, "{told}");
+        for other in [dead(Kind::Qemu), anyhow!("no apt-get")] {
+            assert!(!is_uml_dead(&other));
+            let told = format!("{other:#}");
+            assert_eq!(format!("{:#}", with_way_out(other, "cargo xtask test --kind qemu")), told);
+        }
     }
 
     #[test]

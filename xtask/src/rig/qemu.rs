@@ -158,7 +158,7 @@ fn write_initramfs(guest: &Guest, request: &Request, modules: &Path, busybox: &P
         inside.push(PathBuf::from(format!("{INSIDE}/modules.d/{name}.ko")));
     }
     archive.file("rig/busybox", true, &fs::read(busybox).context("cannot read busybox")?);
-    guest.write_init(request, Kind::Qemu, Path::new(&format!("{INSIDE}/busybox")), &inside)?;
+    guest.write_init(request, Path::new(&format!("{INSIDE}/busybox")), &inside)?;
     for name in ["init", "settings", "modules", "shares"] {
         let bytes = fs::read(guest.folder.join(name)).with_context(|| format!("cannot read back {name}"))?;
         archive.file(&format!("rig/{name}"), name == "init", &bytes);

@@ -36,7 +36,7 @@ pub fn run(workspace: &Workspace, request: &Request, stdout: Sink<'_>) -> Result
     // Under the run's own folder, because an interpreter's path may not contain blanks.
     let shell = guest.folder.join("busybox");
     std::os::unix::fs::symlink(&busybox, &shell).context("cannot link busybox")?;
-    guest.write_init(request, Kind::Uml, &shell, &modules)?;
+    guest.write_init(request, &shell, &modules)?;
 
     let folder = guest.folder.display();
     let args: Vec<OsString> = [
