@@ -42,6 +42,12 @@ impl Content {
         }
     }
 
+    /// Whether its client has taken note of something by it.
+    #[must_use]
+    pub const fn acknowledges(&self) -> bool {
+        !self.resting.is_empty() || !self.cleared.is_empty()
+    }
+
     /// One more thing that commands nothing.
     pub(super) const fn beat(&mut self) {
         self.beats = true;

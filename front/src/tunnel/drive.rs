@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use config::BeatOf;
+use config::{BeatOf, Speaks};
 use shm_proto::{MotorIndex, Nanos, SessionId, Window};
 use tokio::time::{Instant, Sleep};
 use tracing::info;
@@ -18,7 +18,7 @@ use super::content::{Content, Fault};
 use super::reach::{Refusal, Standing};
 use super::targets::Pinned;
 use crate::access::Caller;
-use crate::motion::{Motion, Permit};
+use crate::motion::{Motion, MotionError, Notes, Permit};
 use crate::order::Origin;
 use crate::sessions::{Cause, Hold, Peer, Sessions, Use};
 
@@ -46,6 +46,12 @@ impl Means {
     #[must_use]
     pub fn standing(&self, motors: &[MotorIndex]) -> Standing {
         if self.sessions.has_any(motors) { Standing::Taken } else { Standing::Free }
+    }
+
+    /// Notes that a client has taken note of a stop, by asking for standing still, or of a drive's fault, by clearing it.
+    pub fn acknowledge(&self, origin: &Origin, content: &Content) {
+        self.motion.acknowledge(origin, &content.resting, Notes::Stop);
+        self.motion.acknowledge(origin, &content.cleared, Notes::StopAndDriveFault);
     }
 }
 
@@ -94,12 +100,12 @@ impl End {
     const fn cause(&self) -> Cause {
         match self {
             Self::ClientLeft => Cause::ClientLost,
-            Self::TargetLeft => Cause::TargetLost,
+            Self::TargetLeft | Self::TargetLost(_) => Cause::TargetLost,
             Self::Closed => Cause::ListenerClosed,
             Self::Silent(_) => Cause::Silent,
             Self::Slow { .. } => Cause::NoProgress,
             // A session that was lost is over already.
-            Self::Lost(_) | Self::Refused(_) => Cause::CutOff,
+            Self::Lost(_) | Self::TooFast(_) | Self::Refused(_) => Cause::CutOff,
         }
     }
 }
@@ -160,6 +166,20 @@ pub struct Driving {
     cause: Cause,
 }
 
+/// Why motors are not to be had, and what a client of a link can do about it.
+fn explain(error: &MotionError, speaks: &Speaks) -> String {
+    let how = match (error, speaks) {
+        (MotionError::StopFirst { .. } | MotionError::DriveFault { .. }, Speaks::Plain) => {
+            "; over a link of plain bytes nothing tells a stop: run `lanyard reset`"
+        }
+        (MotionError::DriveFault { .. }, Speaks::Socketcand { .. } | Speaks::Cannelloni) => {
+            "; over this link: the drive's own frame that clears its errors, or where it has none one that stops it"
+        }
+        _ => "",
+    };
+    format!("{error}{how}")
+}
+
 /// The motors behind a target.
 pub fn motors_of(target: &config::TunnelTarget) -> Vec<MotorIndex> {
     target.motors.iter().filter_map(|place| u16::try_from(*place).ok()).map(MotorIndex).collect()
@@ -213,7 +233,7 @@ impl Driving {
         driving.note_command().map_err(&refused)?;
         // From here on dropping it closes the session.
         let claimed = means.motion.claim(&driving.hold, origin, &driving.motors).await;
-        claimed.map_err(|error| refused(error.to_string()))?;
+        claimed.map_err(|error| refused(explain(&error, &driving.target.speaks)))?;
         info!("tunnel: a link to \"{}\" drives under session {id}", driving.target.name);
         Ok(driving)
     }

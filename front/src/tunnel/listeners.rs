@@ -113,11 +113,16 @@ impl Listener {
         self.caller.clone()
     }
 
-    /// Names what a client at that end has just sent.
+    /// The connection of a client at that end, for the order in which its commands come.
     #[must_use]
-    pub fn origin(&self, peer: Peer) -> Origin {
-        let remote = peer.remote.unwrap_or(self.bond.remote);
-        Origin::new(self.caller.entity.clone(), &Connection::new(remote, self.address))
+    pub fn connection(&self, peer: Peer) -> Arc<Connection> {
+        Connection::new(peer.remote.unwrap_or(self.bond.remote), self.address)
+    }
+
+    /// Names what has just been read of a client's. To be called before anything waits.
+    #[must_use]
+    pub fn origin(&self, connection: &Connection) -> Origin {
+        Origin::new(self.caller.entity.clone(), connection)
     }
 
     /// Returns when it is closed.

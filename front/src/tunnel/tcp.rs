@@ -25,7 +25,9 @@ use super::listeners::Listener;
 use super::reach::Standing;
 use super::reader::Reader;
 use super::targets::Pinned;
+use crate::order::Origin;
 use crate::sessions::Peer;
+use crate::transport::Connection;
 
 /// What may wait for a client that does not read: a piece of the target's, and as much again of our own answers.
 const MOST_UNREAD: usize = 2 * buffer::LENGTH;
@@ -56,8 +58,9 @@ struct Link<'a> {
     reader: Reader,
     /// What goes on of a read, where its content is looked at.
     sifted: Vec<u8>,
-    /// What has come that waits for the right to go on.
-    asks: Option<Content>,
+    /// What has come that waits for the right to go on, and when it came.
+    asks: Option<(Content, Origin)>,
+    connection: Arc<Connection>,
     driving: Option<Driving>,
     /// Before this, what asks for standing still goes on without the motors being granted.
     refused_until: Nanos,
@@ -68,7 +71,7 @@ struct Link<'a> {
 /// What a link waits for next.
 enum Step {
     /// What has come needs the motors: the link is to drive before it goes on.
-    Ask(Content),
+    Ask(Content, Origin),
     /// It is over.
     Over(End),
 }
@@ -94,6 +97,7 @@ pub async fn serve(listener: &Arc<Listener>, client: TcpStream, peer: Peer) -> E
         reader: listener.reader(),
         sifted: Vec::new(),
         asks: None,
+        connection: listener.connection(peer),
         driving: None,
         refused_until: Nanos::ZERO,
         listener: listener.as_ref(),
@@ -153,9 +157,8 @@ impl Link<'_> {
         loop {
             match poll_fn(|cx| self.poll(cx, alarm.as_mut())).await {
                 Step::Over(end) => return end,
-                Step::Ask(content) => {
+                Step::Ask(content, origin) => {
                     let caller = listener.caller();
-                    let origin = listener.origin(peer);
                     match Driving::begin(listener.means(), &caller, &origin, peer, &listener.pinned).await {
                         Ok(driving) => {
                             self.facts.note_driving();
@@ -179,8 +182,8 @@ impl Link<'_> {
                 Ok(progress) => progress,
                 Err(end) => return Poll::Ready(Step::Over(end)),
             };
-            if let Some(content) = self.asks.take() {
-                return Poll::Ready(Step::Ask(content));
+            if let Some((content, origin)) = self.asks.take() {
+                return Poll::Ready(Step::Ask(content, origin));
             }
             let down = match self.poll_down(cx) {
                 Ok(progress) => progress,
@@ -234,19 +237,30 @@ impl Link<'_> {
         let standing = if self.driving.is_some() { Standing::Drives } else { self.listener.standing() };
         let (content, on) = self.reader.read(come, standing, &mut sifted, &mut self.down.waiting)?;
         self.listener.note_content(&content);
+        let origin = self.listener.origin(&self.connection);
+        if content.acknowledges() {
+            self.listener.means().acknowledge(&origin, &content);
+        }
         if self.down.waiting.len() > MOST_UNREAD {
             return Err(End::Refused("its client does not read what it is answered".to_owned()));
         }
-        let passed = self.pass_on(content, on, now, cx);
+        let passed = self.pass_on(content, origin, on, now, cx);
         self.sifted = sifted;
         passed
     }
 
-    fn pass_on(&mut self, content: Content, on: &[u8], now: Nanos, cx: &mut Context<'_>) -> Result<(), End> {
+    fn pass_on(
+        &mut self,
+        content: Content,
+        origin: Origin,
+        on: &[u8],
+        now: Nanos,
+        cx: &mut Context<'_>,
+    ) -> Result<(), End> {
         match &mut self.driving {
             Some(driving) => driving.heard(&content, now)?,
             None if self.listener.must_drive(&content, now, self.refused_until) => {
-                self.asks = Some(content);
+                self.asks = Some((content, origin));
                 self.up.waiting.extend_from_slice(on);
                 return Ok(());
             }

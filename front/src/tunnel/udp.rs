@@ -23,6 +23,8 @@ use super::reach::{Refusal, Standing};
 use super::reader::Reader;
 use super::targets::Pinned;
 use super::tcp::{BEFORE_ASKING_AGAIN, peer};
+use crate::order::Origin;
+use crate::transport::Connection;
 
 /// Datagrams in a row before others get their turn.
 const IN_A_ROW: usize = 64;
@@ -65,8 +67,9 @@ struct Link<'a> {
     reader: Reader,
     sifted: Vec<u8>,
     back: Vec<u8>,
-    /// A datagram that waits for the right to go on.
-    asks: Option<(Vec<u8>, Content)>,
+    /// A datagram that waits for the right to go on, and when it came.
+    asks: Option<(Vec<u8>, Content, Origin)>,
+    connection: Option<Arc<Connection>>,
     /// Before this, what asks for standing still goes on without the motors being granted.
     refused_until: Nanos,
     driving: Option<Driving>,
@@ -74,7 +77,7 @@ struct Link<'a> {
 }
 
 enum Step {
-    Ask(Vec<u8>, Content),
+    Ask(Vec<u8>, Content, Origin),
     Over(End),
 }
 
@@ -101,6 +104,7 @@ pub async fn serve(
         sifted: Vec::new(),
         back: Vec::new(),
         asks: None,
+        connection: None,
         refused_until: Nanos::ZERO,
         driving: None,
         number: None,
@@ -134,11 +138,10 @@ impl Link<'_> {
         loop {
             match poll_fn(|cx| self.poll(cx, alarm.as_mut())).await {
                 Step::Over(end) => return end,
-                Step::Ask(first, content) => {
+                Step::Ask(first, content, origin) => {
                     let Some(holder) = self.holding.holder else { continue };
                     let peer = peer(holder.address, listener.address);
                     let caller = listener.caller();
-                    let origin = listener.origin(peer);
                     match Driving::begin(listener.means(), &caller, &origin, peer, &listener.pinned).await {
                         Ok(driving) => {
                             listener.facts.note_driving();
@@ -167,8 +170,8 @@ impl Link<'_> {
                 Ok(progress) => progress,
                 Err(end) => return Poll::Ready(Step::Over(end)),
             };
-            if let Some((first, content)) = self.asks.take() {
-                return Poll::Ready(Step::Ask(first, content));
+            if let Some((first, content, origin)) = self.asks.take() {
+                return Poll::Ready(Step::Ask(first, content, origin));
             }
             match self.poll_down(cx) {
                 Ok(down) if down || up => {}
@@ -215,10 +218,14 @@ impl Link<'_> {
                     return Ok(true);
                 }
             };
+            let origin = self.origin(from);
+            if content.acknowledges() {
+                self.listener.means().acknowledge(&origin, &content);
+            }
             match &mut self.driving {
                 Some(driving) => driving.heard(&content, now)?,
                 None if self.listener.must_drive(&content, now, self.refused_until) => {
-                    self.asks = Some((datagram.to_vec(), content));
+                    self.asks = Some((datagram.to_vec(), content, origin));
                     return Ok(true);
                 }
                 None => {}
@@ -249,6 +256,7 @@ impl Link<'_> {
                     return false;
                 }
                 self.reader = self.listener.reader();
+                self.connection = None;
                 *holder = Some(Holder { address: from, heard: now });
                 self.leave();
             }
@@ -258,6 +266,14 @@ impl Link<'_> {
             self.number = Some(self.listener.enter());
         }
         true
+    }
+
+    /// Names what that address, which has the listener, has just sent.
+    fn origin(&mut self, from: SocketAddr) -> Origin {
+        let listener = self.listener;
+        let connection =
+            self.connection.get_or_insert_with(|| listener.connection(peer(from, listener.address)));
+        listener.origin(connection)
     }
 
     fn leave(&mut self) {

@@ -1,5 +1,8 @@
 //! Links that carry CAN frames: which ones pass, what keeps them alive, and what they do when their target is gone.
 
+use shm_proto::verdicts::{MotorState, Reason};
+use shm_proto::{Nanos, TripId};
+
 use super::*;
 
 /// Speed 0 for the motor, and 20 turns a second, which is twice what it may.
@@ -262,5 +265,90 @@ async fn cannelloni_over_tcp_greets_drives_and_falls_silent() {
                 robot.stats(Protocol::Tcp, at).why.is_some_and(|why| why.contains(says))
             })
             .await;
+    }
+}
+
+/// The supervisor has stopped the motor just now, for that reason, and it stands still.
+fn stop_motor(robot: &Robot, reason: Reason) {
+    let now = Nanos::now();
+    let mut verdict = robot.watcher.attachment.verdicts.motor(MOTOR).expect("a motor");
+    verdict.state = MotorState::Stopped;
+    verdict.reason = Some(reason);
+    verdict.trip = TripId(7);
+    (verdict.first_stop, verdict.standstill) = (now, now);
+    robot.watcher.verdicts.motor(MOTOR, &verdict);
+}
+
+/// Another link says this and drives nothing by it: not one byte goes on. Returns what is said of it.
+async fn turned_away(robot: &Robot, target: &TcpListener, at: SocketAddr, says: &str) -> String {
+    let refused = robot.stats(Protocol::Tcp, at).refused;
+    let mut client = connect(at).await;
+    client.write_all(says.as_bytes()).await.unwrap();
+    assert_eq!(rest(&mut accept(target).await).await, (Vec::new(), RESET), "{says}");
+    robot.until("it is told", |robot| robot.stats(Protocol::Tcp, at).refused > refused).await;
+    robot.stats(Protocol::Tcp, at).why.unwrap()
+}
+
+/// Longer than `stop_hold`.
+const HELD: Duration = Duration::from_millis(400);
+const CLEAR: &str = "< send 038 1 0 >";
+
+#[tokio::test]
+async fn what_was_stopped_moves_again_after_a_neutral_frame_only() {
+    let (target, address) = tcp_target().await;
+    let robot = Robot::new("tcp", address, &format!("speaks = \"socketcand\"\n{DRIVES_FRAMES}"), "");
+    let at = robot.open(Protocol::Tcp).await;
+    stop_motor(&robot, Reason::Expired);
+    sleep(HELD).await;
+    let why = turned_away(&robot, &target, at, TURN).await;
+    assert!(why.contains("trip 7") && why.contains("send Stop first"), "{why}");
+    // A question, and the other motor's speed, are no stop.
+    let why = turned_away(&robot, &target, at, &format!("< send 029 0 >{OTHERS}{TURN}")).await;
+    assert!(why.contains("send Stop first"), "{why}");
+    // Speed 0 passes, and with it comes no motion that is as fast behind.
+    let mut client = connect(at).await;
+    let mut far = accept(&target).await;
+    client.write_all(REST.as_bytes()).await.unwrap();
+    expect(&mut far, REST.as_bytes()).await;
+    let why = turned_away(&robot, &target, at, TURN).await;
+    assert!(why.contains("too soon") || why.contains("stop_hold"), "{why}");
+    sleep(HELD).await;
+    client.write_all(TURN.as_bytes()).await.unwrap();
+    expect(&mut far, TURN.as_bytes()).await;
+    assert_eq!(robot.driving(), 1);
+}
+
+#[tokio::test]
+async fn a_drives_fault_wants_the_drives_own_clear_frame() {
+    let (target, address) = tcp_target().await;
+    let robot = Robot::new("tcp", address, &format!("speaks = \"socketcand\"\n{DRIVES_FRAMES}"), "");
+    let at = robot.open(Protocol::Tcp).await;
+    stop_motor(&robot, Reason::DriveFault);
+    let mut client = connect(at).await;
+    let mut far = accept(&target).await;
+    client.write_all(REST.as_bytes()).await.unwrap();
+    expect(&mut far, REST.as_bytes()).await;
+    sleep(HELD).await;
+    let why = turned_away(&robot, &target, at, TURN).await;
+    assert!(why.contains("fault of its drive") && why.contains("clears its errors"), "{why}");
+    client.write_all(CLEAR.as_bytes()).await.unwrap();
+    expect(&mut far, CLEAR.as_bytes()).await;
+    sleep(HELD).await;
+    client.write_all(TURN.as_bytes()).await.unwrap();
+    expect(&mut far, TURN.as_bytes()).await;
+    assert_eq!(robot.driving(), 1);
+}
+
+#[tokio::test]
+async fn plain_bytes_are_no_stop() {
+    let (target, address) = tcp_target().await;
+    let robot = Robot::new("tcp", address, DRIVES, "");
+    let at = robot.open(Protocol::Tcp).await;
+    for reason in [Reason::Expired, Reason::DriveFault] {
+        stop_motor(&robot, reason);
+        let why = turned_away(&robot, &target, at, REST).await;
+        assert!(why.contains("lanyard reset"), "{why}");
+        sleep(HELD).await;
+        turned_away(&robot, &target, at, REST).await;
     }
 }

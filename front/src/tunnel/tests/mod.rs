@@ -37,6 +37,8 @@ const LOCAL: &str = "127.0.0.1";
 const TURN: &str = "< send 02D 8 0 0 0 40 0 0 0 0 >";
 
 const HEAD: &str = r#"
+[supervisor]
+reset = "neutral"
 [front]
 keys = "/nonexistent/keys.toml"
 [[bus]]
