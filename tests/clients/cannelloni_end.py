@@ -1,4 +1,4 @@
-"""The robot's end of a cannelloni over UDP (version 2 of its format), on a real CAN socket.
+"""The robot's end of a cannelloni, over UDP (version 2 of its format) or over TCP (version 1), on a real CAN socket.
 
 It stands in for the real one, which is in no registry, and behaves as that one does (reference: hopr.md, 6): the frames
 before a defect are on the bus already when it is found, sequence numbers are not looked at, datagrams of other computers
@@ -11,6 +11,7 @@ import threading
 import time
 
 VERSION, DATA = 2, 0
+GREETING = b"CANNELLONIv1"
 REMOTE, FD = 0x40000000, 0x80
 FRAME, FD_FRAME = "=IB3x8s", "=IBB2x64s"
 
@@ -37,6 +38,27 @@ def frames_of(datagram):
             yield struct.pack(FRAME, identifier, length, data)
 
 
+def exactly(stream, length):
+    """So many bytes; an end before that is an error."""
+    got = b""
+    while len(got) < length:
+        piece = stream.recv(length - len(got))
+        if not piece:
+            raise ValueError("closed")
+        got += piece
+    return got
+
+
+def frame_of(stream):
+    """The next frame of a stream."""
+    identifier, length = struct.unpack(">IB", exactly(stream, 5))
+    flags = exactly(stream, 1)[0] if length & FD else 0
+    data = exactly(stream, 0 if identifier & REMOTE else length & ~FD)
+    if length & FD:
+        return struct.pack(FD_FRAME, identifier, length & ~FD, flags, data)
+    return struct.pack(FRAME, identifier, length, data)
+
+
 class End:
     """The end, told what to do line by line."""
 
@@ -55,6 +77,29 @@ class End:
             self.remote = (remote.rsplit(":", 1)[0], int(remote.rsplit(":", 1)[1]))
             threading.Thread(target=self.from_the_bus, daemon=True).start()
         return self.udp.getsockname()[1]
+
+    async def serve_tcp(self, bus, port=0):
+        """Between a bus and whoever connects to a port of this computer, one at a time. Returns the port."""
+        self.can = socket.socket(socket.PF_CAN, socket.SOCK_RAW, socket.CAN_RAW)
+        self.can.setsockopt(socket.SOL_CAN_RAW, socket.CAN_RAW_FD_FRAMES, 1)
+        self.can.bind((bus,))
+        listener = socket.create_server(("127.0.0.1", port))
+        threading.Thread(target=self.accept, args=(listener,), daemon=True).start()
+        return listener.getsockname()[1]
+
+    def accept(self, listener):
+        while True:
+            stream, _ = listener.accept()
+            try:
+                stream.sendall(GREETING)
+                if exactly(stream, len(GREETING)) != GREETING:
+                    raise ValueError("another greeting")
+                while True:
+                    self.can.send(frame_of(stream))
+            except (ValueError, OSError):
+                self.defects += 1
+            finally:
+                stream.close()
 
     def to_the_bus(self):
         while True:

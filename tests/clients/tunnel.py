@@ -38,10 +38,14 @@ def element(identifier, data):
     return f"< send {identifier:03X} {len(data):X} {' '.join(f'{byte:x}' for byte in data)} >".encode()
 
 
+def bare(frames):
+    """Frames one after the other, as cannelloni has them."""
+    return b"".join(struct.pack(">IB", identifier, len(data)) + data for identifier, data in frames)
+
+
 def datagram(frames, sequence=0):
     """Of cannelloni's, version 2."""
-    body = b"".join(struct.pack(">IB", identifier, len(data)) + data for identifier, data in frames)
-    return struct.pack(">BBBH", 2, 0, sequence % 256, len(frames)) + body
+    return struct.pack(">BBBH", 2, 0, sequence % 256, len(frames)) + bare(frames)
 
 
 class Program:
@@ -107,6 +111,11 @@ class Program:
         for one, payload in before:
             self.bus.send(can.Message(arbitration_id=one, data=payload, is_extended_id=False))
         message = can.Message(arbitration_id=identifier, data=data, is_extended_id=False)
+        self.tasks.append(self.bus.send_periodic(message, every))
+
+    async def noise(self, identifier, every):
+        """Something of another device on the operator's bus, again and again: no bridge knows whose a frame is."""
+        message = can.Message(arbitration_id=identifier, data=b"\1\2", is_extended_id=False)
         self.tasks.append(self.bus.send_periodic(message, every))
 
     async def rest_silently(self):
@@ -179,6 +188,21 @@ class Program:
                 while name in self.sockets:
                     connection.sendall(element(identifier, data))
                     self.sent += 1
+                    time.sleep(every)
+            except OSError as error:
+                self.broken = type(error).__name__
+
+        threading.Thread(target=run, daemon=True).start()
+
+    async def stream_frames(self, name, node, speed, every):
+        """Has an axis turn by the frames of a cannelloni over TCP, whose greeting was said before."""
+        connection = self.sockets[name]
+
+        def run():
+            try:
+                connection.sendall(bare(commands(node, speed)))
+                while name in self.sockets:
+                    connection.sendall(bare(commands(node, speed)[-1:]))
                     time.sleep(every)
             except OSError as error:
                 self.broken = type(error).__name__

@@ -101,6 +101,13 @@ impl Site {
         )
     }
 
+    /// The keys of a target that is a cannelloni over TCP with these motors behind it.
+    #[must_use]
+    pub fn cannelloni_over_tcp(motors: &[Motor]) -> String {
+        let (window, motors) = (WINDOW.as_millis(), names(motors));
+        format!("protocol = \"tcp\"\nspeaks = \"cannelloni\"\nmotors = {motors}\nwindow = \"{window}ms\"")
+    }
+
     /// A robot of these motors with that tunnel.
     #[must_use]
     pub fn robot(&self, motors: &[Motor], keys: &str, target: &str) -> Setup {
@@ -149,6 +156,16 @@ impl Target {
     pub fn cannelloni(clients: &mut Clients, site: &Site) -> Result<Self> {
         let mut end = Self(clients.fork_cannelloni()?);
         end.ask("serve", json!({ "bus": BUS, "port": site.target, "remote": site.source() }))?;
+        Ok(end)
+    }
+
+    /// The end of a cannelloni that others connect to.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn cannelloni_over_tcp(clients: &mut Clients, site: &Site) -> Result<Self> {
+        let mut end = Self(clients.fork_cannelloni()?);
+        end.ask("serve_tcp", json!({ "bus": BUS, "port": site.target }))?;
         Ok(end)
     }
 

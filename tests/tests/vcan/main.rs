@@ -34,6 +34,7 @@ mod supervisor;
 mod tunnel;
 mod tunnel_api;
 mod tunnel_client;
+mod tunnel_frames;
 mod tunnel_links;
 mod tunnel_udp;
 mod typescript;

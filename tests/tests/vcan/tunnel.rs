@@ -263,7 +263,7 @@ fn job(motor: &Motor) -> String {
 /// follows the stop, or if it ends earlier than its client.
 #[test]
 fn cyclic_jobs_end_with_their_link() -> Result<()> {
-    play_tunnel(&[LEFT], "", "cyclic = \"allow\"", |scene| {
+    play_tunnel(&[LEFT], "", "cyclic = \"allow\"\nbeat = \"bytes\"", |scene| {
         for ends in ["silence", "closing"] {
             let mut program = Program::idle(scene.clients)?;
             let address = program.opened(&scene.site, "tcp")?;

@@ -296,7 +296,7 @@ fn minimum_rate_is_kept_to() -> Result<()> {
 /// Fails if echoes keep a link alive where only commands count, or end one where everything counts.
 #[test]
 fn echoes_count_unless_only_commands_do() -> Result<()> {
-    for (beat, holds) in [("commands", false), ("bytes", true)] {
+    for (beat, holds) in [("motion", false), ("commands", false), ("bytes", true)] {
         play_tunnel(&[LEFT], "", &format!("beat = \"{beat}\""), |scene| {
             let mut program = Program::idle(scene.clients)?;
             let address = program.opened(&scene.site, "tcp")?;
