@@ -12,18 +12,23 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
+/// The variable by which cargo is told where to build.
+const TARGET: &str = "CARGO_TARGET_DIR";
+
 /// Prints one line of progress to stderr. Stdout belongs to what the tasks run.
 pub fn say(text: impl AsRef<str>) {
     eprintln!("xtask: {}", text.as_ref());
 }
 
-/// The workspace this xtask was built from, as `cargo metadata` describes it.
+/// The workspace this xtask was built from, or another commit's, as `cargo metadata` describes it.
 pub struct Workspace {
     /// The folder with the top `Cargo.toml`.
     pub root: PathBuf,
     /// Where cargo builds: `target/`, unless the caller's cargo configuration says otherwise.
     pub target: PathBuf,
     metadata: Value,
+    /// What cargo itself is told of the target folder.
+    told: Option<PathBuf>,
 }
 
 impl Workspace {
@@ -36,14 +41,25 @@ impl Workspace {
         // (a copied binary), the path at build time has to do.
         let package = env::var_os("CARGO_MANIFEST_DIR")
             .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")), PathBuf::from);
-        let output = Command::new(cargo())
-            .args(["metadata", "--no-deps", "--format-version", "1", "--manifest-path"])
-            .arg(package.join("Cargo.toml"))
-            .stderr(Stdio::inherit())
-            .output()
-            .context("cannot start cargo; is Rust installed and on PATH?")?;
+        Self::of(&package, None)
+    }
+
+    /// The workspace in another folder, which builds into `target`.
+    ///
+    /// # Errors
+    /// When cargo cannot read the workspace there.
+    pub fn at(folder: &Path, target: &Path) -> Result<Self> {
+        Self::of(folder, Some(target))
+    }
+
+    fn of(folder: &Path, told: Option<&Path>) -> Result<Self> {
+        let mut command = Command::new(cargo());
+        command.args(["metadata", "--no-deps", "--format-version", "1", "--manifest-path"]);
+        command.arg(folder.join("Cargo.toml")).stderr(Stdio::inherit());
+        command.envs(told.map(|target| (TARGET, target)));
+        let output = command.output().context("cannot start cargo; is Rust installed and on PATH?")?;
         if !output.status.success() {
-            bail!("`cargo metadata` failed for {} ({})", package.display(), output.status);
+            bail!("`cargo metadata` failed for {} ({})", folder.display(), output.status);
         }
         let metadata: Value =
             serde_json::from_slice(&output.stdout).context("`cargo metadata` did not answer with JSON")?;
@@ -57,7 +73,7 @@ impl Workspace {
         fs::create_dir_all(&target).with_context(|| format!("cannot create {}", target.display()))?;
         // The rig binds this folder at the same path, so the path must be the real one.
         let target = target.canonicalize().with_context(|| format!("cannot resolve {}", target.display()))?;
-        Ok(Self { root, target, metadata })
+        Ok(Self { root, target, metadata, told: told.map(Path::to_owned) })
     }
 
     /// Where downloads, unpacked kernels and the Python clients are kept. Deleting it is always safe.
@@ -68,7 +84,7 @@ impl Workspace {
     /// A cargo command, started in the workspace's root.
     pub fn cargo(&self) -> Command {
         let mut command = Command::new(cargo());
-        command.current_dir(&self.root);
+        command.current_dir(&self.root).envs(self.told.iter().map(|target| (TARGET, target)));
         command
     }
 
