@@ -2,8 +2,8 @@
 
 A client is a process of its own, so that killing it is real; only the import is shared. Every line on
 standard input is the path of a Unix socket on which a test waits for its client, and what that is to be: a client of
-the robot, a server or a base of Kinova's behind Lanyard, a program for an arm of Kinova's, one that drives through a tunnel,
-or what is at a tunnel's end.
+the robot, one that awaits nothing, a server or a base of Kinova's behind Lanyard, a program for an arm of Kinova's,
+one that drives through a tunnel, or what is at a tunnel's end.
 """
 
 import asyncio
@@ -16,6 +16,7 @@ import sys
 import cannelloni_end
 import kortex
 import kortex_base
+import pipeline
 import socketcand_server
 import tunnel
 import upstream
@@ -26,6 +27,7 @@ ROLES = {
     "client": viam_client.Client,
     "kortex": kortex.Program,
     "kortex_base": kortex_base.Base,
+    "pipeline": pipeline.Pipeline,
     "socketcand": socketcand_server.Server,
     "tunnel": tunnel.Program,
     "upstream": upstream.Upstream,

@@ -28,6 +28,7 @@ const SCRIPTS: &[(&str, &str)] = &[
     ("rude.py", include_str!("../clients/rude.py")),
     ("floods.py", include_str!("../clients/floods.py")),
     ("raw.py", include_str!("../clients/raw.py")),
+    ("pipeline.py", include_str!("../clients/pipeline.py")),
     ("kortex.py", include_str!("../clients/kortex.py")),
     ("kortex_base.py", include_str!("../clients/kortex_base.py")),
     ("kortex_frames.py", include_str!("../clients/kortex_frames.py")),
@@ -162,6 +163,15 @@ impl Clients {
     /// It cannot be started.
     pub fn fork_kortex_base(&mut self) -> Result<Client> {
         self.fork_as("kortex_base")
+    }
+
+    /// A new client that awaits nothing, in a process of its own, not connected to anything yet: see
+    /// `clients/pipeline.py` and [`crate::pipeline`].
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn fork_pipeline(&mut self) -> Result<Client> {
+        self.fork_as("pipeline")
     }
 
     fn fork_as(&mut self, role: &str) -> Result<Client> {
