@@ -17,6 +17,7 @@ pub mod listener;
 pub mod pipeline;
 pub mod process;
 pub mod processor;
+pub mod proxy;
 pub mod python;
 pub mod readings;
 pub mod relay;

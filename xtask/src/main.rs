@@ -2,7 +2,7 @@
 //!
 //! What lives here: the command line and nothing else. Each subcommand has a file of its own
 //! ([`mod@demo`], [`mod@test`], [`mod@fuzz`], [`mod@bench`], [`mod@drives`]); the machine with CAN interfaces is in [`rig`]; what gets
-//! installed on a fresh machine is in [`install`], [`packages`], [`python`] and [`node`].
+//! installed on a fresh machine is in [`install`], [`packages`], [`python`], [`node`] and [`proxies`].
 
 #![forbid(unsafe_code)]
 
@@ -17,6 +17,7 @@ mod mutants;
 mod node;
 mod package;
 mod packages;
+mod proxies;
 mod python;
 mod rig;
 mod rules;

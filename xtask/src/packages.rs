@@ -51,7 +51,7 @@ pub fn unpacked(
         return Ok(folder);
     }
     if find_program("apt-get").is_none() || find_program("dpkg").is_none() {
-        bail!("this machine has no apt-get or no dpkg, and the rig's kernel comes as a Debian package");
+        bail!("this machine has no apt-get or no dpkg, and {label} comes as a Debian package");
     }
     let system = Apt { options: Vec::new() };
     match fetch(workspace, label, &system, &choose) {

@@ -19,6 +19,7 @@ use clap::{Args, ValueEnum};
 
 use crate::jobs::{self, Job, Lines, TestProgram};
 use crate::node::{self, Node};
+use crate::proxies::{self, Proxies};
 use crate::python;
 use crate::rig::{self, Controllers, Kind, Request, TIMED_OUT, VCANS, WhereArgs};
 use crate::system;
@@ -315,6 +316,7 @@ fn rig_tests(workspace: &Workspace, args: &TestArgs, part: RigPart, report: &mut
     let Some(selection) = part.selection(args.filter.as_deref()) else { return Ok(()) };
     let python = python::ensure_venv(workspace, &python::CLIENTS)?;
     let node = node::ensure(workspace)?;
+    let proxies = proxies::ensure(workspace)?;
     workspace.run_cargo(args.built().build())?;
     let mut programs = jobs::test_programs(workspace, args.built().rig_tests())?;
     programs.retain(|program| part.has(program));
@@ -322,7 +324,8 @@ fn rig_tests(workspace: &Workspace, args: &TestArgs, part: RigPart, report: &mut
         bail!("the crate `tests` has no test program for it");
     }
 
-    let runner = Runner { workspace, args, place: part.place(&args.place), part, python, node };
+    let place = part.place(&args.place);
+    let runner = Runner { workspace, args, place, part, python, node, proxies };
     let first = runner.run(jobs::split(&programs, &selection, runner.machines())?, report)?;
     if first.tally.passed + first.tally.failed == 0 && args.filter.is_none() {
         report.problem(format!("{name}: not a single test was run"));
@@ -395,6 +398,7 @@ struct Runner<'a> {
     place: WhereArgs,
     python: PathBuf,
     node: Node,
+    proxies: Proxies,
 }
 
 /// What one run on rigs came to.
@@ -473,6 +477,9 @@ impl Runner<'_> {
             ("LANYARD_NODE".into(), self.node.program.clone().into()),
             ("LANYARD_NODE_PACKAGES".into(), self.node.folder.clone().into()),
             ("LANYARD_CHROMIUM".into(), self.node.chromium.clone().into()),
+            ("LANYARD_HAPROXY".into(), self.proxies.haproxy.clone().into()),
+            ("LANYARD_NGINX".into(), self.proxies.nginx.clone().into()),
+            ("LANYARD_PROXY_LIBRARIES".into(), self.proxies.libraries.clone()),
             ("CARGO_MANIFEST_DIR".into(), folder.into()),
             ("RUST_BACKTRACE".into(), "1".into()),
         ];

@@ -24,6 +24,7 @@ mod kortex_client;
 mod kortex_upstream;
 mod leases;
 mod operator;
+mod proxies;
 mod raw;
 mod rdk;
 mod realtime;
