@@ -14,6 +14,7 @@ pub mod interface;
 pub mod intruder;
 pub mod kortex;
 pub mod listener;
+pub mod order;
 pub mod pipeline;
 pub mod process;
 pub mod processor;

@@ -15,6 +15,7 @@ mod install;
 mod jobs;
 mod mutants;
 mod node;
+mod order;
 mod package;
 mod packages;
 mod proxies;
@@ -49,6 +50,8 @@ enum Task {
     Demo(demo::DemoArgs),
     /// Format, lints, dependency rules, unit tests and the tests on CAN interfaces
     Test(test::TestArgs),
+    /// Play sequences of commands that nobody awaits, many times, and count how they end
+    Order(order::OrderArgs),
     /// Feed any bytes to the supervisor's core as the whole beat segment, guided by coverage
     Fuzz(fuzz::FuzzArgs),
     /// Build for release, print the supervisor's size and run the benchmarks
@@ -72,6 +75,7 @@ fn main() -> ExitCode {
         Task::Rig(args) => rig::main(&workspace, args),
         Task::Demo(args) => demo::main(&workspace, args),
         Task::Test(args) => test::main(&workspace, args),
+        Task::Order(args) => order::main(&workspace, args),
         Task::Fuzz(args) => fuzz::main(&workspace, args),
         Task::Bench(args) => bench::main(&workspace, args),
         Task::Package(args) => package::main(&workspace, args),

@@ -1,0 +1,137 @@
+//! `lanyard-order`: what was commanded last is what happens, played often. Started by `cargo xtask order` on a rig.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use clap::Parser;
+
+use tests::order::patterns::{pairs, triples};
+use tests::order::trial::Guard;
+use tests::order::{Bench, Pattern, Start, Verdict, Way};
+use tests::python::Clients;
+use tests::robot::Setup;
+
+/// Plays every pair and every triple of commands, unawaited, against a simulated robot, and counts how each ended.
+///
+/// Exit code 0: every sequence ended right every time.
+#[derive(Debug, Parser)]
+#[command(name = "lanyard-order")]
+struct Arguments {
+    /// Folder with lanyard-supervisor, lanyard-front, lanyard and lanyard-sim
+    #[arg(long, value_name = "DIR")]
+    bin_dir: PathBuf,
+
+    /// Python with viam-sdk
+    #[arg(long, value_name = "PROGRAM")]
+    python: PathBuf,
+
+    /// CAN interface to use; nothing else may be on it
+    #[arg(long, value_name = "INTERFACE", default_value = "vcan0")]
+    bus: String,
+
+    /// How often each sequence is played
+    #[arg(long, default_value_t = 50, value_name = "N")]
+    times: u32,
+
+    /// Play only sequences with this in their name
+    #[arg(long, default_value = "", value_name = "NAME")]
+    only: String,
+}
+
+/// The window of the client's session: as short as a rig allows that stands still now and then.
+const WINDOW: Duration = Duration::from_secs(1);
+/// Outages below and above it.
+const BELOW: Duration = Duration::from_millis(400);
+const ABOVE: Duration = Duration::from_millis(1_500);
+/// Between two lines of progress.
+const PROGRESS: Duration = Duration::from_secs(10);
+
+/// Every sequence that is played.
+fn patterns() -> Vec<Pattern> {
+    let both =
+        |of: fn(Way, Start) -> Vec<Pattern>, way| [of(way, Start::Stopped), of(way, Start::Turning)].concat();
+    [
+        both(pairs, Way::OneSegment),
+        both(pairs, Way::TwoMillisApart),
+        pairs(Way::Held(BELOW), Start::Turning),
+        pairs(Way::Held(ABOVE), Start::Turning),
+        triples(Way::OneSegment, Start::Turning),
+        triples(Way::TwoMillisApart, Start::Stopped),
+    ]
+    .concat()
+}
+
+/// How often one sequence ended in which way, by the way's name.
+type Counts = BTreeMap<String, u32>;
+
+fn play(arguments: &Arguments, patterns: &[Pattern]) -> Result<Vec<(Pattern, Counts)>> {
+    let mut clients = Clients::start_with(&arguments.python)?;
+    let robot = Setup::base()
+        .on(&arguments.bus)
+        .programs(&arguments.bin_dir)
+        .window(&format!("{}ms", WINDOW.as_millis()))
+        .start()?;
+    let mut bench = Bench::new(&robot, &mut clients, Guard::Session)?;
+    let (begun, mut told) = (Instant::now(), Instant::now());
+    let total = patterns.len() * usize::try_from(arguments.times)?;
+    let (mut table, mut done, mut wrong) = (Vec::new(), 0_usize, 0_usize);
+    for pattern in patterns {
+        let mut counts = Counts::new();
+        for _ in 0..arguments.times {
+            let way = match one(&mut bench, pattern) {
+                Ok(verdict) => verdict,
+                Err(error) => {
+                    // A rig that stood still for too long costs the session, not the whole run.
+                    eprintln!("order: {pattern}: {error:#}");
+                    bench = Bench::new(&robot, &mut clients, Guard::Session)
+                        .with_context(|| format!("after {pattern}\n{}", robot.printed()))?;
+                    *counts.entry("not played".to_owned()).or_default() += 1;
+                    continue;
+                }
+            };
+            wrong += usize::from(way != Verdict::Right);
+            *counts.entry(way.to_string()).or_default() += 1;
+            done += 1;
+            if told.elapsed() > PROGRESS {
+                told = Instant::now();
+                let minutes = begun.elapsed().as_secs() / 60;
+                eprintln!("order: {done} of {total} played, {wrong} wrong, {minutes} min: {pattern}");
+            }
+        }
+        table.push((pattern.clone(), counts));
+    }
+    Ok(table)
+}
+
+fn one(bench: &mut Bench<'_>, pattern: &Pattern) -> Result<Verdict> {
+    match pattern.way {
+        Way::Held(gap) if gap > WINDOW => bench.play_too_late(pattern),
+        Way::OneSegment | Way::TwoMillisApart | Way::Held(_) => bench.play(pattern),
+    }
+}
+
+/// Prints one line per sequence; says whether all ended right.
+fn print(table: &[(Pattern, Counts)]) -> bool {
+    let right = Verdict::Right.to_string();
+    let mut wrong = 0;
+    for (pattern, counts) in table {
+        let ways: Vec<String> = counts.iter().map(|(way, count)| format!("{count} x {way}")).collect();
+        println!("{:<70} {}", pattern.to_string(), ways.join(", "));
+        wrong += usize::from(counts.keys().any(|way| *way != right));
+    }
+    println!("\n{} of {} sequences ended right every time", table.len() - wrong, table.len());
+    wrong == 0
+}
+
+fn main() -> Result<ExitCode> {
+    let arguments = Arguments::parse();
+    let mut chosen = patterns();
+    chosen.retain(|pattern| pattern.to_string().contains(&arguments.only));
+    ensure!(!chosen.is_empty(), "no sequence has {:?} in its name", arguments.only);
+    eprintln!("order: {} sequences, each {} times", chosen.len(), arguments.times);
+    let table = play(&arguments, &chosen)?;
+    Ok(if print(&table) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
