@@ -4,6 +4,9 @@ import socket
 import struct
 from urllib.parse import unquote
 
+from hpack import Decoder
+from hyperframe.frame import ContinuationFrame, Frame, HeadersFrame
+
 from h2.config import H2Configuration
 from h2.connection import H2Connection
 from h2.events import DataReceived, ResponseReceived, StreamEnded, StreamReset, TrailersReceived
@@ -55,6 +58,28 @@ def call(host, port, path, messages, metadata, answers):
             "message": unquote(received.get("grpc-message", "")),
             "messages": [message.hex() for message in split(data)],
         }
+
+
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+FRAME_HEADER = 9
+
+
+def paths_of(sent):
+    """The path of every request, in order, in what a client has sent over a connection of HTTP/2."""
+    decoder, paths, block = Decoder(), [], b""
+    sent = sent.removeprefix(PREFACE)
+    while len(sent) >= FRAME_HEADER:
+        frame, length = Frame.parse_frame_header(memoryview(sent[:FRAME_HEADER]))
+        if len(sent) < FRAME_HEADER + length:
+            break
+        frame.parse_body(memoryview(sent[FRAME_HEADER : FRAME_HEADER + length]))
+        sent = sent[FRAME_HEADER + length :]
+        if isinstance(frame, (HeadersFrame, ContinuationFrame)):
+            block += bytes(frame.data)
+            if "END_HEADERS" in frame.flags:
+                paths += [value for name, value in decoder.decode(block) if name == ":path"]
+                block = b""
+    return paths
 
 
 def split(data):

@@ -55,6 +55,17 @@ export class Client {
     return this.driving.flatMap((drive) => drive.failed ?? []);
   }
 
+  /** As a program does that awaits nothing: commands and a stop at once. Returns how the stop was answered. */
+  async burst({ name, powers }) {
+    const motor = this.motor(name);
+    const commands = powers.map((power) => motor.setPower(power));
+    const stop = motor.stop();
+    // Those that a newer one has replaced are refused.
+    await Promise.allSettled(commands);
+    await stop;
+    return "OK";
+  }
+
   async go_for({ name, rpm, revolutions }) {
     await this.motor(name).goFor(rpm, revolutions);
   }

@@ -41,6 +41,7 @@ from viam.rpc.dial import Credentials, DialOptions
 
 import floods
 import raw
+import reflection
 import rude
 from testecho import TestEcho
 
@@ -168,6 +169,30 @@ class Client:
     async def stop_component(self, kind, name):
         await COMPONENTS[kind].from_robot(self.robot, name).stop()
 
+    async def joystick(self, name, power, every):
+        """As a program does that awaits nothing: the command again and again, whatever becomes of it."""
+
+        async def one():
+            try:
+                await self.set_power(name, power)
+            except GRPCError:
+                pass  # A newer one has replaced it.
+
+        async def drive():
+            while True:
+                self.tasks.append(asyncio.create_task(one()))
+                await asyncio.sleep(every)
+
+        self.driving = asyncio.create_task(drive())
+
+    async def release_joystick(self, name):
+        self.driving.cancel()
+        await self.stop(name)
+
+    async def paths_of(self, sent):
+        """The methods that a client has called over a connection, in order, from the bytes that it has sent."""
+        return raw.paths_of(bytes.fromhex(sent))
+
     async def is_moving(self, name):
         return await self.motor(name).is_moving()
 
@@ -292,6 +317,11 @@ class Client:
         """Any call, by hand; needs no connection of the SDK."""
         host, port = address.rsplit(":", 1)
         return await asyncio.to_thread(raw.call, host, int(port), path, messages, metadata, answers)
+
+    async def monitored(self, address, service):
+        """The methods that the server's reflection marks as ending with their client's heartbeats."""
+        host, port = address.rsplit(":", 1)
+        return await asyncio.to_thread(reflection.monitored, host, int(port), service)
 
     async def misbehave(self, kind, address):
         """Talks to the server as no honest client would; returns what became of the connection."""

@@ -28,6 +28,7 @@ const SCRIPTS: &[(&str, &str)] = &[
     ("rude.py", include_str!("../clients/rude.py")),
     ("floods.py", include_str!("../clients/floods.py")),
     ("raw.py", include_str!("../clients/raw.py")),
+    ("reflection.py", include_str!("../clients/reflection.py")),
     ("pipeline.py", include_str!("../clients/pipeline.py")),
     ("kortex.py", include_str!("../clients/kortex.py")),
     ("kortex_base.py", include_str!("../clients/kortex_base.py")),

@@ -47,6 +47,12 @@ fn dies(kind: Kind) -> Result<()> {
 
 /// Fails if a proxy that goes on answering keeps the motor of a dead client turning.
 #[test]
+fn a_client_that_dies_behind_haproxy_is_stopped() -> Result<()> {
+    dies(Kind::Haproxy)
+}
+
+/// Fails if a proxy that goes on answering keeps the motor of a dead client turning.
+#[test]
 fn a_client_that_dies_behind_nginx_is_stopped() -> Result<()> {
     dies(Kind::Nginx)
 }
@@ -93,6 +99,12 @@ fn another_comes(kind: Kind) -> Result<()> {
         ensure!(answer.status == Some(OK), "its first command was answered with {answer:?}");
         robot.listener.wait_for_drive(&RIGHT, commanded, MOVE).map(drop)
     })
+}
+
+/// Fails if a client is told, in another's place, that its lease is over: both come from the proxy's address.
+#[test]
+fn a_refusal_for_one_client_is_not_given_to_another_behind_haproxy() -> Result<()> {
+    another_comes(Kind::Haproxy)
 }
 
 /// Fails if a client is told, in another's place, that its lease is over: both come from the proxy's address.
