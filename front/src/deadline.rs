@@ -89,7 +89,7 @@ pub fn left<B>(request: &Request<B>) -> Option<Duration> {
 }
 
 /// Reads the time that a client gives a call. One that is written otherwise than the protocol has it is none.
-fn timeout(headers: &HeaderMap) -> Option<Duration> {
+pub fn timeout(headers: &HeaderMap) -> Option<Duration> {
     let text = headers.get(TIMEOUT)?.to_str().ok()?;
     let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
     let is_number =

@@ -157,7 +157,7 @@ impl Behind {
         }
         Ok(match call {
             Call::Monitored(_) => self.upstream.command(component, &name, request).await,
-            Call::Stop(_) => self.upstream.stop(component, &name, request).await,
+            Call::Stop(_) => self.upstream.stop(component, &name, request).await?,
             Call::Other(_) | Call::Foreign => self.upstream.pass(request).await,
         })
     }
@@ -190,10 +190,9 @@ impl Behind {
         let whole = Limited::new(body, MOST_BYTES).collect().await;
         let bytes = whole.map_err(|error| Status::resource_exhausted(error.to_string()))?.to_bytes();
         let ours = Request::from_parts(parts.clone(), upstream::body_of(bytes.clone()));
-        let theirs = Request::from_parts(parts, Replayed::untouched(upstream::body_of(bytes)));
         let (ours, theirs) =
             tokio::join!(async { upstream::message_of(at_home(own, ours).await).await }, async {
-                upstream::message_of(self.upstream.stop_all(theirs).await).await
+                upstream::message_of(self.upstream.stop_all(parts, bytes).await?).await
             },);
         let done = "the motors that Lanyard drives itself, and those it knows of, were told to stop over CAN";
         match (ours, theirs) {

@@ -164,8 +164,13 @@ async fn serve(config: Arc<Config>, outlet: Outlet) -> anyhow::Result<()> {
         None => None,
         Some(settings) => {
             let native = upstream::native(&config);
-            let (upstream, tasks) =
-                Upstream::start(settings, native.clone(), Arc::clone(&sessions), Arc::clone(&motion))?;
+            let (upstream, tasks) = Upstream::start(
+                settings,
+                config.front.stop_hold,
+                native.clone(),
+                Arc::clone(&sessions),
+                Arc::clone(&motion),
+            )?;
             Some((Arc::new(Behind { upstream, native, operations }), tasks))
         }
     };

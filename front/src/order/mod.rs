@@ -10,13 +10,15 @@
 //! |---|---|
 //! | [`arrival`] | the number and the moment of one arrival |
 //! | [`origin`] | when a request arrived, and from which party |
+//! | [`ahead`] | stops that were not looked at yet |
 //! | [`intake`] | HTTP requests get theirs where a connection's requests come in |
 
+mod ahead;
 mod arrival;
 mod intake;
 mod origin;
 
-#[cfg(test)]
+pub use ahead::{Ahead, StopAhead};
 pub use arrival::Arrival;
 pub use intake::{Stamp, stamped};
 pub use origin::{Origin, Sender};

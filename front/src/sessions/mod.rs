@@ -263,6 +263,12 @@ impl Sessions {
             .is_ok_and(|book| motors.iter().any(|motor| book.attachment.verdicts.granted(*motor).is_some()))
     }
 
+    /// Whether any resource of that kind is kept moving by a session.
+    #[must_use]
+    pub fn is_anything_moving(&self, wanted: impl Fn(&str) -> bool) -> bool {
+        self.book().is_ok_and(|book| book.uses().is_anything_moving(wanted))
+    }
+
     /// Notes that everything was brought to rest.
     pub fn rest_all(&self) {
         if let Ok(book) = self.book() {

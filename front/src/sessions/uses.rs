@@ -106,6 +106,11 @@ impl Uses {
         self.resources.values_mut().for_each(|used| used.commanded = None);
     }
 
+    /// Whether any resource of that kind has a user that has not brought it to rest.
+    pub fn is_anything_moving(&self, wanted: impl Fn(&str) -> bool) -> bool {
+        self.resources.iter().any(|(key, used)| used.commanded.is_some() && wanted(key))
+    }
+
     /// Who keeps a resource moving without having sent a command for too long.
     pub fn overdue(&self, now: Nanos) -> Vec<Owner> {
         let overdue = |used: &&Used| match (used.progress, used.commanded) {

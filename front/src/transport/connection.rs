@@ -8,6 +8,8 @@ use http::Version;
 use shm_proto::Nanos;
 use tokio::sync::Notify;
 
+use crate::order::Ahead;
+
 /// What shows that the program at the other end runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Liveness {
@@ -26,6 +28,8 @@ pub struct Connection {
     pub remote: SocketAddr,
     /// This machine's address.
     pub local: SocketAddr,
+    /// Its stops that were not looked at yet.
+    pub ahead: Arc<Ahead>,
     heard: AtomicU64,
     called: AtomicBool,
     pings: AtomicBool,
@@ -42,6 +46,7 @@ impl Connection {
             id: NEXT.fetch_add(1, Ordering::Relaxed),
             remote,
             local,
+            ahead: Arc::default(),
             heard: AtomicU64::new(Nanos::now().0),
             called: AtomicBool::new(false),
             pings: AtomicBool::new(false),

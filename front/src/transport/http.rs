@@ -15,7 +15,7 @@ use tower::{Service, ServiceExt};
 use tracing::debug;
 
 use super::connection::Connection;
-use crate::order::stamped;
+use crate::order::{Stamp, StopAhead, stamped};
 
 /// How long a client may take to answer a ping. Generous, since a Python program that computes answers none
 /// meanwhile; sessions do not wait for this.
@@ -31,6 +31,12 @@ const HEADERS: Duration = Duration::from_secs(10);
 const MOST_TAKEN_BACK: usize = 20;
 /// What a client may be sent before it says that it reads, per call: enough for one large answer.
 const MOST_UNREAD_BYTES: usize = 256 * 1024;
+
+/// Notes a request that stops something, until it is looked at.
+fn stop_ahead<B>(connection: &Connection, request: &http::Request<B>) -> Option<Arc<StopAhead>> {
+    let stamp = request.extensions().get::<Stamp>()?;
+    connection.ahead.note(request.uri().path(), stamp.began())
+}
 
 /// Serves HTTP connections.
 #[derive(Clone, Debug)]
@@ -77,6 +83,9 @@ impl Http {
             caller.note_call(request.version());
             // Here, in the connection's own task, requests come in order; what is spawned for each runs in any.
             let mut request = stamped(request);
+            if let Some(stop) = stop_ahead(&caller, &request) {
+                request.extensions_mut().insert(stop);
+            }
             request.extensions_mut().insert(Arc::clone(&caller));
             service.clone().oneshot(request)
         });

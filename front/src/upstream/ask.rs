@@ -8,7 +8,7 @@ use http_body_util::{BodyExt as _, Full};
 use tonic::Status;
 use tonic::body::Body;
 
-use super::call::{UNREAD, pass_on};
+use super::call::{Terms, UNREAD, pass_on};
 use super::lane::Lane;
 use super::peek::Replayed;
 
@@ -16,6 +16,9 @@ use super::peek::Replayed;
 const PREFIX: usize = 5;
 /// Longest `grpc-timeout` in its notation: eight digits.
 const MOST_TIMEOUT: u128 = 99_999_999;
+
+/// What the front's own calls say of their sender.
+pub const USER_AGENT: &str = concat!("lanyard/", env!("CARGO_PKG_VERSION"));
 
 /// A message as it stands in a body.
 #[must_use]
@@ -53,14 +56,13 @@ pub async fn ask(
     let headers = request.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
     headers.insert(header::TE, HeaderValue::from_static("trailers"));
-    headers
-        .insert(header::USER_AGENT, HeaderValue::from_static(concat!("lanyard/", env!("CARGO_PKG_VERSION"))));
+    headers.insert(header::USER_AGENT, HeaderValue::from_static(USER_AGENT));
     let micros = within.as_micros().min(MOST_TIMEOUT);
     if let Ok(timeout) = HeaderValue::try_from(format!("{micros}u")) {
         headers.insert("grpc-timeout", timeout);
     }
     let asking = async {
-        let (message, _) = message_of(pass_on(lane, request, None, UNREAD).await).await?;
+        let (message, _) = message_of(pass_on(lane, request, Terms::default(), UNREAD).await).await?;
         Ok(message)
     };
     match tokio::time::timeout(within, asking).await {

@@ -3,6 +3,9 @@
 //! Nothing is decoded. Deadlines, compression and sizes are between client and upstream. When either side takes
 //! the call back, the other learns it at once; when the call must end for a reason of ours, the client gets that
 //! reason and the upstream a reset.
+//!
+//! A call is given to `h2` only when the upstream has room for it and, a command, when its turn has come: what `h2` has
+//! taken it sends, whatever happens meanwhile.
 
 use std::collections::VecDeque;
 use std::future::pending;
@@ -23,9 +26,11 @@ use tokio::time::sleep;
 use tonic::Status;
 use tonic::body::Body;
 
-use super::lane::Lane;
+use super::lane::{Lane, Slot};
 use super::peek::Replayed;
 use super::route::Route;
+use super::streams::Stream;
+use super::turns::Place;
 
 /// How long a client may leave its answer unread before the call is given up: as much of the upstream as it
 /// occupies is meant for somebody who listens.
@@ -48,43 +53,85 @@ pub const HOP_BY_HOP: [HeaderName; 5] = [
     header::UPGRADE,
 ];
 
+/// What a call depends on beside its client and the upstream.
+#[derive(Default)]
+pub struct Terms {
+    /// When it must end.
+    pub over: Option<Over>,
+    /// Its place in the order, where it moves something.
+    pub place: Option<Place>,
+}
+
 /// Passes a call on and returns the answer. A call that cannot be passed on is answered with the reason.
 pub async fn pass_on(
     lane: &Lane,
     request: Request<Replayed>,
-    over: Option<Over>,
+    terms: Terms,
     unread: Duration,
 ) -> Response<Body> {
-    passed_on(lane, request, over, unread).await.unwrap_or_else(Status::into_http)
+    passed_on(lane, request, terms, unread).await.unwrap_or_else(Status::into_http)
 }
 
 async fn passed_on(
     lane: &Lane,
     request: Request<Replayed>,
-    mut over: Option<Over>,
+    terms: Terms,
     unread: Duration,
 ) -> Result<Response<Body>, Status> {
-    let mut sender = lane.sender().map_err(|why| Status::unavailable(&*why))?;
-    let (parts, body) = request.into_parts();
+    let Terms { mut over, mut place } = terms;
+    let (parts, mut body) = request.into_parts();
     let outgoing = outgoing(parts, &lane.route);
-    std::future::poll_fn(|cx| sender.poll_ready(cx)).await.map_err(|error| refusal(lane, &error))?;
     let whole = body.is_end_stream();
-    let (mut answer, stream) = sender.send_request(outgoing, whole).map_err(|error| refusal(lane, &error))?;
-    let leash = Arc::new(Leash { stream: Mutex::new(stream), verdict: OnceLock::new() });
-    let mut sending = (!whole).then(|| sending(body, Arc::clone(&leash)));
-    let answer = loop {
-        tokio::select! {
+    let kept = (!whole).then(|| body.keep(SHORT));
+    let mut fresh = true;
+    let (answer, leash, sending, stream) = loop {
+        let Slot { mut sender, stream } = tokio::select! {
             biased;
-            why = settled(&mut over) => {
-                leash.cut(why.clone());
-                return Err(why);
+            why = settled(&mut over) => return Err(why),
+            slot = slot(lane, &mut place) => slot?,
+        };
+        // From here to the end of sending nothing is waited for: the order was decided a moment ago.
+        let (mut answer, to) = sender.send_request(outgoing.clone(), whole).map_err(|error| {
+            not_sent(&mut place);
+            refusal(lane, &error)
+        })?;
+        let leash = Arc::new(Leash { stream: Mutex::new(to), verdict: OnceLock::new() });
+        let mut sending = (!whole).then(|| sending(body, Arc::clone(&leash)));
+        let answered = loop {
+            tokio::select! {
+                biased;
+                why = settled(&mut over) => {
+                    leash.cut(why.clone());
+                    return Err(why);
+                }
+                () = settled(&mut sending) => sending = None,
+                answer = &mut answer => break answer,
             }
-            () = settled(&mut sending) => sending = None,
-            answer = &mut answer => break answer.map_err(|error| refusal(lane, &error))?,
+        };
+        let error = match answered {
+            Ok(answer) => break (answer, leash, sending, stream),
+            Err(error) => error,
+        };
+        if !is_untouched(&error) {
+            return Err(refusal(lane, &error));
         }
+        // The upstream has not begun with it: it may be sent again.
+        not_sent(&mut place);
+        let again = match &kept {
+            None => Some(Replayed::untouched(Body::empty())),
+            Some(kept) => kept.again(),
+        };
+        match again.filter(|_| fresh && error.is_go_away()) {
+            Some(again) => body = again,
+            None => return Err(refusal(lane, &error)),
+        }
+        fresh = false;
     };
     let (parts, received) = answer.into_parts();
     if received.is_end_stream() {
+        if let Some(place) = &mut place {
+            place.answered();
+        }
         return Ok(Response::from_parts(parts, Body::empty()));
     }
     let mut answer = Answer {
@@ -95,6 +142,7 @@ async fn passed_on(
         pace: Arc::default(),
         attendant: None,
         lane: lane.clone(),
+        under_way: Some((stream, place)),
     };
     // Most answers are all there by now, and need nobody to look after them.
     std::future::poll_fn(|cx| {
@@ -107,6 +155,36 @@ async fn passed_on(
         answer.attendant = Some(tokio::spawn(attend(leash, sending, over, pace, unread)).abort_handle());
     }
     Ok(Response::from_parts(parts, Body::new(answer)))
+}
+
+/// Room for a call, and its turn.
+async fn slot(lane: &Lane, place: &mut Option<Place>) -> Result<Slot, Status> {
+    let Some(place) = place else { return lane.slot().await };
+    // What came in the same moment, and before or after it, is looked at first.
+    tokio::task::yield_now().await;
+    loop {
+        place.turn().await?;
+        let slot = tokio::select! {
+            slot = lane.slot() => slot?,
+            why = place.voided() => return Err(why),
+        };
+        if place.leave()? {
+            return Ok(slot);
+        }
+    }
+}
+
+fn not_sent(place: &mut Option<Place>) {
+    if let Some(place) = place {
+        place.not_sent();
+    }
+}
+
+/// Whether the upstream says that it has not begun with a call: it has said goodbye to the connection before, or
+/// refuses the call itself.
+fn is_untouched(error: &h2::Error) -> bool {
+    let refused = error.is_reset() && error.reason() == Some(Reason::REFUSED_STREAM);
+    error.is_remote() && (error.is_go_away() || refused)
 }
 
 /// The future's value if there is a future.
@@ -148,7 +226,7 @@ fn outgoing(mut parts: http::request::Parts, route: &Route) -> Request<()> {
 /// What a client is told when its call has failed on the way.
 fn refusal(lane: &Lane, error: &h2::Error) -> Status {
     if !error.is_reset() {
-        let why = lane.sender().err();
+        let why = lane.is_open().err();
         return match why {
             Some(why) => Status::unavailable(&*why),
             None => Status::unavailable(format!("the upstream {} is lost: {error}", lane.route.shown)),
@@ -307,6 +385,8 @@ struct Answer {
     pace: Arc<Pace>,
     attendant: Option<AbortHandle>,
     lane: Lane,
+    /// Until the upstream has ended the call.
+    under_way: Option<(Stream, Option<Place>)>,
 }
 
 impl Answer {
@@ -324,6 +404,7 @@ impl Answer {
     /// What the client gets instead of the rest.
     fn broken(&mut self, error: h2::Error) -> Option<Result<Frame<Bytes>, Status>> {
         self.stage = Stage::Done;
+        self.under_way = None;
         let status = match self.leash.verdict.get() {
             Some(verdict) => verdict.clone(),
             // The client gets the upstream's reset as it is.
@@ -355,6 +436,9 @@ impl Answer {
             return Poll::Ready(match trailers {
                 Ok(trailers) => {
                     self.stage = Stage::Done;
+                    if let Some((_, Some(mut place))) = self.under_way.take() {
+                        place.answered();
+                    }
                     trailers.map(|trailers| Ok(Frame::trailers(trailers)))
                 }
                 Err(error) => self.broken(error),

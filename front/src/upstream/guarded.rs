@@ -1,6 +1,7 @@
 //! Tests of everything between a client and the upstream: whose session a command runs under, and what is stopped
 //! when that ends. The test plays the supervisor.
 
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -23,21 +24,25 @@ use crate::native;
 use crate::sessions::testing::Watcher;
 use crate::sessions::{Entity, Peer, Rules, Sessions};
 
-const ARM: &str = "/viam.component.arm.v1.ArmService/MoveToPosition";
-const ARM_THAT_TAKES_LONG: &str = "/viam.component.arm.v1.ArmService/MoveToJointPositions";
-const ARM_STOP: &str = "/viam.component.arm.v1.ArmService/Stop";
+pub const ARM: &str = "/viam.component.arm.v1.ArmService/MoveToPosition";
+pub const ARM_THAT_TAKES_LONG: &str = "/viam.component.arm.v1.ArmService/MoveToJointPositions";
+pub const ARM_STOP: &str = "/viam.component.arm.v1.ArmService/Stop";
 const GANTRY: &str = "/viam.component.gantry.v1.GantryService/MoveToPosition";
 const GANTRY_STOP: &str = "/viam.component.gantry.v1.GantryService/Stop";
 const GRIPPER: &str = "/viam.component.gripper.v1.GripperService/Open";
 const GRIPPER_STOP: &str = "/viam.component.gripper.v1.GripperService/Stop";
-const SERVO: &str = "/viam.component.servo.v1.ServoService/Move";
-const SERVO_STOP: &str = "/viam.component.servo.v1.ServoService/Stop";
+pub const SERVO: &str = "/viam.component.servo.v1.ServoService/Move";
+pub const SERVO_STOP: &str = "/viam.component.servo.v1.ServoService/Stop";
+pub const STOP_ALL: &str = "/viam.robot.v1.RobotService/StopAll";
+const START_SESSION: &str = "/viam.robot.v1.RobotService/StartSession";
 const NAMES: &str = "/viam.robot.v1.RobotService/ResourceNames";
 
 /// Long enough that nothing but what a test does ends a session.
 const LONG: Window = Window::from_millis(60_000);
+/// How long a Stop holds its sender's other connections off.
+pub const HOLD: Duration = Duration::from_millis(250);
 /// What would have happened has happened by then.
-const A_WHILE: Duration = Duration::from_millis(100);
+pub const A_WHILE: Duration = Duration::from_millis(100);
 
 const ROBOT: &str = r#"
 [front]
@@ -56,23 +61,25 @@ after_stop = "hold"
 max_rpm = 600
 "#;
 
-struct Setting {
-    backend: Backend,
+pub struct Setting {
+    pub backend: Backend,
     watcher: Watcher,
-    sessions: Arc<Sessions>,
-    client: Client,
+    pub sessions: Arc<Sessions>,
+    pub client: Client,
+    /// Where the front listens.
+    pub address: SocketAddr,
     _tasks: Tasks,
 }
 
 /// A front with an upstream behind it; `more` is what else `[upstream]` says.
-async fn setting(more: &str) -> Setting {
+pub async fn setting(more: &str) -> Setting {
     let mut setting = setting_before(Backend::start().await, more).await;
     // What the front asks for by itself.
     setting.backend.call_of(NAMES).await;
     setting
 }
 
-async fn setting_before(backend: Backend, more: &str) -> Setting {
+pub async fn setting_before(backend: Backend, more: &str) -> Setting {
     let text =
         format!("[upstream]\naddress = \"http://{}\"\nwindow = \"400ms\"\n{more}\n{ROBOT}", backend.address);
     let config =
@@ -86,8 +93,11 @@ async fn setting_before(backend: Backend, more: &str) -> Setting {
     let routes = native::routes(&config, &link, &sessions, &motion, &orders, &operations);
     let own = super::native(&config);
     let settings = config.upstream.as_ref().unwrap();
-    let (upstream, tasks) = Upstream::start(settings, own.clone(), Arc::clone(&sessions), motion).unwrap();
-    timeout(SOON, async { tokio::join!(upstream.calls.open(), upstream.stops.open()) }).await.unwrap();
+    let (upstream, tasks) =
+        Upstream::start(settings, HOLD, own.clone(), Arc::clone(&sessions), motion).unwrap();
+    let open =
+        async { tokio::join!(upstream.commands.open(), upstream.stops.open(), upstream.others.open()) };
+    timeout(SOON, open).await.unwrap();
     let behind = Behind { upstream, native: own, operations };
     let dispatch = Dispatch::new(routes, Some(Arc::new(behind)));
     let (access, _) = Access::start(&config).unwrap();
@@ -95,29 +105,30 @@ async fn setting_before(backend: Backend, more: &str) -> Setting {
         let gate = Gate::new(dispatch.clone(), Arc::clone(&access));
         async move { gate.oneshot(request).await.unwrap_or_else(|never| match never {}) }
     };
-    let client = Client::connect(front(serve).await).await;
-    Setting { backend, watcher, sessions, client, _tasks: tasks }
+    let address = front(serve).await;
+    let client = Client::connect(address).await;
+    Setting { backend, watcher, sessions, client, address, _tasks: tasks }
 }
 
 impl Setting {
-    fn open(&self) -> SessionId {
+    pub fn open(&self) -> SessionId {
         self.sessions.open(&Entity::anonymous(), Peer::default(), LONG).unwrap().id
     }
 
     /// What the supervisor says of a session.
-    fn says(&self, id: SessionId, state: shm_proto::verdicts::SessionState) {
+    pub fn says(&self, id: SessionId, state: shm_proto::verdicts::SessionState) {
         let hold = self.sessions.hold(&Entity::anonymous(), id).unwrap();
         self.watcher.says(id, hold.owner, state);
         // The front's own look, which it takes every 10 ms.
         assert!(self.sessions.beat(&Entity::anonymous(), id).is_err());
     }
 
-    async fn command(&mut self, path: &str, name: &str, session: SessionId) -> Answered {
+    pub async fn command(&mut self, path: &str, name: &str, session: SessionId) -> Answered {
         self.client.call(path, &[("viam-sid", &session.to_string())], &message(name)).await
     }
 }
 
-fn paths(seen: &[Seen]) -> Vec<&str> {
+pub fn paths(seen: &[Seen]) -> Vec<&str> {
     let calls = seen.iter().filter_map(|seen| match seen {
         Seen::Call(request) => Some(request.uri().path()),
         Seen::Reset(_) => None,
@@ -263,34 +274,37 @@ async fn a_command_waits_for_a_stop_under_way_and_is_not_overtaken_by_it() {
 }
 
 #[tokio::test]
-async fn a_hundred_commands_that_hang_keep_no_stop_waiting() {
+async fn commands_that_hang_keep_no_stop_waiting() {
     let backend = Backend::start_at("127.0.0.1:0".parse().unwrap(), 10).await;
     let mut setting = setting_before(backend, "").await;
     let (id, other) = (setting.open(), setting.open());
     setting.command(SERVO, "servo1", other).await;
     let sid = id.to_string();
     let mut hanging = Vec::new();
-    for _ in 0..100 {
+    // As many as there is room for: each of its own arm, since of one arm only the newest goes on.
+    for number in 1..=10 {
         let mut call = setting.client.begin(ARM_THAT_TAKES_LONG, &[("viam-sid", &sid)]).await;
-        call.stream.send_data(message("arm1"), true).unwrap();
+        call.stream.send_data(message(&format!("arm{number}")), true).unwrap();
+        setting.backend.call_of(ARM_THAT_TAKES_LONG).await;
         hanging.push(call);
     }
-    for _ in 0..10 {
-        setting.backend.call_of(ARM_THAT_TAKES_LONG).await;
-    }
-    let stopped = setting.client.call(ARM_STOP, &[], &message("arm1")).await;
-    assert_eq!(stopped.status().0, "0");
-    let all = setting.client.call("/viam.robot.v1.RobotService/StopAll", &[], &super::framed(&[])).await;
-    assert_eq!(all.status().0, "0");
+    let mut stop = setting.client.begin(ARM_STOP, &[]).await;
+    stop.stream.send_data(message("arm1"), true).unwrap();
+    setting.backend.call_of(ARM_STOP).await;
+    let mut all = setting.client.begin(STOP_ALL, &[]).await;
+    all.stream.send_data(super::framed(&[]), true).unwrap();
+    setting.backend.call_of(STOP_ALL).await;
     // The front's own Stop, after a session that has nothing to do with those that hang.
     setting.says(other, Tripped);
     setting.backend.call_of(SERVO_STOP).await;
     let beat = "/viam.robot.v1.RobotService/SendSessionHeartbeat";
     assert_eq!(setting.client.call(beat, &[], &message(&sid)).await.status().0, "0");
     setting.says(id, Tripped);
-    setting.backend.call_of(ARM_STOP).await;
     for call in hanging {
         assert_eq!(call.finish().await.status(), ("3", "SESSION_EXPIRED"));
+    }
+    for stop in [stop, all] {
+        assert_eq!(stop.finish().await.status().0, "0");
     }
 }
 
@@ -361,11 +375,14 @@ async fn the_front_logs_in_with_its_own_key_and_again_when_its_token_is_refused(
 #[tokio::test]
 async fn by_whose_right_something_was_used_it_is_stopped() {
     let mut setting = setting("").await;
-    let id = setting.open();
-    let headers = [("viam-sid", &*id.to_string()), ("authorization", "Bearer mine")];
-    setting.client.call(ARM, &headers, &message("arm1")).await;
+    // The login is whose session it is.
+    let mine = [("authorization", "Bearer mine")];
+    let started = setting.client.call(START_SESSION, &mine, &super::framed(&[])).await;
+    let id = std::str::from_utf8(&started.body[7..][..36]).unwrap();
+    let headers = [("viam-sid", id), mine[0]];
+    assert_eq!(setting.client.call(ARM, &headers, &message("arm1")).await.status().0, "0");
     assert_eq!(setting.backend.call_of(ARM).await.headers()["authorization"], "Bearer mine");
-    setting.says(id, Tripped);
+    setting.client.call("/lanyard.v1.LanyardService/EndSession", &mine, &message(id)).await;
     assert_eq!(setting.backend.call_of(ARM_STOP).await.headers()["authorization"], "Bearer mine");
 }
 

@@ -5,6 +5,7 @@
 use std::collections::VecDeque;
 use std::io::Read as _;
 use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 
 use bytes::{Buf as _, Bytes};
@@ -26,13 +27,80 @@ const ENCODINGS: &str = "identity,gzip";
 pub struct Replayed {
     head: VecDeque<Bytes>,
     rest: Body,
+    kept: Option<Kept>,
+}
+
+/// What was read of a body, to be read once more.
+#[derive(Clone, Debug)]
+pub struct Kept(Arc<Mutex<Transcript>>);
+
+/// A body, as far as it was read.
+#[derive(Debug)]
+struct Transcript {
+    chunks: VecDeque<Bytes>,
+    /// How much more is kept.
+    room: usize,
+    reach: Reach,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reach {
+    /// There is more to come.
+    Begun,
+    /// It is all there.
+    Whole,
+    /// It has more than can be kept.
+    Partial,
+}
+
+impl Kept {
+    fn copy(&self) -> MutexGuard<'_, Transcript> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The whole body from its beginning; `None` when it was not all read, or is too long.
+    #[must_use]
+    pub fn again(&self) -> Option<Replayed> {
+        let copy = self.copy();
+        (copy.reach == Reach::Whole).then(|| Replayed::of(copy.chunks.clone(), Body::empty()))
+    }
+}
+
+impl Transcript {
+    fn note(&mut self, chunk: &Bytes) {
+        match self.room.checked_sub(chunk.len()) {
+            Some(room) => {
+                self.room = room;
+                self.chunks.push_back(chunk.clone());
+            }
+            None => self.reach = Reach::Partial,
+        }
+    }
+
+    fn end(&mut self) {
+        if self.reach == Reach::Begun {
+            self.reach = Reach::Whole;
+        }
+    }
 }
 
 impl Replayed {
     /// A body that nobody has looked into.
     #[must_use]
     pub fn untouched(rest: Body) -> Self {
-        Self { head: VecDeque::new(), rest }
+        Self::of(VecDeque::new(), rest)
+    }
+
+    const fn of(head: VecDeque<Bytes>, rest: Body) -> Self {
+        Self { head, rest, kept: None }
+    }
+
+    /// Keeps what is read of it from now on, if that is no more than `most` bytes.
+    pub fn keep(&mut self, most: usize) -> Kept {
+        let copy = Transcript { chunks: VecDeque::new(), room: most, reach: Reach::Begun };
+        let kept = Kept(Arc::new(Mutex::new(copy)));
+        self.kept = Some(kept.clone());
+        kept
     }
 }
 
@@ -44,10 +112,25 @@ impl http_body::Body for Replayed {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        match self.head.pop_front() {
+        let polled = match self.head.pop_front() {
             Some(chunk) => Poll::Ready(Some(Ok(Frame::data(chunk)))),
             None => Pin::new(&mut self.rest).poll_frame(cx),
+        };
+        if let Some(kept) = &self.kept {
+            match &polled {
+                Poll::Ready(Some(Ok(frame))) => {
+                    if let Some(chunk) = frame.data_ref() {
+                        kept.copy().note(chunk);
+                    }
+                    if http_body::Body::is_end_stream(&*self) {
+                        kept.copy().end();
+                    }
+                }
+                Poll::Ready(None) => kept.copy().end(),
+                Poll::Ready(Some(Err(_))) | Poll::Pending => {}
+            }
         }
+        polled
     }
 
     fn is_end_stream(&self) -> bool {
@@ -87,7 +170,7 @@ pub async fn name(headers: &HeaderMap, mut body: Body) -> Result<(String, Replay
                     } else {
                         name_in(&message)
                     };
-                    return Ok((name?, Replayed { head, rest: body }));
+                    return Ok((name?, Replayed::of(head, body)));
                 }
             }
         }
@@ -100,7 +183,7 @@ pub async fn name(headers: &HeaderMap, mut body: Body) -> Result<(String, Replay
             }
             Some(Err(error)) => return Err(error),
             // Without a whole message there is nothing to be moved; the upstream says what it thinks of it.
-            None => return Ok((String::new(), Replayed { head, rest: Body::empty() })),
+            None => return Ok((String::new(), Replayed::of(head, Body::empty()))),
         }
     }
 }

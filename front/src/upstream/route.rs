@@ -3,9 +3,11 @@
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::time::Duration;
 
 use config::{Address, HostPort, Trust};
 use http::uri::{Authority, Scheme};
+use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsConnector;
@@ -116,10 +118,19 @@ impl Route {
 
 const H2: &[u8] = b"h2";
 
+/// When the kernel looks whether the other end of an idle connection is still there, and how often after that. What was
+/// sent is acknowledged within that time, too, or the connection is given up. Servers count none of it.
+const KEEPALIVE: Duration = Duration::from_secs(10);
+const KEEPALIVE_EVERY: Duration = Duration::from_secs(3);
+const UNACKNOWLEDGED: Duration = Duration::from_secs(20);
+
 async fn tcp(host: &HostPort) -> io::Result<TcpStream> {
     let stream = TcpStream::connect((host.host.trim_matches(['[', ']']), host.port)).await?;
     // A call must not wait for more to fill a segment.
     stream.set_nodelay(true)?;
+    let socket = SockRef::from(&stream);
+    socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE_EVERY))?;
+    socket.set_tcp_user_timeout(Some(UNACKNOWLEDGED))?;
     Ok(stream)
 }
 

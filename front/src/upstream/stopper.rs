@@ -124,6 +124,8 @@ pub trait Behind: Send + Sync + 'static {
     ) -> impl Future<Output = Result<(), Status>> + Send;
     /// Whether a session that lives has used the resource since.
     fn is_used(&self, resource: &str) -> bool;
+    /// How long the server may still be at work for commands of the resource that were taken back.
+    fn unsettled(&self, resource: &str) -> Option<Duration>;
 }
 
 /// Stops one resource, however often it must be tried, in a task of its own. A kind that has no Stop is left alone.
@@ -160,6 +162,8 @@ async fn carry_out<B: Behind>(stops: &Stops, behind: &B, errand: &Errand, path: 
     for number in 1..=TRIES {
         // An upstream that is away is waited for: it may come back with what it was doing.
         behind.lane().open().await;
+        // What is at work now may come after this Stop.
+        let settles = behind.unsettled(resource);
         let tried = {
             let _under_way = stops.begin(resource);
             if behind.is_used(resource) {
@@ -171,7 +175,10 @@ async fn carry_out<B: Behind>(stops: &Stops, behind: &B, errand: &Errand, path: 
         let why = match tried {
             Ok(()) => {
                 info!("{resource} was stopped upstream after session {session} ended: {cause}");
-                return;
+                let Some(settles) = settles else { return };
+                info!("{resource} is stopped once more when its commands that were taken back have settled");
+                sleep(settles).await;
+                continue;
             }
             Err(why) => why,
         };

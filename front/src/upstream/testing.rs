@@ -1,15 +1,17 @@
 //! An upstream for tests that does what a path asks for, at the level of HTTP/2 frames, and a client of that kind.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
 use h2::client::{ResponseFuture, SendRequest};
 use h2::{RecvStream, SendStream};
 use http::{HeaderMap, Request, Response};
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -30,11 +32,41 @@ pub enum Seen {
     Reset(h2::Reason),
 }
 
+/// What an upstream says to all of its connections.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Word {
+    /// Nothing.
+    #[default]
+    Nothing,
+    /// New calls belong on another connection.
+    Goodbye,
+    /// You ping too often; it hangs up, as gRPC's own servers do.
+    TooManyPings,
+}
+
 /// What all calls to one upstream share.
 #[derive(Debug, Default)]
 pub struct Shared {
     stops_failed: AtomicU32,
     logins: AtomicU32,
+    words: watch::Sender<Word>,
+    /// Set: calls with an `x-number` are carried out in any order, as if each ran on a thread of its own.
+    disorder: Mutex<Option<Disorder>>,
+    /// The `x-number` of each call that was carried out, in that order.
+    done: Mutex<Vec<String>>,
+}
+
+/// Numbers that look like chance, the same ones for the same seed.
+#[derive(Debug)]
+struct Disorder(u64);
+
+impl Disorder {
+    /// How long a call is lying about, and how long its answer.
+    fn pause(&mut self) -> Duration {
+        // Knuth's MMIX generator; its high bits are the better ones.
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        Duration::from_millis((self.0 >> 33) % 25)
+    }
 }
 
 /// The upstream. It is gone, with all of its connections, when this is dropped.
@@ -43,6 +75,7 @@ pub struct Backend {
     pub address: SocketAddr,
     seen: mpsc::UnboundedReceiver<Seen>,
     stopped: watch::Sender<bool>,
+    shared: Arc<Shared>,
     _tasks: JoinSet<()>,
 }
 
@@ -62,8 +95,24 @@ impl Backend {
         let (sees, seen) = mpsc::unbounded_channel();
         let (stopped, stop) = watch::channel(false);
         let mut tasks = JoinSet::new();
-        tasks.spawn(accept(listener, sees, stop, most_calls, Arc::default()));
-        Self { address, seen, stopped, _tasks: tasks }
+        let shared = Arc::<Shared>::default();
+        tasks.spawn(accept(listener, sees, stop, most_calls, Arc::clone(&shared)));
+        Self { address, seen, stopped, shared, _tasks: tasks }
+    }
+
+    /// From now on it carries calls with an `x-number` out in any order.
+    pub fn disorder(&self, seed: u64) {
+        *self.shared.disorder.lock().unwrap() = Some(Disorder(seed));
+    }
+
+    /// The numbers of the calls that it has carried out since it was asked last, in that order.
+    pub fn done(&self) -> Vec<String> {
+        std::mem::take(&mut self.shared.done.lock().unwrap())
+    }
+
+    /// Says something to every connection that there is.
+    pub fn says(&self, word: Word) {
+        self.shared.words.send_replace(word);
     }
 
     /// The next thing it sees.
@@ -143,17 +192,25 @@ pub async fn serve(
     builder.max_concurrent_streams(most_calls).initial_window_size(1 << 16);
     let Ok(mut connection) = builder.handshake::<_, Bytes>(stream).await else { return };
     let mut calls = JoinSet::new();
+    let mut words = shared.words.subscribe();
     loop {
         let mut changed = stopped.clone();
         tokio::select! {
             biased;
+            Ok(()) = words.changed() => match *words.borrow_and_update() {
+                Word::Nothing => {}
+                Word::Goodbye => connection.graceful_shutdown(),
+                Word::TooManyPings => connection.abrupt_shutdown(h2::Reason::ENHANCE_YOUR_CALM),
+            },
             () = async { drop(changed.wait_for(|stopped| *stopped).await) } => going_on(&stopped).await,
             accepted = connection.accept() => {
-                let Some(Ok((request, respond))) = accepted else { return };
+                let Some(Ok((request, respond))) = accepted else { break };
                 calls.spawn(answer(request, respond, sees.clone(), Arc::clone(&shared)));
             }
         }
     }
+    // The last of them may still have something to tell.
+    while calls.join_next().await.is_some() {}
 }
 
 async fn answer(
@@ -171,10 +228,22 @@ async fn answer(
         }
     }
     let shown = parts.headers.get("authorization").cloned();
-    drop(sees.send(Seen::Call(Box::new(Request::from_parts(parts, ())))));
+    let number = parts.headers.get("x-number").map(|number| number.to_str().unwrap().to_owned());
     let mut trailers = HeaderMap::new();
     trailers.insert("grpc-status", "0".parse().unwrap());
     trailers.insert("x-trailer-bin", "AAEC/w".parse().unwrap());
+    // The front asks it whether it lives; that is no call of anybody.
+    if path == "/grpc.health.v1.Health/Check" {
+        return respond_with(respond, echoed, super::framed(&[8, 1]), trailers);
+    }
+    drop(sees.send(Seen::Call(Box::new(Request::from_parts(parts, ())))));
+    if let Some(number) = number {
+        // Whatever becomes of the call: its handler has begun.
+        let pause = || shared.disorder.lock().unwrap().as_mut().map(Disorder::pause).unwrap_or_default();
+        tokio::time::sleep(pause()).await;
+        shared.done.lock().unwrap().push(number);
+        tokio::time::sleep(pause()).await;
+    }
     match path.as_str() {
         // Every piece comes back as soon as it is there.
         "/test.Echo/Echo" => {
@@ -292,7 +361,53 @@ pub async fn send(stream: &mut SendStream<Bytes>, mut data: Bytes) -> Result<(),
 pub struct Client {
     sender: SendRequest<Bytes>,
     address: SocketAddr,
+    cork: Arc<Cork>,
     _task: JoinSet<()>,
+}
+
+/// What keeps a client's bytes back, so that several calls leave in one segment.
+#[derive(Debug, Default)]
+struct Cork {
+    is_in: AtomicBool,
+    waiting: Mutex<Option<Waker>>,
+}
+
+/// A connection with a cork.
+struct Corked {
+    stream: TcpStream,
+    cork: Arc<Cork>,
+}
+
+impl AsyncRead for Corked {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Corked {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<std::io::Result<usize>> {
+        *self.cork.waiting.lock().unwrap() = Some(cx.waker().clone());
+        if self.cork.is_in.load(Ordering::SeqCst) {
+            return Poll::Pending;
+        }
+        Pin::new(&mut self.stream).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
 }
 
 /// A call under way.
@@ -308,10 +423,25 @@ impl Client {
     pub async fn connect(address: SocketAddr) -> Self {
         let stream = TcpStream::connect(address).await.unwrap();
         stream.set_nodelay(true).unwrap();
-        let (sender, connection) = h2::client::handshake(stream).await.unwrap();
+        let cork = Arc::<Cork>::default();
+        let corked = Corked { stream, cork: Arc::clone(&cork) };
+        let (sender, connection) = h2::client::handshake(corked).await.unwrap();
         let mut task = JoinSet::new();
         task.spawn(async move { drop(connection.await) });
-        Self { sender, address, _task: task }
+        Self { sender, address, cork, _task: task }
+    }
+
+    /// Keeps what is sent from now on back.
+    pub fn cork(&self) {
+        self.cork.is_in.store(true, Ordering::SeqCst);
+    }
+
+    /// Sends what was kept back in one go.
+    pub fn uncork(&self) {
+        self.cork.is_in.store(false, Ordering::SeqCst);
+        if let Some(waiting) = self.cork.waiting.lock().unwrap().take() {
+            waiting.wake();
+        }
     }
 
     /// Begins a call.

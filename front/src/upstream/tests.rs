@@ -10,11 +10,11 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{sleep, timeout};
 use tonic::Status;
 
-use super::call::{Over, UNREAD, pass_on};
+use super::call::{Over, Terms, UNREAD, pass_on};
 use super::lane::{Keeper, Lane};
 use super::peek::Replayed;
 use super::route::Route;
-use super::testing::{Backend, Client, SOON, front, rest, send, serve};
+use super::testing::{Backend, Client, SOON, Word, front, rest, send, serve};
 
 const WINDOW: Duration = Duration::from_millis(400);
 
@@ -23,7 +23,7 @@ fn address(of: &Backend) -> Address {
 }
 
 async fn lane_to(address: &Address) -> (Lane, Keeper) {
-    let (lane, keeper) = Lane::keep(Route::new(address).unwrap(), WINDOW, "test");
+    let (lane, keeper) = Lane::keep(Route::new(address).unwrap(), WINDOW, "test", Arc::new(|| false));
     timeout(SOON, lane.open()).await.expect("the lane does not open");
     (lane, keeper)
 }
@@ -33,7 +33,7 @@ async fn through(lane: &Lane, unread: Duration) -> Client {
     let lane = lane.clone();
     let front = front(move |request| {
         let lane = lane.clone();
-        async move { pass_on(&lane, request.map(Replayed::untouched), None, unread).await }
+        async move { pass_on(&lane, request.map(Replayed::untouched), Terms::default(), unread).await }
     });
     Client::connect(front.await).await
 }
@@ -200,7 +200,8 @@ async fn a_call_that_must_end_ends_with_its_reason_and_upstream_at_once() {
                 drop(end.wait_for(|ending| *ending).await);
                 Status::invalid_argument("SESSION_EXPIRED")
             });
-            pass_on(&lane, request.map(Replayed::untouched), Some(over), UNREAD).await
+            let terms = Terms { over: Some(over), place: None };
+            pass_on(&lane, request.map(Replayed::untouched), terms, UNREAD).await
         }
     });
     let mut client = Client::connect(front.await).await;
@@ -274,6 +275,97 @@ async fn a_hung_upstream_is_lost_after_its_window_and_not_open_before_it_answers
     backend.hang(false);
     timeout(SOON, lane.open()).await.expect("it is not found again");
     assert_eq!(client.call("/test.Echo/Echo", &[], b"back").await.body, b"back");
+}
+
+#[tokio::test]
+async fn an_idle_connection_may_be_silent_unless_something_is_awaited() {
+    let mut backend = Backend::start().await;
+    let (lane, _keeper) = lane_to(&address(&backend)).await;
+    let awaited = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let asks = Arc::clone(&awaited);
+    let asks = Arc::new(move || asks.load(std::sync::atomic::Ordering::Relaxed));
+    let (watched, _watching) = Lane::keep(Route::new(&address(&backend)).unwrap(), WINDOW, "test", asks);
+    timeout(SOON, watched.open()).await.unwrap();
+    let (mut losses, mut lost) = (lane.losses(), watched.losses());
+    losses.mark_unchanged();
+    lost.mark_unchanged();
+    backend.hang(true);
+    sleep(3 * WINDOW).await;
+    assert!(!losses.has_changed().unwrap() && !lost.has_changed().unwrap(), "an idle connection was lost");
+    awaited.store(true, std::sync::atomic::Ordering::Relaxed);
+    timeout(4 * WINDOW, lost.changed()).await.expect("it is silent while something goes on").unwrap();
+    assert!(!losses.has_changed().unwrap(), "nobody awaits anything there");
+    backend.hang(false);
+    let mut client = through(&lane, UNREAD).await;
+    assert_eq!(client.call("/test.Echo/Echo", &[], b"on").await.body, b"on");
+    backend.so_far();
+}
+
+#[tokio::test]
+async fn a_goodbye_is_no_loss_and_what_is_under_way_is_finished() {
+    let (mut backend, lane, _keeper, mut client) = setting().await;
+    let mut running = client.begin("/test.Echo/Echo", &[]).await;
+    let (headers, body) = running.head().await;
+    backend.call().await;
+    let mut losses = lane.losses();
+    losses.mark_unchanged();
+    for round in 0..20 {
+        backend.says(Word::Goodbye);
+        let answered = client.call("/test.Echo/Echo", &[], b"next").await;
+        assert_eq!((answered.body.as_slice(), answered.status().0), (&b"next"[..], "0"), "round {round}");
+    }
+    running.stream.send_data(Bytes::from_static(b"to its end"), true).unwrap();
+    let answered = rest(headers, body).await.unwrap();
+    assert_eq!((answered.body.as_slice(), answered.status().0), (&b"to its end"[..], "0"));
+    assert!(!losses.has_changed().unwrap());
+}
+
+#[tokio::test]
+async fn a_server_that_says_goodbye_and_is_gone_is_lost() {
+    let (backend, lane, _keeper, mut client) = setting().await;
+    let mut losses = lane.losses();
+    losses.mark_unchanged();
+    backend.says(Word::Goodbye);
+    sleep(WINDOW / 8).await;
+    drop(backend);
+    timeout(SOON, losses.changed()).await.expect("nobody was told").unwrap();
+    assert_eq!(client.call("/test.Echo/Echo", &[], b"x").await.status().0, "14");
+}
+
+#[tokio::test]
+async fn a_server_that_is_asked_too_often_is_asked_less_and_not_lost() {
+    let (backend, lane, _keeper, mut client) = setting().await;
+    let mut losses = lane.losses();
+    losses.mark_unchanged();
+    for _ in 0..3 {
+        backend.says(Word::TooManyPings);
+        sleep(WINDOW / 8).await;
+        assert_eq!(client.call("/test.Echo/Echo", &[], b"on").await.body, b"on");
+    }
+    assert!(!losses.has_changed().unwrap());
+}
+
+#[tokio::test]
+async fn a_call_waits_for_room_but_not_for_ever_and_is_not_passed_on_later() {
+    let mut backend = Backend::start_at("127.0.0.1:0".parse().unwrap(), 2).await;
+    let (lane, _keeper) = lane_to(&address(&backend)).await;
+    let mut client = through(&lane, UNREAD).await;
+    let mut hanging = Vec::new();
+    for _ in 0..2 {
+        hanging.push(client.begin("/test.Echo/Hang", &[]).await);
+        backend.call().await;
+    }
+    let begun = Instant::now();
+    let refused = client.call("/test.Echo/Echo", &[], b"x").await;
+    assert_eq!(refused.status().0, "14");
+    assert!(refused.status().1.contains("room"), "{refused:?}");
+    // A second, in which two PINGs were answered.
+    assert!(begun.elapsed() < 2 * Duration::from_secs(1), "{:?}", begun.elapsed());
+    drop(hanging.pop());
+    backend.reset().await;
+    assert_eq!(client.call("/test.Echo/Echo", &[], b"now").await.body, b"now");
+    assert_eq!(backend.call().await.uri().path(), "/test.Echo/Echo");
+    assert!(backend.so_far().is_empty(), "the refused call was passed on");
 }
 
 #[tokio::test]
