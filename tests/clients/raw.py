@@ -2,6 +2,7 @@
 
 import socket
 import struct
+import time
 from urllib.parse import unquote
 
 from hpack import Decoder
@@ -80,6 +81,43 @@ def paths_of(sent):
                 paths += [value for name, value in decoder.decode(block) if name == ":path"]
                 block = b""
     return paths
+
+
+def burst(host, port, calls, gap):
+    """Begins calls of one message each, (path, hex, metadata), over one connection: all in one segment, or `gap` seconds
+    apart. Awaits none before all are sent; returns the status of each."""
+    with socket.create_connection((host, port), timeout=10) as connection:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        http = H2Connection(H2Configuration(client_side=True, header_encoding="utf-8"))
+        http.initiate_connection()
+        connection.sendall(http.data_to_send())
+        statuses, streams = {}, []
+        for path, message, metadata in calls:
+            stream = http.get_next_available_stream_id()
+            streams.append(stream)
+            http.send_headers(stream, headers_of(host, port, path) + [tuple(pair) for pair in metadata])
+            message = bytes.fromhex(message)
+            http.send_data(stream, struct.pack(">BI", 0, len(message)) + message, end_stream=True)
+            if gap:
+                connection.sendall(http.data_to_send())
+                time.sleep(gap)
+        connection.sendall(http.data_to_send())
+        ended = set()
+        while len(ended) < len(streams):
+            chunk = connection.recv(65536)
+            if not chunk:
+                raise ConnectionError("closed in the middle of a call")
+            for event in http.receive_data(chunk):
+                if isinstance(event, (ResponseReceived, TrailersReceived)):
+                    status = dict(event.headers).get("grpc-status")
+                    if status is not None:
+                        statuses[event.stream_id] = int(status)
+                elif isinstance(event, DataReceived):
+                    http.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
+                elif isinstance(event, (StreamEnded, StreamReset)):
+                    ended.add(event.stream_id)
+            connection.sendall(http.data_to_send())
+        return [statuses.get(stream) for stream in streams]
 
 
 def split(data):

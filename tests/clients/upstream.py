@@ -2,10 +2,13 @@
 
 Its components do what a viam-server's would: whatever they are told, they turn a motor over CAN by themselves, and go
 on until their Stop. What each was told, and when, is kept for the test; so are calls that were taken back. A test can
-have a Stop hang, fail or take its time, and commands that do not return.
+have a Stop hang, fail or take its time, commands that do not return, and calls that are carried out in any order, whether
+they were taken back or not, as a server does that runs each on a thread of its own.
 """
 
 import asyncio
+import math
+import random
 import struct
 import time
 
@@ -28,6 +31,8 @@ CLOSED_LOOP, VELOCITY, PASSTHROUGH = 8, 2, 1
 # Half of what an ODrive's watchdog is usually set to.
 REFRESH = 0.05
 TURNS_PER_SECOND = 1.5
+# How long a call may lie about where calls are carried out in any order.
+DISORDER = 0.03
 
 
 class Axis:
@@ -71,10 +76,26 @@ class Moving:
         self.robot, self.axes = robot, axes
         self.key = f"{self.API.resource_subtype}/{name}"
 
-    async def begin(self, did):
+    async def lie_about(self):
+        """Waits for as long as chance has it, if there is any; being taken back does not end that."""
+        if self.robot.chance is None:
+            return
+        waiting = asyncio.ensure_future(asyncio.sleep(self.robot.chance.uniform(0, DISORDER)))
+        while not waiting.done():
+            try:
+                await asyncio.shield(waiting)
+            except asyncio.CancelledError:
+                pass
+
+    async def begin(self, did, speed=TURNS_PER_SECOND):
+        await self.lie_about()
         self.robot.note(self.key, did)
         for axis in self.axes:
-            axis.turn()
+            if speed:
+                axis.turn(speed)
+            else:
+                axis.stop()
+        await self.lie_about()
         if self.key in self.robot.endless:
             try:
                 await asyncio.Event().wait()
@@ -83,6 +104,7 @@ class Moving:
                 raise
 
     async def stop(self, **_):
+        await self.lie_about()
         self.robot.note(self.key, "stop")
         trouble = self.robot.troubles.get(self.key)
         if trouble == "hang":
@@ -147,9 +169,10 @@ class OurGripper(Moving, Gripper):
         return True
 
 
-@moves("set_power", "go_for", "go_to", "set_rpm")
+@moves("go_for", "go_to", "set_rpm")
 class OurMotor(Moving, Motor):
-    pass
+    async def set_power(self, power, **_):
+        await self.begin("set_power", math.copysign(TURNS_PER_SECOND, power) if power else 0.0)
 
 
 @moves("move")
@@ -179,7 +202,7 @@ class Upstream:
 
     def __init__(self):
         self.notes, self.troubles, self.endless = [], {}, set()
-        self.axes, self.task = {}, None
+        self.axes, self.task, self.chance = {}, None, None
 
     def note(self, key, did):
         self.notes.append({"at": time.clock_gettime_ns(time.CLOCK_BOOTTIME), "resource": key, "did": did})
@@ -208,6 +231,10 @@ class Upstream:
     async def trouble(self, key, kind):
         """Has a Stop hang ("hang"), take 0.6 s ("slow"), fail so often (a number), or nothing of it (None)."""
         self.troubles[key] = kind
+
+    async def disorder(self, seed):
+        """From now on calls are carried out in any order."""
+        self.chance = random.Random(seed)
 
     async def endless_commands(self, key):
         """Commands for a component do not return any more."""

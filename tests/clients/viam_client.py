@@ -323,6 +323,11 @@ class Client:
         host, port = address.rsplit(":", 1)
         return await asyncio.to_thread(reflection.monitored, host, int(port), service)
 
+    async def burst(self, address, calls, gap=0.0):
+        """Several calls over one connection, none of them awaited before all are sent."""
+        host, port = address.rsplit(":", 1)
+        return await asyncio.to_thread(raw.burst, host, int(port), calls, gap)
+
     async def misbehave(self, kind, address):
         """Talks to the server as no honest client would; returns what became of the connection."""
         host, port = address.rsplit(":", 1)

@@ -14,6 +14,7 @@ import socket
 import sys
 
 import cannelloni_end
+import grpcio_server
 import kortex
 import kortex_base
 import pipeline
@@ -25,6 +26,7 @@ import viam_client
 ROLES = {
     "cannelloni": cannelloni_end.End,
     "client": viam_client.Client,
+    "grpcio": grpcio_server.Server,
     "kortex": kortex.Program,
     "kortex_base": kortex_base.Base,
     "pipeline": pipeline.Pipeline,

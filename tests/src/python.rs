@@ -24,6 +24,7 @@ const SCRIPTS: &[(&str, &str)] = &[
     ("zygote.py", include_str!("../clients/zygote.py")),
     ("viam_client.py", include_str!("../clients/viam_client.py")),
     ("upstream.py", include_str!("../clients/upstream.py")),
+    ("grpcio_server.py", include_str!("../clients/grpcio_server.py")),
     ("testecho.py", include_str!("../clients/testecho.py")),
     ("rude.py", include_str!("../clients/rude.py")),
     ("floods.py", include_str!("../clients/floods.py")),
@@ -120,6 +121,14 @@ impl Clients {
     /// It cannot be started.
     pub fn fork_upstream(&mut self) -> Result<Client> {
         self.fork_as("upstream")
+    }
+
+    /// A server of gRPC's own library, in a process of its own, that does not serve yet: see `clients/grpcio_server.py`.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn fork_grpcio(&mut self) -> Result<Client> {
+        self.fork_as("grpcio")
     }
 
     /// A new program for an arm of Kinova's, in a process of its own, not connected to anything yet: see

@@ -29,6 +29,7 @@ pub const CLIENTS: Environment = Environment {
         "python-can==4.6.1",
         "canopen==2.4.1",
         "cantools==45.1.0",
+        "grpcio==1.85.3",
         "paho-mqtt==2.1.0",
     ],
 };

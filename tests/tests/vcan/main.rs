@@ -42,6 +42,7 @@ mod tunnel_links;
 mod tunnel_udp;
 mod typescript;
 mod upstream;
+mod upstream_order;
 #[cfg(target_arch = "x86_64")]
 mod vectors;
 mod witness;

@@ -34,8 +34,8 @@ const RESOURCES: [&str; 9] = [
 ];
 
 /// A running upstream and where it is.
-struct Upstream {
-    process: Client,
+pub struct Upstream {
+    pub process: Client,
     port: u16,
 }
 
@@ -49,7 +49,7 @@ impl Upstream {
     }
 
     /// What a resource was told since a moment, and when.
-    fn told(&mut self, resource: &str, since: Moment) -> Result<Vec<(Moment, String)>> {
+    pub fn told(&mut self, resource: &str, since: Moment) -> Result<Vec<(Moment, String)>> {
         let notes = self.process.ask("told", json!({}))?;
         let notes = notes.as_array().context("no notes")?;
         let of = |note: &Value| {
@@ -60,8 +60,13 @@ impl Upstream {
         Ok(notes.iter().filter_map(of).collect())
     }
 
+    /// Waits until clients see what it has.
+    pub fn wait_for_names(&self, robot: &Robot, clients: &mut Clients) -> Result<()> {
+        client(robot, clients).map(drop)
+    }
+
     /// Waits until a resource was told something.
-    fn wait_for(&mut self, resource: &str, what: &str, since: Moment) -> Result<Moment> {
+    pub fn wait_for(&mut self, resource: &str, what: &str, since: Moment) -> Result<Moment> {
         expect::within(STILL, &format!("{resource} is told {what}"), || {
             let told = self.told(resource, since).map_err(|error| format!("{error:#}"))?;
             told.iter().find(|(_, did)| did == what).map(|(at, _)| *at).ok_or_else(|| format!("{told:?}"))
@@ -79,7 +84,7 @@ fn setup(port: u16, more: &str) -> Setup {
 }
 
 /// Starts robot and upstream and runs `act` with both.
-fn play_behind(
+pub fn play_behind(
     more: &str,
     act: impl FnOnce(&mut Robot, &mut Clients, &mut Upstream) -> Result<()>,
 ) -> Result<()> {
