@@ -157,8 +157,8 @@ fn print(view: &VerdictView, printed: u64, json: bool, out: &mut dyn Write) -> a
 #[cfg(test)]
 mod tests {
     use serde_json::{Value, json};
-    use shm_proto::Nanos;
     use shm_proto::verdicts::{EVENTS, EventKind};
+    use shm_proto::{Nanos, TripId};
 
     use super::*;
     use crate::fixture::{self, NOW, SECOND};
@@ -216,6 +216,24 @@ mod tests {
         assert_eq!(lines[1]["slot"], json!(null));
         assert_eq!(lines[1]["motors"], json!([]));
         assert_eq!(lines[1]["deadline_ns"], json!(null));
+    }
+
+    #[test]
+    fn an_end_at_rest_is_told_without_a_trip() {
+        let trip = TripId::NONE;
+        let kind = EventKind::EndedAtRest;
+        let event = Event { kind, trip, reason: Some(Reason::ClosedByClient), ..fixture::trip_event() };
+        let names = ["left".to_owned(), "right".to_owned()];
+        let record = Record::new(1, &event, &names, &WallClock::now());
+        let text = record.text();
+        assert!(
+            text.lines()
+                .next()
+                .is_some_and(|line| line.ends_with("Z  ended at rest: closed by client  left, right")),
+            "{text}"
+        );
+        assert!(text.contains("-> told +"), "{text}");
+        assert_eq!(record.trip, None);
     }
 
     #[test]

@@ -106,7 +106,7 @@ fn fate(motor: &LeftMotor, ended: bool) -> Fate {
         _ if held => Fate::Driven,
         _ if verdict.grant.is_some() => Fate::Driven,
         MotorState::Granted => Fate::Driven,
-        // The stop of a start, which is made again.
+        // The stop of a start, which is made again, or of a session that ended at rest, which that does, too.
         _ if verdict.trip == TripId::NONE => Fate::Free,
         MotorState::Idle => Fate::Free,
         MotorState::Stopped if ended && reason == Reason::Shutdown => Fate::Free,

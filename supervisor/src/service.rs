@@ -535,11 +535,10 @@ fn describe(view: &VerdictView, event: &Event) -> String {
     let names: Vec<String> = event.motors.iter().map(|motor| view.motor_name(motor)).collect();
     let motors = if names.is_empty() { "no motor".to_owned() } else { names.join(", ") };
     let reason = event.reason.map_or("", |reason| reason.name());
+    let session = if event.session.0 == 0 { String::new() } else { format!(" {}", event.session) };
     match event.kind {
-        EventKind::Trip => {
-            let session = if event.session.0 == 0 { String::new() } else { format!(" {}", event.session) };
-            format!("trip {}: {reason}{session}: stopped {motors}", event.trip)
-        }
+        EventKind::Trip => format!("trip {}: {reason}{session}: stopped {motors}", event.trip),
+        EventKind::EndedAtRest => format!("no trip: {reason}{session}: at rest already: {motors}"),
         EventKind::Reset => format!("trip {} reset by operator: {motors}", event.trip),
         EventKind::FrontAttached => {
             let (generation, pid) = view.front();

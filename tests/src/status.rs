@@ -290,6 +290,23 @@ impl Lanyard {
         })
     }
 
+    /// Waits until a session has ended, for that reason and without a trip, whose motors were all at rest, the motor among
+    /// them.
+    ///
+    /// # Errors
+    /// None has in time.
+    pub fn wait_for_end_at_rest(
+        &self,
+        from: Moment,
+        reason: &str,
+        motor: &str,
+        limit: Duration,
+    ) -> Result<Event> {
+        self.wait_for_event(from, limit, &format!("end at rest of {motor}: {reason}"), |event| {
+            event.kind() == "ended at rest" && event.reason() == reason && event.concerns(motor)
+        })
+    }
+
     /// `lanyard estop`; returns the trip.
     ///
     /// # Errors

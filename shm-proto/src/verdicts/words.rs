@@ -152,6 +152,9 @@ numbered! {
         Guarded = 10, "guarded";
         /// The hardware watchdog has reset the machine: it, or the supervisor on it, had hung.
         WatchdogReset = 11, "watchdog reset";
+        /// A session ended while all of its motors were proven to be at rest: they are stopped all the same, which
+        /// interrupts nothing and is no trip.
+        EndedAtRest = 12, "ended at rest";
     }
 }
 

@@ -14,6 +14,7 @@ mod health;
 mod heartbeats;
 mod inherited;
 mod motor;
+mod rest;
 mod sessions;
 mod together;
 mod trips;
@@ -243,7 +244,7 @@ impl Core {
         }
         for index in 0..self.motors.len() {
             if self.motors[index].is_on(bus) {
-                self.observe(index, frame, now, wire);
+                self.observe(index, bus, frame, now, wire);
             }
         }
     }
@@ -340,13 +341,15 @@ impl Core {
         }
     }
 
+    /// How long ago the next tick should have been; 0 before the start.
+    fn lateness(&self, now: Nanos) -> u64 {
+        if self.next_tick == Nanos::ZERO { 0 } else { now.since(self.next_tick) }
+    }
+
     /// A supervisor that was late once cannot promise to be in time the next time: whoever drives has to
     /// begin anew.
     fn note_lateness(&mut self, now: Nanos, wire: &mut impl Wire) {
-        if self.next_tick == Nanos::ZERO {
-            return;
-        }
-        let lateness = now.since(self.next_tick);
+        let lateness = self.lateness(now);
         self.tally.worst_lateness = self.tally.worst_lateness.max(lateness);
         if lateness > self.settings.tick {
             self.tally.late += 1;

@@ -4,6 +4,7 @@ use drivers::{Drive, Frame, Observation, Output, PollWhen, Power, Standstill};
 use shm_proto::verdicts::{Event, EventKind, MotorState, MotorVerdict, Reason, ResetPolicy};
 use shm_proto::{Nanos, Owner, TripId};
 
+use super::rest::Rest;
 use super::wire::Wire;
 use super::{Core, FEEDBACK_WINDOW, motor_index};
 
@@ -67,6 +68,16 @@ enum Permit {
     Withheld,
 }
 
+/// What a stop is made for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Occasion {
+    /// Something went wrong, or motion was interrupted, or may have been.
+    Trip,
+    /// A session ended while all of its motors were proven to be at rest. The stop only makes sure, and becomes a trip
+    /// when it has to do more.
+    EndAtRest,
+}
+
 /// Whether a stop is told in the event log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Told {
@@ -94,14 +105,38 @@ pub struct Motor {
     pub(super) first_stop: Nanos,
     confirmed: Nanos,
     standstill: Nanos,
+    pub(super) occasion: Occasion,
     told: Told,
     violation_told: Nanos,
     tracker: Standstill,
+    /// Of a granted motor: whether its session could end now and interrupt nothing.
+    rest: Rest,
     seen: Observation,
     heard: Nanos,
     next_poll: usize,
     stops_sent: u64,
     guarded: u64,
+}
+
+/// What a stop is told with.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Why {
+    /// The trip; none for a stop that is no trip.
+    pub trip: TripId,
+    pub reason: Reason,
+    pub occasion: Occasion,
+}
+
+impl Why {
+    /// A trip with that number.
+    pub(super) const fn trip(trip: TripId, reason: Reason) -> Self {
+        Self { trip, reason, occasion: Occasion::Trip }
+    }
+
+    /// A session has ended at rest.
+    pub(super) const fn end_at_rest(reason: Reason) -> Self {
+        Self { trip: TripId::NONE, reason, occasion: Occasion::EndAtRest }
+    }
 }
 
 /// How often a granted or stopped drive that must be asked is asked, in ticks. A stopping one is asked
@@ -129,9 +164,11 @@ impl Motor {
             first_stop: Nanos::ZERO,
             confirmed: Nanos::ZERO,
             standstill: Nanos::ZERO,
+            occasion: Occasion::Trip,
             told: Told::Yes,
             violation_told: Nanos::ZERO,
             tracker: Standstill::NOTHING_SEEN,
+            rest: Rest::UNKNOWN,
             seen: Observation::default(),
             heard: Nanos::ZERO,
             next_poll: 0,
@@ -178,8 +215,11 @@ impl Motor {
         self.permit == Permit::Given
     }
 
-    /// It is granted from now on.
+    /// It is granted from now on. What is known of its motion stays known when it is taken over as it runs.
     pub(super) fn follow(&mut self, owner: Owner, run: Run) {
+        if self.owner().is_none() {
+            self.rest = Rest::UNKNOWN;
+        }
         self.state = State::Granted { owner, run };
         self.permit = Permit::Given;
     }
@@ -187,6 +227,15 @@ impl Motor {
     /// Proven to stand still, or never moved since it was.
     pub(super) fn is_at_rest(&self) -> bool {
         matches!(self.state, State::Idle | State::Stopped { .. })
+    }
+
+    /// Granted, proven to stand still since the last motion frame that was heard, and nothing speaks against it.
+    pub(super) fn rests_under_grant(&self, now: Nanos) -> bool {
+        let in_order = match self.seen.power {
+            Some(Power::Fault | Power::Transition) => false,
+            Some(Power::Off | Power::On | Power::QuickStop) | None => true,
+        };
+        self.owner().is_some() && in_order && self.seen.fault.flatten().is_none() && self.rest.holds(now)
     }
 
     pub(super) fn longest_stop(&self) -> u64 {
@@ -213,6 +262,27 @@ impl Motor {
             Reason::Startup => self.trip != TripId::NONE,
             Reason::Shutdown => self.latch == Latch::Held,
             _ => false,
+        }
+    }
+
+    /// Its stop was no trip and is one from now on. Says whether that was so.
+    pub(super) fn take_for_a_trip(&mut self, trip: TripId, policy: ResetPolicy) -> bool {
+        let was_none = self.occasion == Occasion::EndAtRest && !self.is_at_rest();
+        if was_none {
+            self.occasion = Occasion::Trip;
+            self.trip = trip;
+            self.latch = self.reason.map_or(self.latch, |reason| self.latched_by(reason, policy));
+        }
+        was_none
+    }
+
+    /// What a trip for that reason makes of the latch.
+    fn latched_by(&self, reason: Reason, policy: ResetPolicy) -> Latch {
+        match reason {
+            Reason::OperatorStop => Latch::Held,
+            Reason::Startup | Reason::Shutdown => self.latch,
+            _ if policy == ResetPolicy::Manual => Latch::Held,
+            _ => self.latch,
         }
     }
 
@@ -361,51 +431,36 @@ const MOVING_AGAIN: f32 = 3.0;
 impl Core {
     /// Takes the motor's grant away and sends the first stage of its stop; the same for those it shares a
     /// command frame with, because that stage reaches them, too.
-    pub(super) fn begin_stop(
-        &mut self,
-        index: usize,
-        trip: TripId,
-        reason: Reason,
-        now: Nanos,
-        wire: &mut impl Wire,
-    ) {
-        self.begin_own_stop(index, trip, reason, now, wire);
+    pub(super) fn begin_stop(&mut self, index: usize, why: Why, now: Nanos, wire: &mut impl Wire) {
+        self.begin_own_stop(index, why, now, wire);
         if !self.has_mates(index) {
             return;
         }
         for mate in 0..self.motors.len() {
             if self.are_mates(index, mate) && self.motors[mate].owner().is_some() {
-                self.begin_own_stop(mate, trip, reason, now, wire);
+                self.begin_own_stop(mate, why, now, wire);
                 self.publish_motor(mate);
             }
         }
     }
 
-    fn begin_own_stop(
-        &mut self,
-        index: usize,
-        trip: TripId,
-        reason: Reason,
-        now: Nanos,
-        wire: &mut impl Wire,
-    ) {
+    fn begin_own_stop(&mut self, index: usize, why: Why, now: Nanos, wire: &mut impl Wire) {
         // Revoked before the frame goes out: a front that checks its grant after sending then knows.
         self.verdicts.grant(motor_index(index), None);
-        let manual = self.settings.policy == ResetPolicy::Manual;
+        let Why { trip, reason, occasion } = why;
         let motor = &mut self.motors[index];
         if !motor.keeps_its_trip(reason) {
             motor.trip = trip;
             motor.reason = Some(reason);
         }
+        motor.occasion = occasion;
         motor.told = Told::Yes;
         motor.first_stop = Nanos::ZERO;
         motor.confirmed = Nanos::ZERO;
         motor.standstill = Nanos::ZERO;
-        motor.latch = match reason {
-            Reason::OperatorStop => Latch::Held,
-            Reason::Startup | Reason::Shutdown => motor.latch,
-            _ if manual => Latch::Held,
-            _ => motor.latch,
+        motor.latch = match occasion {
+            Occasion::Trip => motor.latched_by(reason, self.settings.policy),
+            Occasion::EndAtRest => motor.latch,
         };
         self.enter_stage(index, 0, now, wire);
     }
@@ -513,6 +568,7 @@ impl Core {
         } else {
             self.enter_stage(index, stage + 1, now, wire);
         }
+        self.trip_after_all(index, now);
         self.record_motor(kind, index, now);
     }
 
@@ -532,14 +588,29 @@ impl Core {
     }
 
     /// What a received frame means for a motor.
-    pub(super) fn observe(&mut self, index: usize, frame: &Frame, now: Nanos, wire: &mut impl Wire) {
+    pub(super) fn observe(
+        &mut self,
+        index: usize,
+        bus: usize,
+        frame: &Frame,
+        now: Nanos,
+        wire: &mut impl Wire,
+    ) {
         let motor = &mut self.motors[index];
-        if motor.owner().is_none() && motor.drive.is_motion(frame) {
+        let commands = motor.drive.is_motion(frame);
+        if motor.owner().is_none() && commands {
             self.guard(index, now, wire);
             return;
         }
+        if commands {
+            motor.rest.commanded();
+        }
         let Some(seen) = motor.drive.decode(frame) else { return };
         motor.learn(&seen, now);
+        // Between two buses there is no order: on the other one this may be from before the last motion frame.
+        if !commands && bus == motor.bus {
+            motor.rest.observe(&motor.drive.stop.stage(0).proof, &seen, now);
+        }
         match motor.state {
             // Standing still proves nothing while frames that were queued before the stop may still set it in motion.
             State::Stopping { .. } | State::Unverified { .. } if motor.first_stop == Nanos::ZERO => {}
@@ -589,6 +660,7 @@ impl Core {
             self.stop_again(index, now, wire);
         } else {
             self.send_stage(index, now, wire);
+            self.trip_after_all(index, now);
             self.publish_motor(index);
         }
     }
@@ -596,7 +668,7 @@ impl Core {
     /// Somebody moves or energises a motor that was proven to stand still.
     fn stop_again(&mut self, index: usize, now: Nanos, wire: &mut impl Wire) {
         let trip = self.trip_of_violation(index);
-        self.begin_stop(index, trip, Reason::Violation, now, wire);
+        self.begin_stop(index, Why::trip(trip, Reason::Violation), now, wire);
         let motor = &mut self.motors[index];
         if motor.violation_told == Nanos::ZERO
             || now.since(motor.violation_told) >= self.settings.violation_pause

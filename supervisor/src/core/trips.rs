@@ -5,7 +5,7 @@ use core::fmt;
 use shm_proto::verdicts::{Counter, Event, EventKind, Reason, SessionState};
 use shm_proto::{Nanos, Owner, SlotIndex, TripId};
 
-use super::motor::{Latch, Motor, State};
+use super::motor::{Latch, Motor, Occasion, State, Why};
 use super::wire::Wire;
 use super::{Core, motor_index};
 
@@ -45,6 +45,33 @@ enum Whose {
     All,
 }
 
+/// Whether a session that ends for that reason interrupts nothing when all of its motors are at rest: it, or its
+/// client, has gone. Whatever else ends one is worth a look by itself.
+const fn interrupts_nothing(reason: Reason) -> bool {
+    match reason {
+        Reason::Expired | Reason::Overdue | Reason::ClosedByClient | Reason::ClientLost => true,
+        Reason::Startup
+        | Reason::Closed
+        | Reason::FrontDead
+        | Reason::FrontSilent
+        | Reason::Corrupt
+        | Reason::OperatorStop
+        | Reason::SelfOverrun
+        | Reason::BusFault
+        | Reason::DriveFault
+        | Reason::Shutdown
+        | Reason::Violation
+        | Reason::FeedbackLost
+        | Reason::SupervisorDied
+        | Reason::CutOff
+        | Reason::NoProgress
+        | Reason::TargetLost
+        | Reason::ListenerClosed
+        | Reason::UpstreamLost
+        | Reason::FrontEnded => false,
+    }
+}
+
 /// Whether any session was ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Ended {
@@ -68,9 +95,13 @@ impl Core {
         };
         let deadline = self.sessions.deadline(slot);
         self.hand_over_taken(owner, now);
-        let trip = self.next_trip();
-        let mut event = self.stop(Whose::Owner(owner), trip, reason, now, wire);
-        self.sessions.end(slot, end, trip);
+        let why = if interrupts_nothing(reason) && self.is_at_rest_under(owner, now) {
+            Why::end_at_rest(reason)
+        } else {
+            Why::trip(self.next_trip(), reason)
+        };
+        let mut event = self.stop(Whose::Owner(owner), why, now, wire);
+        self.sessions.end(slot, end, why.trip);
         let verdict = self.sessions.verdict(slot);
         event.session = verdict.session;
         event.slot = slot;
@@ -82,6 +113,48 @@ impl Core {
         }
         self.record(&event);
         self.publish_session(slot);
+    }
+
+    /// Whether every motor of a session, of which there is at least one, is proven to be at rest on buses that work, as
+    /// far as a loop can tell that was in time itself. One that shares a command frame with them belongs to them.
+    fn is_at_rest_under(&self, owner: Owner, now: Nanos) -> bool {
+        let belongs = |index: usize| self.motors[index].owner() == Some(owner);
+        let is_reached = |index: usize| {
+            let is_mate = |other: usize| self.are_mates(index, other) && belongs(other);
+            let shares = self.has_mates(index) && self.motors[index].owner().is_some();
+            belongs(index) || shares && (0..self.motors.len()).any(is_mate)
+        };
+        let works = |bus: usize| self.buses[bus].verdict.up == 1;
+        let rests = |index: usize| {
+            let motor = &self.motors[index];
+            motor.rests_under_grant(now) && (0..self.buses.len()).all(|bus| works(bus) || !motor.is_on(bus))
+        };
+        let motors = 0..self.motors.len();
+        let in_time = self.lateness(now) <= self.settings.max_lateness;
+        in_time && motors.clone().any(belongs) && motors.filter(|index| is_reached(*index)).all(rests)
+    }
+
+    /// The stop of a motor whose session ended at rest has to do more than to make sure: it is a trip, as loud as any,
+    /// and those that share a command frame with the motor belong to it.
+    pub(super) fn trip_after_all(&mut self, index: usize, now: Nanos) {
+        if self.motors[index].occasion != Occasion::EndAtRest {
+            return;
+        }
+        let trip = self.next_trip();
+        let mut event = Event::new(EventKind::Trip, now);
+        (event.trip, event.reason, event.deadline) = (trip, self.motors[index].reason, now);
+        for other in 0..self.motors.len() {
+            if other != index && !self.are_mates(index, other) {
+                continue;
+            }
+            let motor = &mut self.motors[other];
+            if motor.take_for_a_trip(trip, self.settings.policy) {
+                event.all_stopped = event.all_stopped.max(motor.first_stop);
+                event.motors.insert(motor_index(other));
+            }
+        }
+        event.first_stop = self.motors[index].first_stop;
+        self.record(&event);
     }
 
     /// Trips the session that drives a motor: with one wheel gone the others must not go on.
@@ -107,7 +180,7 @@ impl Core {
                 event.motors.insert(motor_index(mate));
             }
         }
-        self.begin_stop(index, trip, reason, now, wire);
+        self.begin_stop(index, Why::trip(trip, reason), now, wire);
         event.first_stop = self.motors[index].first_stop;
         event.all_stopped = event.first_stop;
         event.motors.insert(motor_index(index));
@@ -120,7 +193,7 @@ impl Core {
         let front_slot = self.sessions.front_slot();
         let deadline = self.sessions.deadline(front_slot);
         let trip = self.next_trip();
-        let mut event = self.stop(Whose::Anyone, trip, reason, now, wire);
+        let mut event = self.stop(Whose::Anyone, Why::trip(trip, reason), now, wire);
         event.slot = front_slot;
         event.last_beat = self.sessions.get(front_slot).map_or(Nanos::ZERO, |front| front.last_beat);
         event.deadline = if reason == Reason::FrontSilent { deadline } else { now };
@@ -146,7 +219,7 @@ impl Core {
     /// Stops every motor there is and ends every session.
     pub(super) fn trip_all(&mut self, reason: Reason, now: Nanos, wire: &mut impl Wire) -> TripId {
         let trip = self.next_trip();
-        let mut event = self.stop(Whose::All, trip, reason, now, wire);
+        let mut event = self.stop(Whose::All, Why::trip(trip, reason), now, wire);
         self.look_everywhere(now);
         event.last_beat = self.sessions.newest_beat();
         event.deadline = now;
@@ -157,7 +230,7 @@ impl Core {
 
     /// Stops every motor without a trip of its own.
     pub(super) fn stop_all(&mut self, reason: Reason, trip: TripId, now: Nanos, wire: &mut impl Wire) {
-        let event = self.stop(Whose::All, trip, reason, now, wire);
+        let event = self.stop(Whose::All, Why::trip(trip, reason), now, wire);
         self.publish_stopped(&event);
     }
 
@@ -218,17 +291,14 @@ impl Core {
     }
 
     /// The stop itself. Frames of one motor after the other; everything else comes later.
-    fn stop(
-        &mut self,
-        whose: Whose,
-        trip: TripId,
-        reason: Reason,
-        now: Nanos,
-        wire: &mut impl Wire,
-    ) -> Event {
-        let mut event = Event::new(EventKind::Trip, now);
-        event.trip = trip;
-        event.reason = Some(reason);
+    fn stop(&mut self, whose: Whose, why: Why, now: Nanos, wire: &mut impl Wire) -> Event {
+        let kind = match why.occasion {
+            Occasion::Trip => EventKind::Trip,
+            Occasion::EndAtRest => EventKind::EndedAtRest,
+        };
+        let mut event = Event::new(kind, now);
+        event.trip = why.trip;
+        event.reason = Some(why.reason);
         let meant = |motor: &Motor| match (whose, motor.owner()) {
             (Whose::All, _) | (Whose::Anyone, Some(_)) => true,
             (Whose::Owner(wanted), Some(owner)) => wanted == owner,
@@ -237,7 +307,7 @@ impl Core {
         self.broadcast(meant, now, wire);
         for index in 0..self.motors.len() {
             if meant(&self.motors[index]) {
-                self.begin_stop(index, trip, reason, now, wire);
+                self.begin_stop(index, why, now, wire);
                 let first = self.motors[index].first_stop;
                 if event.first_stop == Nanos::ZERO {
                     event.first_stop = first;

@@ -187,6 +187,24 @@ fn a_policy_that_became_stricter_holds_what_was_open_and_one_that_became_milder_
     }
 }
 
+/// Fails if a supervisor that dies while it makes sure of an end at rest leaves a trip that never was.
+#[test]
+fn an_end_at_rest_holds_nothing() {
+    for &policy in POLICIES {
+        let mut dead = Bench::new(policy);
+        let mut writer = dead.drive(0, &[A]);
+        dead.comes_to_rest(A);
+        writer.close(Ending::Client);
+        dead.run(2 * TICK);
+        assert_eq!(state(&dead, A), MotorState::Stopping);
+        let mut bench = next(&dead, policy);
+        assert_eq!(held(&bench, A), (0, Some(Reason::Startup), false), "{policy:?}");
+        assert_eq!(state(&bench, A), MotorState::Stopping, "{policy:?}: stopped like any other");
+        bench.rest_all();
+        assert!(can_be_driven(&mut bench, A), "{policy:?}");
+    }
+}
+
 #[test]
 fn evidence_is_told_and_proves_nothing() {
     let mut dead = Bench::new(ResetPolicy::Auto);

@@ -10,6 +10,7 @@ mod inheritance;
 mod looks;
 mod operator;
 mod record;
+mod rest;
 mod sessions;
 mod stops;
 mod support;

@@ -284,6 +284,23 @@ impl Bench {
         }
     }
 
+    /// The front's frame for one motor, half a revolution per second, comes over the bus.
+    pub fn front_commands(&mut self, motor: MotorIndex) {
+        let (bus, node) = place(motor);
+        let mut velocity = [0; 8];
+        velocity[..4].copy_from_slice(&0.5_f32.to_le_bytes());
+        let frame = Frame::classic(ArbitrationId::standard(node << 5 | 0x0D), &velocity);
+        self.core.received(bus, &frame, self.now, &mut self.wire);
+    }
+
+    /// The front has a motor turn, and its drive says often enough that it stands still again, with torque.
+    pub fn comes_to_rest(&mut self, motor: MotorIndex) {
+        self.front_commands(motor);
+        for velocity in [1.0, 0.0, 0.0, 0.0] {
+            self.odrive_says(motor, 8, velocity);
+        }
+    }
+
     /// Every motor says that it is idle and still, often enough for any proof.
     pub fn rest_all(&mut self) {
         for motor in [A, B, C] {

@@ -61,9 +61,9 @@ use stateright::{Model, Property};
 
 use drive::Drive;
 use front::{Actor, Front};
-use properties::Broken;
+use properties::{Broken, Witness};
 use shared::{Beats, Owner, Ring, SLOTS, Word};
-use supervisor::{Before, Core, Due, Latch, Log, NO_TRIP, Settings, Step, TripId};
+use supervisor::{Before, Core, Due, Latch, Log, NO_TRIP, Occasion, Settings, State, Step, TripId};
 use wire::{Heard, Wire};
 
 /// What is configured, and how often each rare event may happen.
@@ -136,6 +136,8 @@ pub struct System {
     pub drive: Drive,
     /// The operator.
     pub operator: Operator,
+    /// What a bystander has seen of the motor under its grant.
+    pub witness: Witness,
     /// Used budget.
     pub spent: Spent,
     /// The first rule a step has broken.
@@ -211,6 +213,7 @@ impl System {
             // Nobody knows what the motors were doing.
             drive: Drive::Turning,
             operator: Operator { noted: NO_TRIP, reset: Reset::None },
+            witness: Witness::Doubts,
             spent: Spent::default(),
             broken: None,
         }
@@ -392,6 +395,10 @@ impl System {
             (Reset::Accepted, _) if self.core.motor.owner().is_some() => Reset::Granted,
             (reset, _) => reset,
         };
+        self.witness = match self.core.motor.owner() {
+            Some(_) => before.witness.after(&before, action),
+            None => Witness::Doubts,
+        };
         self.broken = self.broken.or_else(|| properties::broken(&before, action, accepted, &self));
         self
     }
@@ -477,6 +484,10 @@ impl System {
         let settled = self.core.outbox.is_none() && self.core.motor.reason != Reason::Startup;
         if settled {
             self.core.motor.reason = Reason::Violation;
+        }
+        if matches!(self.core.motor.state, State::Idle | State::Granted { .. }) {
+            // The stop before it is over.
+            self.core.motor.occasion = Occasion::Trip;
         }
         for (session, ring) in self.core.sessions.iter_mut().zip(&mut self.beats.rings) {
             if is_over(session.state) {

@@ -25,7 +25,7 @@ use stateright::Property;
 use crate::drive::Drive;
 use crate::front::{Actor, Front};
 use crate::shared::Owner;
-use crate::supervisor::{Before, Core, Latch, NO_TRIP, Run, State};
+use crate::supervisor::{Before, Core, Latch, NO_TRIP, Occasion, Run, State};
 use crate::wire::FrontFrame;
 use crate::{Action, Reset, Scope, System, is_over};
 
@@ -48,6 +48,8 @@ pub enum Broken {
     NoProgress,
     /// A motor lost its grant, and no stop was sent.
     RevokedWithoutStop,
+    /// A session ended without a trip, and its motor was not proven to be at rest since the last motion frame.
+    EndedInMotion,
 }
 
 /// Whether a session lives, in the words of this file: a rule must not be judged by the function that it
@@ -103,7 +105,51 @@ pub fn broken(before: &System, action: Action, accepted: bool, after: &System) -
     if old.motor.owner().is_some() && new.motor.owner().is_none() && new.outbox != Some(0) {
         return Some(Broken::RevokedWithoutStop);
     }
+    let ended_at_rest = old.motor.owner().is_some() && new.motor.occasion == Occasion::EndAtRest;
+    if ended_at_rest && !before.witness.after(before, action).has_seen_rest() {
+        return Some(Broken::EndedInMotion);
+    }
     None
+}
+
+/// What somebody beside the supervisor has seen who reads the same frames and knows nothing of its rules: whether the
+/// drive has said, since the last motion frame and not too long ago, that it stands still.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Witness {
+    /// It has not.
+    Doubts,
+    /// It has, so many ticks ago.
+    HasSeenRest(u8),
+}
+
+impl Witness {
+    /// After that action in that state.
+    #[must_use]
+    pub fn after(self, before: &System, action: Action) -> Self {
+        match (action, self) {
+            _ if before.core.motor.owner().is_none() => Self::Doubts,
+            (Action::Report, _) if matches!(before.drive, Drive::Off | Drive::Holding) => {
+                Self::HasSeenRest(0)
+            }
+            (Action::Report | Action::Receive, _) => Self::Doubts,
+            (Action::Tick, Self::HasSeenRest(0)) => Self::HasSeenRest(1),
+            (Action::Tick, _) => Self::Doubts,
+            (_, seen) => seen,
+        }
+    }
+
+    const fn has_seen_rest(self) -> bool {
+        matches!(self, Self::HasSeenRest(_))
+    }
+}
+
+/// After a session has ended without a trip its motor turns by nothing but a frame that was under way, which the
+/// supervisor has yet to read.
+#[must_use]
+pub fn an_end_at_rest_interrupts_nothing(system: &System) -> bool {
+    system.core.motor.occasion == Occasion::Trip
+        || system.drive != Drive::Turning
+        || system.wire.motion_unread
 }
 
 /// Rule 1 of this file.
@@ -166,12 +212,13 @@ pub fn a_held_motor_can_be_reset(system: &System) -> bool {
         && (system.core.latch == NO_TRIP || motor.latch == Latch::Held)
 }
 
-/// Under manual policy a motor that was stopped for a reason of its own is held.
+/// Under manual policy a motor that was stopped for a reason of its own is held, unless that interrupted nothing.
 #[must_use]
 pub fn manual_policy_holds(scope: &Scope, system: &System) -> bool {
     let motor = &system.core.motor;
-    let stopped =
-        !matches!(motor.state, State::Idle | State::Granted { .. }) && motor.reason != Reason::Startup;
+    let stopped = !matches!(motor.state, State::Idle | State::Granted { .. })
+        && motor.reason != Reason::Startup
+        && motor.occasion == Occasion::Trip;
     scope.settings.policy != ResetPolicy::Manual || !stopped || motor.latch == Latch::Held
 }
 
@@ -200,6 +247,8 @@ const ALWAYS: &[(&str, Condition)] = &[
     ("a taken motor goes to its taker", |_, s| s.broken != Some(Broken::TakenMotorStopped)),
     ("who may have the motor gets it on a tick", |_, s| s.broken != Some(Broken::NotGranted)),
     ("a grant ends with a stop", |_, s| s.broken != Some(Broken::RevokedWithoutStop)),
+    ("an end without a trip is one at proven rest", |_, s| s.broken != Some(Broken::EndedInMotion)),
+    ("an end at rest interrupts nothing", |_, s| an_end_at_rest_interrupts_nothing(s)),
 ];
 
 fn tripped_by(system: &System, reason: Reason) -> bool {
@@ -212,6 +261,12 @@ fn reached(scope: &Scope) -> Vec<(&'static str, Condition)> {
         ("the motor turns under a grant", |_, s| s.drive == Drive::Turning && s.core.motor.owner().is_some()),
         ("a session expires", |_, s| tripped_by(s, Reason::Expired)),
         ("a session closes", |_, s| tripped_by(s, Reason::ClosedByClient)),
+        ("a session ends at rest", |_, s| {
+            s.core.outbox.is_some() && s.core.motor.occasion == Occasion::EndAtRest
+        }),
+        ("a motion frame was under way when a session ended at rest", |_, s| {
+            s.core.motor.occasion == Occasion::EndAtRest && s.drive == Drive::Turning
+        }),
         ("feedback is lost", |_, s| tripped_by(s, Reason::FeedbackLost)),
         ("a stop is violated", |_, s| tripped_by(s, Reason::Violation)),
         ("a stop is unverified", |_, s| s.core.motor.state == State::Unverified),

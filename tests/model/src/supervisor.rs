@@ -80,6 +80,50 @@ pub enum Stop {
     HandedOver,
 }
 
+/// `core::motor::Occasion`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Occasion {
+    /// A trip, or the start.
+    Trip,
+    /// A session ended at proven rest.
+    EndAtRest,
+}
+
+/// `core::rest::Rest`: what the last reports of a granted drive prove.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Rest {
+    /// Nothing.
+    Unknown,
+    /// That it stands still, and has no fault.
+    Proven {
+        /// Ticks since the report.
+        unheard: u8,
+    },
+}
+
+impl Rest {
+    /// A tick later.
+    const fn aged(self) -> Self {
+        match self {
+            Self::Proven { unheard } if unheard + 1 < FEEDBACK_WINDOW => {
+                Self::Proven { unheard: unheard + 1 }
+            }
+            Self::Proven { .. } | Self::Unknown => Self::Unknown,
+        }
+    }
+}
+
+/// `core::rest::Movement`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Movement {
+    /// None, and no motion frame.
+    None,
+    /// Motion frames were heard.
+    Commanded,
+    /// Movement came before any motion frame.
+    Unexplained,
+}
+
 /// `core::motor::Motor`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Motor {
@@ -93,6 +137,12 @@ pub struct Motor {
     pub reason: Reason,
     /// Whether the stop got out.
     pub stop: Stop,
+    /// What the stop is made for.
+    pub occasion: Occasion,
+    /// Of a granted motor.
+    pub rest: Rest,
+    /// Of a granted motor.
+    pub movement: Movement,
 }
 
 impl Motor {
@@ -194,6 +244,11 @@ pub struct Step<'a> {
     pub log: &'a mut Log,
 }
 
+/// `trips::interrupts_nothing`.
+fn interrupts_nothing(reason: Reason) -> bool {
+    matches!(reason, Reason::Expired | Reason::Overdue | Reason::ClosedByClient | Reason::ClientLost)
+}
+
 /// Whether a slot's deadline has passed without a newer beat.
 pub type Due = [bool; SLOTS as usize];
 /// Every session has beaten in time.
@@ -248,6 +303,9 @@ impl Core {
                 trip: NO_TRIP,
                 reason: Reason::Startup,
                 stop: Stop::HandedOver,
+                occasion: Occasion::Trip,
+                rest: Rest::Unknown,
+                movement: Movement::None,
             },
             bus_up: true,
             latch: NO_TRIP,
@@ -285,6 +343,7 @@ impl Core {
 impl Step<'_> {
     /// `Core::step` on a tick. Every session that lives has beaten.
     pub fn tick(&mut self) {
+        self.core.motor.rest = self.core.motor.rest.aged();
         self.look_for_changes();
         self.settle_grant();
         self.tend_motors();
@@ -331,15 +390,24 @@ impl Step<'_> {
     pub fn received(&mut self, heard: Heard) {
         match heard {
             Heard::Motion if self.core.motor.owner().is_none() => self.guard(),
-            Heard::Motion => {}
+            Heard::Motion => self.commanded(),
             Heard::Report(drive) => self.observe(drive),
+        }
+    }
+
+    /// `Rest::commanded`.
+    fn commanded(&mut self) {
+        let motor = &mut self.core.motor;
+        motor.rest = Rest::Unknown;
+        if motor.movement == Movement::None {
+            motor.movement = Movement::Commanded;
         }
     }
 
     /// `Core::estop`.
     pub fn estop(&mut self) {
         let trip = self.next_trip();
-        self.begin_stop(trip, Reason::OperatorStop);
+        self.begin_trip(trip, Reason::OperatorStop);
         self.end_all_sessions();
         self.log.note(EventKind::Trip, trip, Some(Reason::OperatorStop));
         self.core.latch = trip;
@@ -432,6 +500,9 @@ impl Step<'_> {
             _ if motor.may_be_granted() => Run::NotSeen,
             _ => return,
         };
+        if motor.owner().is_none() {
+            (motor.rest, motor.movement) = (Rest::Unknown, Movement::None);
+        }
         motor.state = State::Granted { owner, run };
     }
 
@@ -455,15 +526,27 @@ impl Step<'_> {
     fn trip_session(&mut self, slot: u8, reason: Reason, end: SessionState, due: Due) {
         let Some(owner) = self.core.owner(slot) else { return };
         self.hand_over_taken(owner, due);
-        let trip = self.next_trip();
         let stopped = self.core.motor.owner() == Some(owner);
+        if stopped && interrupts_nothing(reason) && self.rests_under_grant() {
+            self.begin_stop(NO_TRIP, reason, Occasion::EndAtRest);
+            self.core.sessions[usize::from(slot)].state = end;
+            self.log.note(EventKind::EndedAtRest, NO_TRIP, Some(reason));
+            return;
+        }
+        let trip = self.next_trip();
         if stopped {
-            self.begin_stop(trip, reason);
+            self.begin_trip(trip, reason);
         }
         self.core.sessions[usize::from(slot)].state = end;
         if stopped {
             self.log.note(EventKind::Trip, trip, Some(reason));
         }
+    }
+
+    /// `trips::is_at_rest_under`.
+    fn rests_under_grant(&self) -> bool {
+        let motor = &self.core.motor;
+        motor.rest != Rest::Unknown && motor.movement != Movement::Unexplained && self.core.bus_up
     }
 
     /// `trips::trip_owner_of`.
@@ -478,7 +561,7 @@ impl Step<'_> {
     fn stop_motor(&mut self, reason: Reason) {
         if self.core.motor.owner().is_some() {
             let trip = self.next_trip();
-            self.begin_stop(trip, reason);
+            self.begin_trip(trip, reason);
             self.log.note(EventKind::Trip, trip, Some(reason));
         }
     }
@@ -488,7 +571,7 @@ impl Step<'_> {
         let trip = self.next_trip();
         let stopped = self.core.motor.owner().is_some();
         if stopped {
-            self.begin_stop(trip, reason);
+            self.begin_trip(trip, reason);
         }
         let ended = self.end_all_sessions();
         if stopped || ended {
@@ -520,20 +603,45 @@ impl Step<'_> {
         self.core.trips
     }
 
+    /// `motor::begin_stop`, for a trip.
+    fn begin_trip(&mut self, trip: TripId, reason: Reason) {
+        self.core.motor.latch = self.latched_by(reason);
+        self.begin_stop(trip, reason, Occasion::Trip);
+    }
+
     /// `motor::begin_stop`.
-    fn begin_stop(&mut self, trip: TripId, reason: Reason) {
-        let manual = self.settings.policy == ResetPolicy::Manual;
+    fn begin_stop(&mut self, trip: TripId, reason: Reason, occasion: Occasion) {
         let motor = &mut self.core.motor;
         motor.trip = trip;
         motor.reason = reason;
         motor.stop = Stop::Refused;
-        motor.latch = match reason {
-            Reason::OperatorStop => Latch::Held,
-            Reason::Startup | Reason::Shutdown => motor.latch,
-            _ if manual => Latch::Held,
-            _ => motor.latch,
-        };
+        motor.occasion = occasion;
+        // Of no motor but a granted one.
+        (motor.rest, motor.movement) = (Rest::Unknown, Movement::None);
         self.enter_stage(0);
+    }
+
+    /// `Motor::latched_by`.
+    fn latched_by(&self, reason: Reason) -> Latch {
+        let manual = self.settings.policy == ResetPolicy::Manual;
+        match reason {
+            Reason::OperatorStop => Latch::Held,
+            Reason::Startup | Reason::Shutdown => self.core.motor.latch,
+            _ if manual => Latch::Held,
+            _ => self.core.motor.latch,
+        }
+    }
+
+    /// `trips::trip_after_all`.
+    fn trip_after_all(&mut self) {
+        if self.core.motor.occasion == Occasion::EndAtRest {
+            let trip = self.next_trip();
+            let reason = self.core.motor.reason;
+            self.core.motor.occasion = Occasion::Trip;
+            self.core.motor.trip = trip;
+            self.core.motor.latch = self.latched_by(reason);
+            self.log.note(EventKind::Trip, trip, Some(reason));
+        }
     }
 
     /// `motor::enter_stage`.
@@ -578,6 +686,7 @@ impl Step<'_> {
 
     /// `motor::escalate`.
     fn escalate(&mut self, stage: u8) {
+        self.trip_after_all();
         let last = stage + 1 >= STAGES;
         if last {
             self.core.motor.state = State::Unverified;
@@ -591,6 +700,14 @@ impl Step<'_> {
     /// `motor::observe`, for enough readings in a row to prove a stage.
     fn observe(&mut self, drive: Drive) {
         let motor = &mut self.core.motor;
+        // `Rest::observe`
+        motor.rest = match drive {
+            Drive::Off | Drive::Holding if motor.owner().is_some() => Rest::Proven { unheard: 0 },
+            _ => Rest::Unknown,
+        };
+        if motor.owner().is_some() && drive == Drive::Turning && motor.movement == Movement::None {
+            motor.movement = Movement::Unexplained;
+        }
         match motor.state {
             State::Stopping { .. } | State::Unverified if motor.stop == Stop::Refused => {}
             State::Stopping { .. } | State::Unverified => {
@@ -601,7 +718,7 @@ impl Step<'_> {
             }
             State::Stopped { stage } if drive.violates(stage) => {
                 let trip = self.trip_of_violation();
-                self.begin_stop(trip, Reason::Violation);
+                self.begin_trip(trip, Reason::Violation);
                 self.record_motor(EventKind::Guarded);
             }
             State::Granted { owner, run } => match (drive, run) {
@@ -633,9 +750,10 @@ impl Step<'_> {
     fn guard(&mut self) {
         if self.core.motor.is_at_rest() {
             let trip = self.trip_of_violation();
-            self.begin_stop(trip, Reason::Violation);
+            self.begin_trip(trip, Reason::Violation);
             self.record_motor(EventKind::Guarded);
         } else {
+            self.trip_after_all();
             self.send_stage();
         }
     }

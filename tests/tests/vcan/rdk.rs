@@ -40,8 +40,8 @@ fn TestSessionsMixedClients() -> Result<()> {
         // Nobody waits for the motion any more, so the front stops it at once; the session runs out later.
         let death = second.kill()?;
         let stop = robot.listener.wait_for_stop(&LEFT, death, 2 * WINDOW)?;
-        let trip = robot.lanyard.wait_for_trip(death, "session expired", "left", 3 * WINDOW)?;
-        let deadline = trip.deadline().context("no deadline")?;
+        let ended = robot.lanyard.wait_for_end_at_rest(death, "session expired", "left", 3 * WINDOW)?;
+        let deadline = ended.deadline().context("no deadline")?;
         robot.is_prompt(deadline, LATE, &stop)?;
         robot.verified(&LEFT)?;
         robot.no_motion_after(&LEFT, &stop)

@@ -314,8 +314,14 @@ fn echoes_count_unless_only_commands_do() -> Result<()> {
                 std::thread::sleep(WINDOW / 5);
             }
             let events = scene.robot.lanyard.events()?;
-            let trips = events.iter().filter(|event| event.kind() == "trip" && event.at() > from).count();
-            ensure!((trips == 0) == holds, "{trips} trips with beat = {beat}");
+            // The motor stands still all the time: its end is no trip.
+            let ends =
+                events.iter().filter(|event| event.kind() == "ended at rest" && event.at() > from).count();
+            ensure!((ends == 0) == holds, "{ends} ends with beat = {beat}");
+            ensure!(
+                !events.iter().any(|event| event.kind() == "trip" && event.at() > from),
+                "tripped at rest"
+            );
             Ok(())
         })?;
     }
