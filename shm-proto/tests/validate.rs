@@ -230,7 +230,7 @@ fn believable(raw: &RawBeat, context: &Context) -> bool {
         _ => incarnation > context.newest.get(),
     };
     known
-        && (raw.tag % (1 << 16) == 0 || raw.tag % (1 << 8) == FLAG_CLOSE)
+        && (raw.tag.is_multiple_of(1 << 16) || raw.tag % (1 << 8) == FLAG_CLOSE)
         && (context.shortest.0..=context.longest.0).contains(&raw.window)
         && raw.timestamp <= context.now.0
 }
