@@ -43,7 +43,7 @@ pub fn main(workspace: &Workspace, args: &OrderArgs) -> Result<u8> {
     command.extend(["--bin-dir".into(), programs.into(), "--python".into(), python.into()]);
     command.extend(["--times".into(), args.times.to_string().into()]);
     command.extend(args.only.iter().flat_map(|only| ["--only".into(), only.into()]));
-    say("playing sequences of commands; the progress is on stderr, the table comes at the end");
+    say("playing sequences of commands; the progress is on stderr, the table on stdout");
     let request = Request::new(&args.place, &workspace.root, Duration::from_secs(args.timeout), command);
     rig::run(workspace, &request, &mut rig::pass_through)
 }

@@ -12,7 +12,7 @@ use crate::expect;
 use crate::pipeline::{Answer, Call, OK, Pipeline};
 use crate::python::Clients;
 use crate::relay::Relay;
-use crate::robot::{LEFT, MOVE, RIGHT, Robot};
+use crate::robot::{LEFT, RIGHT, Robot};
 use crate::wire::Motor;
 
 /// What the robot of [`crate::robot::Setup::base`] calls its parts.
@@ -25,6 +25,10 @@ const SETTLES: Duration = Duration::from_millis(120);
 const ANSWERED: Duration = Duration::from_secs(8);
 /// A beat often enough for windows from half a second on.
 const BEAT: Duration = Duration::from_millis(100);
+/// How long a set-point may take that has been answered for.
+const REACHED: Duration = Duration::from_secs(10);
+/// What a client is told whose session is over.
+const SESSION_EXPIRED: &str = "SESSION_EXPIRED";
 /// What an f32 keeps of a speed, and more.
 const EXACT: f64 = 1e-3;
 
@@ -117,7 +121,7 @@ impl<'a> Bench<'a> {
     /// # Errors
     /// It does not in time.
     pub fn reaches(&self, motor: &Motor, speed: f64) -> Result<()> {
-        expect::within(MOVE, &format!("{} has the set-point {speed}", motor.name), || {
+        expect::within(REACHED, &format!("{} has the set-point {speed}", motor.name), || {
             let target = target(self.robot, motor).map_err(|error| format!("{error:#}"))?;
             if is(target, speed) { Ok(()) } else { Err(format!("{target}")) }
         })
@@ -172,7 +176,10 @@ impl<'a> Bench<'a> {
             // What travels is answered when it arrives, or by the stop before the next sequence.
             answer = if command.is_answered_at_once() {
                 let told = self.client.answers(one, ANSWERED)?.pop().flatten();
-                Some(told.with_context(|| format!("{pattern}: {command} was not answered"))?)
+                let told = told.with_context(|| format!("{pattern}: {command} was not answered"))?;
+                // A rig that stood still for a window has shown nothing.
+                ensure!(told.message != SESSION_EXPIRED, "{pattern}: the session was lost");
+                Some(told)
             } else {
                 None
             };
