@@ -1,8 +1,8 @@
 //! Deadlines of calls: the time that a client gives a call (`grpc-timeout`), kept here, too.
 //!
 //! A client resets a call whose time is over, but the reset may never arrive. So a call that waited for longer is refused
-//! before it reaches a motor, and one that moves something for longer is ended, both as by a reset. What stops something
-//! has no deadline.
+//! before it reaches a motor ([`crate::motion::Motion`] looks), and one that moves something for longer is ended as by a
+//! reset. A stop is carried out whenever it comes.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -55,14 +55,15 @@ where
         self.inner.poll_ready(cx)
     }
 
-    fn call(&mut self, request: Request<B>) -> Self::Future {
-        let left = left(&request);
+    fn call(&mut self, mut request: Request<B>) -> Self::Future {
+        let Some(left) = left(&request) else { return Box::pin(self.inner.call(request)) };
+        let nanos = u64::try_from(left.as_nanos()).unwrap_or(u64::MAX);
+        request.extensions_mut().insert(Deadline(Nanos(Nanos::now().0.saturating_add(nanos))));
         let call = self.inner.call(request);
-        let Some(left) = left else { return Box::pin(call) };
         Box::pin(async move {
-            // Without any time left the call is not begun at all.
+            // Without any time left it is for the call to say: speed 0 is carried out, a motion is refused.
             if left.is_zero() {
-                return Ok(over());
+                return call.await;
             }
             match tokio::time::timeout(left, call).await {
                 Ok(answered) => answered,
@@ -71,6 +72,10 @@ where
         })
     }
 }
+
+/// The moment at which a call's time is over; part of the request's extensions.
+#[derive(Clone, Copy, Debug)]
+pub struct Deadline(pub Nanos);
 
 fn over<R: Default>() -> Response<R> {
     Status::deadline_exceeded(
@@ -162,17 +167,16 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_call_that_waited_for_longer_than_its_time_is_not_begun() {
+    async fn a_call_that_waited_for_longer_than_its_time_is_told_so() {
         let mut late = request("/s/SetPower", "1m");
         late.extensions_mut().insert(Stamp::whole());
         std::thread::sleep(Duration::from_millis(5));
         assert_eq!(left(&late), Some(Duration::ZERO));
-        let untouched = service_fn(|_: Request<()>| async {
-            panic!("it was begun");
-            #[expect(unreachable_code, reason = "gives the type")]
-            Ok::<Response<()>, Infallible>(Response::new(()))
+        let looks = service_fn(|request: Request<()>| async move {
+            let deadline = request.extensions().get::<Deadline>().copied();
+            assert!(deadline.is_some_and(|deadline| deadline.0 <= Nanos::now()));
+            Ok::<_, Infallible>(Response::new(()))
         });
-        let answer = Deadlines.layer(untouched).oneshot(late).await.unwrap();
-        assert_eq!(Status::from_header_map(answer.headers()).unwrap().code(), Code::DeadlineExceeded);
+        Deadlines.layer(looks).oneshot(late).await.unwrap();
     }
 }

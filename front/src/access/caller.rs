@@ -32,7 +32,7 @@ impl Caller {
     /// Names a caller whose login was not checked here: it is good for telling callers apart, and for nothing else.
     #[must_use]
     pub fn unchecked(pseudonym: &str) -> Self {
-        Self { entity: Entity::new(pseudonym), ..Self::anonymous() }
+        Self { entity: Entity::unchecked(pseudonym), ..Self::anonymous() }
     }
 
     /// Who was not asked: for what everybody may call.

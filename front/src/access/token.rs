@@ -117,7 +117,7 @@ impl Tokens {
     pub fn pseudonym(&self, login: &[u8]) -> String {
         // No token that is signed here begins like this.
         let mac = self.signer.clone().chain_update(b"login\0").chain_update(login).finalize().into_bytes();
-        format!("login-{}", BASE64.encode(mac))
+        BASE64.encode(mac)
     }
 
     /// What a token proves, which counts as its use; `None` if it is not one of ours, or no longer good.

@@ -145,7 +145,7 @@ impl From<SessionError> for Refusal {
         match error {
             SessionError::Expired => Self::no_session(),
             SessionError::Held { .. } => Self::device(Sub::NotInControl, error.to_string()),
-            SessionError::LeaseRanOut(_) | SessionError::TooSoonAfterStop(_) => {
+            SessionError::LeaseRanOut(_) | SessionError::LeaseEnds | SessionError::TooSoonAfterStop(_) => {
                 Self::protocol(Sub::SessionAccess, error.to_string())
             }
             SessionError::TooMany | SessionError::TooManyOfYours(_) => {
@@ -174,7 +174,7 @@ impl From<MotionError> for Refusal {
             MotionError::Bus { .. } | MotionError::SupervisorGone => {
                 Self::device(Sub::RouterUnavailable, text)
             }
-            MotionError::Superseded | MotionError::HeldAfterStop { .. } => {
+            MotionError::Superseded | MotionError::DeadlineOver | MotionError::HeldAfterStop { .. } => {
                 Self::device(Sub::MethodFailed, text)
             }
         }

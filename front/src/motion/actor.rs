@@ -15,7 +15,7 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, MissedTickBehavior, interval, interval_at, sleep_until, timeout_at};
 
 use super::Station;
-use super::desk::{Aim, Answer, Job};
+use super::desk::{Aim, Answer, Job, Stage};
 use super::enable;
 use super::error::MotionError;
 use super::feedback::FRESH;
@@ -136,8 +136,11 @@ impl Actor {
                         ending = self.carry_out(&mut job) => Some(ending),
                     };
                     match ending {
-                        None => job.superseded(),
-                        Some(ending) => self.conclude(job, ending).await,
+                        None => station.desk.interrupted(job),
+                        Some(ending) => {
+                            station.desk.note_over();
+                            self.conclude(job, ending).await;
+                        }
                     }
                 }
             }
@@ -234,7 +237,10 @@ impl Actor {
         if let Err(ending) = prepared {
             return ending;
         }
-        job.group.ready();
+        if job.stage == Stage::Preparing {
+            job.stage = Stage::Ready;
+            job.group.ready();
+        }
         let ending = match self.await_group(job).await {
             Err(ending) => Err(ending),
             Ok(()) => match job.aim {
@@ -363,6 +369,7 @@ impl Actor {
             let frames = self.setpoint(speed)?;
             if self.send_permitted(&job.permit, &frames)? == Sent::All {
                 self.station.set_commanded(Some(speed));
+                self.station.desk.note_started();
                 job.answer(Ok(()));
             }
         }
@@ -389,6 +396,7 @@ impl Actor {
             if self.send_permitted(&job.permit, &frames)? == Sent::All {
                 commanded = speed;
                 self.station.set_commanded(Some(speed));
+                self.station.desk.note_started();
             }
         }
         let mut answer = self.send_stop();

@@ -37,6 +37,17 @@ pub struct Job {
     pub group: Arc<Group>,
     /// Where the answer goes; `None` once answered.
     pub reply: Option<oneshot::Sender<Answer>>,
+    /// How far it is.
+    pub stage: Stage,
+}
+
+/// How far a command is, as the other motors of it know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// The motor is not granted and enabled yet.
+    Preparing,
+    /// It is, and the others were told so.
+    Ready,
 }
 
 impl Job {
@@ -136,6 +147,24 @@ impl Desk {
     /// Tells those who wait for a stop up to that number how it went.
     pub fn announce(&self, number: u64, answer: Answer) {
         self.stopped.send_replace(Stopped { number, answer });
+    }
+
+    /// Notes that the command that is being carried out has told the motor something.
+    pub fn note_started(&self) {
+        self.mailbox().note_started();
+    }
+
+    /// Notes that no command is being carried out any more.
+    pub fn note_over(&self) {
+        self.mailbox().note_over();
+    }
+
+    /// Lets a command wait again that was interrupted by a stop which was sent before it; any other is superseded.
+    pub fn interrupted(&self, job: Box<Job>) {
+        let superseded = self.mailbox().put_back(job);
+        if let Some(mut superseded) = superseded {
+            superseded.superseded();
+        }
     }
 
     /// Gives out what is to be done next, a stop before any command. What was given out before is over.

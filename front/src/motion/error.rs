@@ -99,6 +99,9 @@ pub enum MotionError {
         /// What the drive says.
         what: String,
     },
+    /// The time that the client gave the command was over before it could be carried out.
+    #[error("the time that this command was given (grpc-timeout) was over before it reached a motor")]
+    DeadlineOver,
     /// A newer command for one of the same motors, or its stop, came in between.
     #[error("a newer command, or a stop, for one of the same motors took its place")]
     Superseded,

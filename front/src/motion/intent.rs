@@ -37,28 +37,38 @@ const NOTE_SPACING_NANOS: u64 = 250_000_000;
 /// Notes of one party that are kept: three seconds of a client that repeats its Stop, longer than `stop_hold` can be.
 const MAX_NOTES: usize = 12;
 
-#[derive(Debug)]
-struct Party {
-    sender: Sender,
-    /// Oldest first: some of those that came, and the newest.
-    stops: VecDeque<Note>,
-    fault: Option<Note>,
-}
+/// Notes of one kind of one party, oldest first: some of those that came, and the newest.
+#[derive(Debug, Default)]
+struct Notebook(VecDeque<Note>);
 
-impl Party {
-    fn note_stop(&mut self, new: Note) {
-        let before_last = self.stops.len().checked_sub(2).and_then(|place| self.stops.get(place));
+impl Notebook {
+    fn note(&mut self, new: Note) {
+        let before_last = self.0.len().checked_sub(2).and_then(|place| self.0.get(place));
         if before_last.is_some_and(|before| new.arrived.since(before.arrived) < NOTE_SPACING_NANOS) {
-            self.stops.pop_back();
+            self.0.pop_back();
         }
-        if self.stops.len() >= MAX_NOTES {
-            self.stops.pop_front();
+        if self.0.len() >= MAX_NOTES {
+            self.0.pop_front();
         }
-        self.stops.push_back(new);
+        self.0.push_back(new);
+    }
+
+    /// Says when the first note was answered that arrived after that moment.
+    fn answered_since(&self, moment: Nanos) -> Option<Nanos> {
+        self.0.iter().find(|note| note.arrived > moment).map(|note| note.answered)
     }
 }
 
-/// What the parties have taken note of, for one motor.
+#[derive(Debug)]
+struct Party {
+    sender: Sender,
+    stops: Notebook,
+    faults: Notebook,
+    /// When its last command arrived that was taken.
+    commanded: Option<Nanos>,
+}
+
+/// What the parties have done and taken note of, for one motor.
 #[derive(Debug, Default)]
 pub struct Intent(Mutex<Vec<Party>>);
 
@@ -70,35 +80,47 @@ impl Intent {
     /// Remembers that a party has taken note, and was answered at `answered`.
     pub fn note(&self, origin: &Origin, notes: Notes, answered: Nanos) {
         let new = Note { arrived: origin.complete().at(), answered };
+        self.with(origin.sender(), |party| {
+            party.stops.note(new);
+            match notes {
+                Notes::Stop => {}
+                Notes::StopAndDriveFault => party.faults.note(new),
+            }
+        });
+    }
+
+    /// Remembers that a command of a party was taken: the next trip is one of what it drives.
+    pub fn note_command(&self, origin: &Origin) {
+        self.with(origin.sender(), |party| party.commanded = Some(origin.began().at()));
+    }
+
+    fn with(&self, sender: &Sender, act: impl FnOnce(&mut Party)) {
         let mut parties = self.parties();
-        let known = parties.iter().position(|party| party.sender.is_same_party(origin.sender()));
+        let known = parties.iter().position(|party| party.sender.is_same_party(sender));
         let mut party = match known {
             Some(place) => parties.remove(place),
-            None => Party { sender: origin.sender().clone(), stops: VecDeque::new(), fault: None },
+            None => Party {
+                sender: sender.clone(),
+                stops: Notebook::default(),
+                faults: Notebook::default(),
+                commanded: None,
+            },
         };
-        party.note_stop(new);
-        match notes {
-            Notes::Stop => {}
-            Notes::StopAndDriveFault => party.fault = Some(new),
-        }
+        act(&mut party);
         if parties.len() >= MAX_PARTIES {
             parties.remove(0);
         }
         parties.push(party);
     }
 
-    /// Says when the party was answered that has taken note of a stop which began at `stopped`: the first time since.
-    fn answered_since(&self, sender: &Sender, stopped: Nanos) -> Option<Nanos> {
+    fn of<T>(&self, sender: &Sender, look: impl FnOnce(&Party) -> Option<T>) -> Option<T> {
         let parties = self.parties();
-        let party = parties.iter().find(|party| party.sender.is_same_party(sender))?;
-        party.stops.iter().find(|note| note.arrived > stopped).map(|note| note.answered)
+        look(parties.iter().find(|party| party.sender.is_same_party(sender))?)
     }
 
-    /// Says whether the party has taken note of a fault that is there since `since`.
-    fn covers_fault(&self, sender: &Sender, since: Nanos) -> bool {
-        let parties = self.parties();
-        let party = parties.iter().find(|party| party.sender.is_same_party(sender));
-        party.and_then(|party| party.fault).is_some_and(|fault| fault.arrived > since)
+    /// Says whether the party has commanded the motor before that moment, and not since.
+    fn commanded_before(&self, sender: &Sender, moment: Nanos) -> bool {
+        self.of(sender, |party| party.commanded).is_some_and(|at| at < moment)
     }
 }
 
@@ -160,22 +182,32 @@ impl Facts<'_> {
         let tripped = (stopped_for_it && verdict.state == MotorState::Stopped).then_some(verdict.first_stop);
         let reported = fault_since.filter(|since| !(was_reset && *since <= verdict.standstill));
         let since = tripped.into_iter().chain(reported).max()?;
-        (!intent.covers_fault(origin.sender(), since)).then_some(Objection::DriveFault)
+        match intent.of(origin.sender(), |party| party.faults.answered_since(since)) {
+            None => Some(Objection::DriveFault),
+            Some(answered) => self.too_soon(answered, origin),
+        }
     }
 
+    /// Under `neutral` a motor that nobody has had since its trip wants a Stop of whoever takes it; of those who drove it
+    /// before the trip it wants one even when somebody else has had it since.
     fn neutral_objection(&self, intent: &Intent, origin: &Origin) -> Option<Objection> {
-        let Self { verdict, policy, hold, .. } = *self;
+        let Self { verdict, policy, .. } = *self;
+        let stopped = verdict.first_stop;
         let applies = policy == ResetPolicy::Neutral
-            && verdict.state == MotorState::Stopped
-            && verdict.trip != TripId::NONE;
+            && verdict.trip != TripId::NONE
+            && (verdict.state == MotorState::Stopped || intent.commanded_before(origin.sender(), stopped));
         if !applies {
             return None;
         }
-        let Some(answered) = intent.answered_since(origin.sender(), verdict.first_stop) else {
-            return Some(Objection::NoNeutral(verdict.trip));
-        };
+        match intent.of(origin.sender(), |party| party.stops.answered_since(stopped)) {
+            None => Some(Objection::NoNeutral(verdict.trip)),
+            Some(answered) => self.too_soon(answered, origin),
+        }
+    }
+
+    fn too_soon(&self, answered: Nanos, origin: &Origin) -> Option<Objection> {
         let passed = Duration::from_nanos(origin.began().at().since(answered));
-        let left = hold.checked_sub(passed).filter(|left| !left.is_zero());
+        let left = self.hold.checked_sub(passed).filter(|left| !left.is_zero());
         left.map(Objection::TooSoon)
     }
 }
@@ -271,6 +303,30 @@ mod tests {
         assert_eq!(ask(&me, 2_260), None, "the first stop after the trip counts");
         assert_eq!(ask(&other, 5_000), Some(Objection::NoNeutral(TripId(7))), "somebody else's stop");
         assert_eq!(facts(&verdict, ResetPolicy::Auto).objection(&intent, &at(&other, 5_000)), None);
+    }
+
+    #[test]
+    fn who_drove_before_the_trip_does_not_drive_on_because_somebody_else_has_the_motor() {
+        let (driver, operator, third) = (sender("driver"), sender("operator"), sender("third"));
+        let intent = Intent::default();
+        intent.note_command(&at(&driver, 990));
+        let verdict = MotorVerdict { state: MotorState::Granted, ..stopped(Reason::Expired) };
+        let ask = |who: &Sender| facts(&verdict, ResetPolicy::Neutral).objection(&intent, &at(who, 5_000));
+        assert_eq!((ask(&operator), ask(&third)), (None, None));
+        assert_eq!(ask(&driver), Some(Objection::NoNeutral(TripId(7))));
+        intent.note(&at(&driver, 3_000), Notes::Stop, Nanos(3_000 * MS));
+        assert_eq!(ask(&driver), None);
+    }
+
+    #[test]
+    fn a_fault_that_is_acknowledged_in_passing_is_not_driven_into_at_once() {
+        let (me, intent) = (sender("me"), Intent::default());
+        let verdict = stopped(Reason::DriveFault);
+        intent.note(&at(&me, 2_000), Notes::StopAndDriveFault, Nanos(2_000 * MS));
+        let ask = |millis| facts(&verdict, ResetPolicy::Auto).objection(&intent, &at(&me, millis));
+        assert_eq!(ask(2_100), Some(Objection::TooSoon(Duration::from_millis(150))));
+        intent.note(&at(&me, 2_200), Notes::StopAndDriveFault, Nanos(2_200 * MS));
+        assert_eq!(ask(2_250), None, "the first one since the fault counts");
     }
 
     #[test]

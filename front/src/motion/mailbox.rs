@@ -8,10 +8,10 @@
 
 use std::time::Duration;
 
-use crate::order::Origin;
+use crate::order::{Arrival, Origin};
 
-/// Stops of different parties that are remembered at once; the oldest is forgotten. More parties than drive one motor.
-const MAX_REMEMBERED_STOPS: usize = 16;
+/// Stops over different connections that are remembered at once; the oldest is forgotten. More than drive one motor.
+const MAX_REMEMBERED_STOPS: usize = 64;
 
 /// What is to be done next.
 #[derive(Debug)]
@@ -36,8 +36,28 @@ pub enum Refused {
 pub enum AskedStop<J> {
     /// It is carried out under this number; the command that it voids, if one waited.
     Wait(u64, Option<J>),
-    /// A command that was sent after it, over the same connection, is being carried out already.
+    /// A command that was sent after it, over the same connection, moves the motor already.
     Overtaken,
+}
+
+/// How far the command is that is being carried out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Progress {
+    /// It waits for its grant, its drive or its other motors.
+    Preparing,
+    /// A stop that was sent before it is carried out in between; the command waits again meanwhile.
+    Interrupted,
+    /// It has told the motor something.
+    Started,
+    /// A stop has come after it.
+    Voided,
+}
+
+/// The command that is being carried out.
+#[derive(Debug)]
+struct Active {
+    origin: Origin,
+    progress: Progress,
 }
 
 #[derive(Debug)]
@@ -50,11 +70,12 @@ struct Waiting<J> {
 #[derive(Debug)]
 pub struct Mailbox<J> {
     waiting: Option<Waiting<J>>,
-    /// The command that is being carried out.
-    active: Option<Origin>,
+    active: Option<Active>,
     /// The command that arrived last, of those that were taken.
-    newest: Option<Origin>,
-    /// The newest stop of each party.
+    newest: Option<Arrival>,
+    /// The stop that arrived last.
+    newest_stop: Option<Arrival>,
+    /// The newest stop over each connection, the one that was asked for last at the end.
     stops: Vec<Origin>,
     stops_asked: u64,
     stops_taken: u64,
@@ -63,7 +84,15 @@ pub struct Mailbox<J> {
 impl<J> Mailbox<J> {
     /// An empty mailbox.
     pub const fn new() -> Self {
-        Self { waiting: None, active: None, newest: None, stops: Vec::new(), stops_asked: 0, stops_taken: 0 }
+        Self {
+            waiting: None,
+            active: None,
+            newest: None,
+            newest_stop: None,
+            stops: Vec::new(),
+            stops_asked: 0,
+            stops_taken: 0,
+        }
     }
 
     /// Says whether there is nothing to be done.
@@ -81,20 +110,19 @@ impl<J> Mailbox<J> {
         if let Some(refused) = self.objection(origin, hold) {
             return Err((job, refused));
         }
-        self.newest = Some(origin.clone());
+        self.newest = Some(origin.began());
         let older = self.waiting.replace(Waiting { origin: origin.clone(), job });
         Ok(older.map(|older| older.job))
     }
 
     fn objection(&self, origin: &Origin, hold: Duration) -> Option<Refused> {
         let began = origin.began();
-        let is_older = self.newest.as_ref().is_some_and(|newest| began.is_before(newest.began()))
-            || self.stops.iter().any(|stop| began.is_before(stop.complete()));
-        if is_older {
+        if [self.newest, self.newest_stop].into_iter().flatten().any(|newer| began.is_before(newer)) {
             return Some(Refused::Older);
         }
         let elsewhere = |stop: &&Origin| {
-            stop.sender().is_same_party(origin.sender()) && !stop.sender().is_same_connection(origin.sender())
+            stop.sender().may_be_same_party(origin.sender())
+                && !stop.sender().is_same_connection(origin.sender())
         };
         let left = |stop: &Origin| {
             let passed = Duration::from_nanos(began.at().since(stop.complete().at()));
@@ -109,11 +137,17 @@ impl<J> Mailbox<J> {
         let is_after =
             |command: &Origin| origin.complete().is_before(command.began()) && is_in_order(origin, command);
         let waiting = self.waiting.take_if(|waiting| !is_after(&waiting.origin));
-        if waiting.is_none()
-            && self.stops_asked == self.stops_taken
-            && self.active.as_ref().is_some_and(is_after)
-        {
-            return AskedStop::Overtaken;
+        if let Some(active) = &mut self.active {
+            active.progress = match active.progress {
+                Progress::Voided => Progress::Voided,
+                _ if !is_after(&active.origin) => Progress::Voided,
+                Progress::Started if waiting.is_none() && self.stops_asked == self.stops_taken => {
+                    return AskedStop::Overtaken;
+                }
+                Progress::Started => Progress::Started,
+                // What was told last to the motor may be older than the stop.
+                Progress::Preparing | Progress::Interrupted => Progress::Interrupted,
+            };
         }
         self.stops_asked += 1;
         AskedStop::Wait(self.stops_asked, waiting.map(|waiting| waiting.job))
@@ -122,22 +156,54 @@ impl<J> Mailbox<J> {
     /// Takes a stop in that this program itself has reason for: whatever waits or is carried out ends.
     pub fn ask_own_stop(&mut self) -> (u64, Option<J>) {
         self.stops_asked += 1;
+        if let Some(active) = &mut self.active {
+            active.progress = Progress::Voided;
+        }
         (self.stops_asked, self.waiting.take().map(|waiting| waiting.job))
     }
 
     fn remember(&mut self, stop: &Origin) {
-        let of_party = self.stops.iter_mut().find(|other| other.sender().is_same_party(stop.sender()));
-        match of_party {
-            // The newest counts; an older one that is handled later says nothing new.
-            Some(other) if other.complete().is_before(stop.complete()) => *other = stop.clone(),
-            Some(_) => {}
-            None => {
-                if self.stops.len() >= MAX_REMEMBERED_STOPS {
-                    self.stops.remove(0);
-                }
-                self.stops.push(stop.clone());
-            }
+        if self.newest_stop.is_none_or(|newest| newest.is_before(stop.complete())) {
+            self.newest_stop = Some(stop.complete());
         }
+        let same = |other: &Origin| {
+            other.sender().is_same_connection(stop.sender()) && other.sender().is_same_party(stop.sender())
+        };
+        // The newest counts; an older one that is handled later says nothing new.
+        let newest = match self.stops.iter().position(same).map(|place| self.stops.remove(place)) {
+            Some(other) if stop.complete().is_before(other.complete()) => other,
+            Some(_) | None => stop.clone(),
+        };
+        if self.stops.len() >= MAX_REMEMBERED_STOPS {
+            self.stops.remove(0);
+        }
+        self.stops.push(newest);
+    }
+
+    /// Notes that the command that is being carried out has told the motor something.
+    pub fn note_started(&mut self) {
+        if let Some(active) = &mut self.active
+            && active.progress == Progress::Preparing
+        {
+            active.progress = Progress::Started;
+        }
+    }
+
+    /// Takes back a command that was interrupted, if that was by a stop that was sent before it and nothing newer waits.
+    /// Returns one that is not taken back.
+    pub fn put_back(&mut self, job: J) -> Option<J> {
+        match self.active.take() {
+            Some(Active { origin, progress: Progress::Interrupted }) if self.waiting.is_none() => {
+                self.waiting = Some(Waiting { origin, job });
+                None
+            }
+            _ => Some(job),
+        }
+    }
+
+    /// Notes that no command is being carried out any more.
+    pub fn note_over(&mut self) {
+        self.active = None;
     }
 
     /// Gives out what is to be done next, a stop before any command. What was given out before is over.
@@ -148,7 +214,7 @@ impl<J> Mailbox<J> {
             return Some(Errand::Stop(self.stops_taken));
         }
         let Waiting { origin, job } = self.waiting.take()?;
-        self.active = Some(origin);
+        self.active = Some(Active { origin, progress: Progress::Preparing });
         Some(Errand::Move(job))
     }
 }
@@ -199,40 +265,55 @@ mod tests {
     /// A motor with its mailbox: what it was told last.
     struct Motor {
         mailbox: Mailbox<u8>,
+        /// The command that was taken and has told the motor nothing yet.
+        preparing: Option<u8>,
         told: Sent,
     }
 
     impl Motor {
         fn new() -> Self {
-            Self { mailbox: Mailbox::new(), told: Sent::Go(0) }
+            Self { mailbox: Mailbox::new(), preparing: None, told: Sent::Go(0) }
         }
 
         fn handle(&mut self, sent: Sent, origin: &Origin) {
             match sent {
                 // Refused or taken, its client is told; what counts here is the motor.
-                Sent::Go(speed) => drop(self.mailbox.post(origin, speed, HOLD)),
+                Sent::Go(speed) => {
+                    let _ = self.mailbox.post(origin, speed, HOLD);
+                }
                 Sent::Stop => drop(self.mailbox.ask_stop(origin)),
             }
         }
 
+        /// Does one step of what the actor does: interrupts, takes, or tells the motor.
         fn work(&mut self) {
-            if self.mailbox.is_empty() {
-                return;
+            if !self.mailbox.is_empty() {
+                if let Some(speed) = self.preparing.take() {
+                    // One that is not put back is superseded.
+                    let _ = self.mailbox.put_back(speed);
+                }
+                match self.mailbox.take() {
+                    Some(Errand::Stop(_)) => self.told = Sent::Stop,
+                    Some(Errand::Move(speed)) => self.preparing = Some(speed),
+                    None => {}
+                }
+            } else if let Some(speed) = self.preparing.take() {
+                self.told = Sent::Go(speed);
+                self.mailbox.note_started();
             }
-            match self.mailbox.take() {
-                Some(Errand::Stop(_)) => self.told = Sent::Stop,
-                Some(Errand::Move(speed)) => self.told = Sent::Go(speed),
-                None => {}
-            }
+        }
+
+        fn is_idle(&self) -> bool {
+            self.mailbox.is_empty() && self.preparing.is_none()
         }
     }
 
     /// The schedules of some requests over one connection: in which order they are handled, and after which of them the
-    /// motor works. Calls `check` with what the motor was told last in each.
+    /// motor works a step or two. Calls `check` with what the motor was told last in each.
     fn schedules(sent: &[Sent], numbered: Numbered, mut check: impl FnMut(&[usize], u32, Sent)) {
         let me = sender("me");
         for order in permutations(sent.len()) {
-            for works in 0..1_u32 << sent.len() {
+            for works in 0..1_u32 << (2 * sent.len()) {
                 let mut motor = Motor::new();
                 for (turn, place) in order.iter().enumerate() {
                     let number = match numbered {
@@ -240,11 +321,11 @@ mod tests {
                         Numbered::WhenHandled => turn + 1,
                     };
                     motor.handle(sent[*place], &arrived(&me, number as u64));
-                    if works >> turn & 1 == 1 {
+                    for _ in 0..works >> (2 * turn) & 3 {
                         motor.work();
                     }
                 }
-                while !motor.mailbox.is_empty() {
+                while !motor.is_idle() {
                     motor.work();
                 }
                 check(&order, works, motor.told);
@@ -287,6 +368,22 @@ mod tests {
         }
     }
 
+    /// A stop of the other party in between takes nothing back from the first, and neither do many of them.
+    #[test]
+    fn the_hold_of_one_connection_outlasts_the_stops_of_others() {
+        let me = sender("me");
+        let mut mailbox = Mailbox::new();
+        for number in 0..100 {
+            drop(mailbox.ask_stop(&arrived(&sender(&format!("{number}")), number)));
+        }
+        drop(mailbox.ask_stop(&arrived(&me, 200)));
+        drop(mailbox.ask_stop(&arrived(&sender("me"), 210)));
+        let refused = mailbox.post(&arrived(&sender("me"), 211), 1, HOLD).unwrap_err().1;
+        assert_eq!(refused, Refused::Held(Duration::from_millis(249)));
+        let elsewhere = arrived(&sender("other"), 150);
+        assert_eq!(mailbox.post(&elsewhere, 1, HOLD), Err((1, Refused::Older)), "whatever was forgotten");
+    }
+
     /// Shows that the test above would notice a number that is taken one step later than at the socket.
     #[test]
     fn with_numbers_taken_when_a_request_is_handled_some_schedule_ends_wrong() {
@@ -325,9 +422,32 @@ mod tests {
             let mut mailbox = Mailbox::new();
             mailbox.post(&arrived(&one, number), 1, HOLD).unwrap();
             assert!(matches!(mailbox.take(), Some(Errand::Move(1))));
+            mailbox.note_started();
             assert!(matches!(mailbox.ask_stop(&arrived(&other, 100)), AskedStop::Wait(1, None)));
             assert!(!mailbox.is_empty(), "it interrupts what is carried out");
+            assert_eq!(mailbox.put_back(1), Some(1), "and that is over");
         }
+    }
+
+    #[test]
+    fn a_stop_is_overtaken_only_by_a_command_that_moves_the_motor() {
+        let me = sender("me");
+        let mut mailbox = Mailbox::new();
+        mailbox.post(&arrived(&me, 1), 1, HOLD).unwrap();
+        assert!(matches!(mailbox.take(), Some(Errand::Move(1))));
+        mailbox.note_started();
+        mailbox.post(&arrived(&me, 3), 3, HOLD).unwrap();
+        assert_eq!(mailbox.put_back(1), Some(1));
+        assert!(matches!(mailbox.take(), Some(Errand::Move(3))));
+        // It waits for its grant, and the motor still turns by the first one.
+        assert!(matches!(mailbox.ask_stop(&arrived(&me, 2)), AskedStop::Wait(1, None)));
+        assert_eq!(mailbox.put_back(3), None, "it comes after the stop");
+        assert!(matches!(mailbox.take(), Some(Errand::Stop(1))));
+        assert!(matches!(mailbox.take(), Some(Errand::Move(3))));
+        mailbox.note_started();
+        assert!(matches!(mailbox.ask_stop(&arrived(&me, 2)), AskedStop::Overtaken));
+        mailbox.note_over();
+        assert!(matches!(mailbox.ask_stop(&arrived(&me, 2)), AskedStop::Wait(2, None)));
     }
 
     #[test]

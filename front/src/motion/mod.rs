@@ -52,7 +52,7 @@ use crate::order::Origin;
 use crate::sessions::Hold;
 use actor::{Actor, Times};
 use bus::{Bus, Listener};
-use desk::{Aim, Answer, Desk, Job};
+use desk::{Aim, Answer, Desk, Job, Stage};
 pub use error::{MotionError, MotionStartError};
 use feedback::Feedback;
 pub use grant::Permit;
@@ -379,6 +379,9 @@ impl Motion {
         origin: &Origin,
         aims: Vec<(MotorIndex, Aim)>,
     ) -> Result<(), MotionError> {
+        if origin.is_over(Nanos::now()) {
+            return Err(MotionError::DeadlineOver);
+        }
         let patience = self.patience();
         let mut seen = HashSet::new();
         if let Some((motor, _)) = aims.iter().find(|(motor, _)| !seen.insert(*motor)) {
@@ -400,9 +403,13 @@ impl Motion {
         let mut answer = Ok(());
         for (station, settings, permit, aim) in permits {
             let (reply, told) = oneshot::channel();
-            let job = Job { permit, aim, group: Arc::clone(&group), reply: Some(reply) };
+            let job =
+                Job { permit, aim, group: Arc::clone(&group), reply: Some(reply), stage: Stage::Preparing };
             match station.desk.post(origin, job, self.config.front.stop_hold) {
-                Ok(()) => replies.push(told),
+                Ok(()) => {
+                    station.intent.note_command(origin);
+                    replies.push(told);
+                }
                 Err((_, refused)) => {
                     // The others of the command come to rest, as they do when a newer command takes one of them.
                     group.break_up();

@@ -30,7 +30,7 @@ pub struct Stamp {
 /// The arrival of a request's end.
 #[derive(Clone, Debug)]
 enum End {
-    /// It came with the beginning, or nothing else of its connection can have come in between.
+    /// It came with the beginning.
     WithTheBeginning,
     /// It is noted when the body is read to its end.
     Noted(Arc<OnceLock<Arrival>>),
@@ -64,11 +64,11 @@ impl Stamp {
 #[must_use]
 pub fn stamped(request: Request<Incoming>) -> Request<Body> {
     let began = Arrival::now();
-    // Over HTTP/1 the next request is looked at only when this one was answered.
+    // Over HTTP/1 nothing of the body can have come yet, and the next request is read only when this one was answered.
     let is_alone = request.version() < Version::HTTP_2;
     let (mut parts, mut rest) = request.into_parts();
     let ready = if is_alone { VecDeque::new() } else { take_ready(&mut rest) };
-    let (end, noted) = if is_alone || rest.is_end_stream() {
+    let (end, noted) = if rest.is_end_stream() {
         (End::WithTheBeginning, None)
     } else {
         let noted = Arc::new(OnceLock::new());

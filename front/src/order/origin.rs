@@ -4,11 +4,13 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use http::Extensions;
+use shm_proto::Nanos;
 use tonic::Status;
 
 use super::arrival::Arrival;
 use super::intake::Stamp;
 use crate::access::Caller;
+use crate::deadline::Deadline;
 use crate::sessions::Entity;
 use crate::transport::Connection;
 
@@ -42,6 +44,14 @@ impl Sender {
         self.entity.is(&other.entity) && (is_known || self.address == other.address)
     }
 
+    /// Says whether both may be one party: also two logins that were not checked here, from one address.
+    #[must_use]
+    pub fn may_be_same_party(&self, other: &Self) -> bool {
+        let is_checked = |sender: &Self| !sender.entity.name().is_empty() && !sender.entity.is_unchecked();
+        self.is_same_party(other)
+            || (!is_checked(self) && !is_checked(other) && self.address == other.address)
+    }
+
     /// Says whether both came over the same connection, so that the order in which they came is the order in which they
     /// were sent.
     #[must_use]
@@ -65,6 +75,8 @@ pub struct Origin {
     began: Arrival,
     complete: Arrival,
     sender: Sender,
+    /// When the time is over that its client gave it.
+    deadline: Option<Nanos>,
 }
 
 impl Origin {
@@ -72,7 +84,7 @@ impl Origin {
     #[must_use]
     pub fn new(entity: Entity, connection: &Connection) -> Self {
         let arrival = Arrival::now();
-        Self { began: arrival, complete: arrival, sender: Sender::new(entity, connection) }
+        Self { began: arrival, complete: arrival, sender: Sender::new(entity, connection), deadline: None }
     }
 
     /// Names what the one client of a test has just sent.
@@ -80,13 +92,13 @@ impl Origin {
     #[must_use]
     pub fn of_a_test() -> Self {
         let arrival = Arrival::now();
-        Self { began: arrival, complete: arrival, sender: Sender::of_a_test() }
+        Self { began: arrival, complete: arrival, sender: Sender::of_a_test(), deadline: None }
     }
 
     /// Names something that began and was complete at these arrivals.
     #[must_use]
     pub const fn between(began: Arrival, complete: Arrival, sender: Sender) -> Self {
-        Self { began, complete, sender }
+        Self { began, complete, sender, deadline: None }
     }
 
     /// Reads the origin of an HTTP request from its extensions.
@@ -102,7 +114,8 @@ impl Origin {
             return Err(Status::internal("the call has no place in the order of its connection"));
         };
         let sender = Sender::new(caller.entity.clone(), connection);
-        Ok(Self::between(stamp.began(), stamp.complete(), sender))
+        let deadline = extensions.get::<Deadline>().map(|deadline| deadline.0);
+        Ok(Self { deadline, ..Self::between(stamp.began(), stamp.complete(), sender) })
     }
 
     /// The arrival of its first bytes: what a command counts from.
@@ -115,6 +128,12 @@ impl Origin {
     #[must_use]
     pub const fn complete(&self) -> Arrival {
         self.complete
+    }
+
+    /// Says whether the time is over that its client gave it. A stop is carried out all the same.
+    #[must_use]
+    pub fn is_over(&self, now: Nanos) -> bool {
+        self.deadline.is_some_and(|deadline| now >= deadline)
     }
 
     /// The end from which it came.

@@ -28,6 +28,9 @@ pub enum SessionError {
         "the lease of this client ran out ({0}), and what it drove was stopped; send Stop first, then drive again"
     )]
     LeaseRanOut(String),
+    /// The lease has just ended, and what that means is being noted.
+    #[error("the lease of this client has just ended; give the command again")]
+    LeaseEnds,
     /// The client has sent Stop since, but this command is too close behind the answer to be meant.
     #[error(
         "this command came too soon after the Stop that followed a lease that ran out; give it again in {} ms \

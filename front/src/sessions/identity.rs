@@ -3,6 +3,9 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+/// What the names of logins begin with that were not checked here. No key's id does.
+const UNCHECKED: &str = "login-";
+
 /// The authenticated name behind a session. Everybody is the same nobody while no keys are configured.
 #[derive(Clone, Debug)]
 pub struct Entity(Arc<str>);
@@ -18,6 +21,18 @@ impl Entity {
     #[must_use]
     pub fn anonymous() -> Self {
         Self::new("")
+    }
+
+    /// Names somebody by a login that was not checked here.
+    #[must_use]
+    pub fn unchecked(pseudonym: &str) -> Self {
+        Self(format!("{UNCHECKED}{pseudonym}").into())
+    }
+
+    /// Says whether its login was not checked here.
+    #[must_use]
+    pub fn is_unchecked(&self) -> bool {
+        self.0.starts_with(UNCHECKED)
     }
 
     /// The name.

@@ -100,6 +100,7 @@ impl Leases {
         if let Some(Lease::Open { id, .. }) = held.get(holder) {
             return Ok(Some(*id));
         }
+        forget_old(&mut held, Nanos::now());
         let Some(Lease::RanOut { why, stopped, .. }) = held.get(refused) else { return Ok(None) };
         let Some(stopped) = *stopped else { return Err(SessionError::LeaseRanOut(why.clone())) };
         let passed = Duration::from_nanos(origin.began().at().since(stopped));
@@ -110,25 +111,20 @@ impl Leases {
         Ok(None)
     }
 
-    /// Forgets an open lease that has ended.
-    fn forget(&self, holder: &Holder, ended: SessionId) {
-        let mut held = locked(&self.held);
-        if matches!(held.get(holder), Some(Lease::Open { id, .. }) if *id == ended) {
-            held.remove(holder);
-        }
-    }
-
-    /// Notes that a session has ended which had not brought everything to rest. Most are no leases.
-    pub fn note_end(&self, id: SessionId, why: &str) {
+    /// Notes that a session has ended; `why` it has, if it had not brought everything to rest. Most are no leases.
+    pub fn note_end(&self, id: SessionId, why: Option<&str>) {
         let mut held = locked(&self.held);
         let of = |(holder, lease): (&Holder, &Lease)| {
             matches!(lease, Lease::Open { id: open, .. } if *open == id).then(|| holder.clone())
         };
         let Some(holder) = held.iter().find_map(of) else { return };
         let Some(Lease::Open { connection, sender, refused_at, .. }) = held.remove(&holder) else { return };
-        let lease =
-            Lease::RanOut { since: Nanos::now(), why: why.to_owned(), sender, connection, stopped: None };
-        held.insert(Holder { tie: refused_at, ..holder }, lease);
+        // What belongs to everybody can be refused to nobody.
+        if let Some(why) = why.filter(|_| refused_at != Tie::Nothing) {
+            let (since, why) = (Nanos::now(), why.to_owned());
+            let lease = Lease::RanOut { since, why, sender, connection, stopped: None };
+            held.insert(Holder { tie: refused_at, ..holder }, lease);
+        }
     }
 
     /// Says whether that session is a lease whose connection is still open.
@@ -192,8 +188,10 @@ impl Sessions {
                 Err(SessionError::Expired) => {}
                 held => return held,
             }
-            self.leases.forget(&holder, id);
-            self.leases.look(&holder, &refused, origin, self.rules.stop_hold)?;
+            // Its end is noted by whoever found it, which may be another thread that is not done yet.
+            if self.leases.look(&holder, &refused, origin, self.rules.stop_hold)?.is_some() {
+                return Err(SessionError::LeaseEnds);
+            }
         }
         if holder.tie == Tie::Nothing {
             warn!(
@@ -245,7 +243,8 @@ impl Sessions {
     pub fn note_stop(&self, origin: &Origin, is_stopped: impl Fn(&str) -> bool) {
         let now = Nanos::now();
         for (holder, lease) in locked(&self.leases.held).iter_mut() {
-            if let Lease::RanOut { sender, stopped, .. } = lease
+            if let Lease::RanOut { since, sender, stopped, .. } = lease
+                && origin.complete().at() > *since
                 && is_stopped(&holder.resource)
                 && sender.is_same_party(origin.sender())
             {
@@ -266,7 +265,7 @@ impl Sessions {
     }
 
     fn look_after_leases(&self) {
-        let open: Vec<(Holder, SessionId, Entity, Option<Nanos>)> = locked(&self.leases.held)
+        let open: Vec<(SessionId, Entity, Option<Nanos>)> = locked(&self.leases.held)
             .iter()
             .filter_map(|(holder, lease)| match lease {
                 Lease::RanOut { .. } => None,
@@ -279,15 +278,13 @@ impl Sessions {
                             connection.upgrade().map(|open| open.heard())
                         }
                     };
-                    Some((holder.clone(), *id, entity.clone(), heard))
+                    Some((*id, entity.clone(), heard))
                 }
             })
             .collect();
-        for (holder, id, entity, heard) in open {
-            // Also without news: this is how the end of a lease is noticed.
-            if self.beat_of(&entity, id, heard).is_err() {
-                self.leases.forget(&holder, id);
-            }
+        for (id, entity, heard) in open {
+            // Also without news: this is how the end of a lease is noticed, and noted.
+            drop(self.beat_of(&entity, id, heard));
         }
     }
 }

@@ -225,13 +225,28 @@ impl Sessions {
         resource: &str,
         motors: &[MotorIndex],
     ) -> Result<Use, SessionError> {
+        self.use_resource_since(hold, resource, motors, Nanos::now())
+    }
+
+    /// Notes the same of a command that arrived at `arrived`.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Self::use_resource`].
+    pub fn use_resource_since(
+        &self,
+        hold: &Hold,
+        resource: &str,
+        motors: &[MotorIndex],
+        arrived: Nanos,
+    ) -> Result<Use, SessionError> {
         let book = self.book()?;
         if !Arc::ptr_eq(&book.attachment, &hold.attachment) {
             return Err(SessionError::Expired);
         }
         let rules = self.rules.resource(resource);
         let progress = rules.progress.map(|progress| window(progress).0);
-        let command = Command { resource, motors, owner: hold.owner, progress };
+        let command = Command { resource, motors, owner: hold.owner, progress, arrived };
         let is_own = |owner| self.leases.are_of_one_connection(owner, hold.owner);
         book.begin(command, self.rules.takeover, rules.window.map(window), is_own).map_err(|holder| {
             let from = holder.remote.map_or_else(String::new, |remote| format!(" (from {remote})"));
@@ -242,8 +257,13 @@ impl Sessions {
 
     /// Notes that a resource was brought to rest: nothing more is expected of who used it last.
     pub fn rest(&self, resource: &str) {
+        self.rest_before(resource, Nanos::now());
+    }
+
+    /// Notes that a resource was brought to rest by what arrived at `at`. A command that arrived later keeps it moving.
+    pub fn rest_before(&self, resource: &str, at: Nanos) {
         if let Ok(book) = self.book() {
-            book.uses().rest(resource);
+            book.uses().rest(resource, at);
         }
     }
 
@@ -269,10 +289,10 @@ impl Sessions {
         self.book().is_ok_and(|book| book.uses().is_anything_moving(wanted))
     }
 
-    /// Notes that everything was brought to rest.
-    pub fn rest_all(&self) {
+    /// Notes that everything was brought to rest by what arrived at `at`.
+    pub fn rest_all_before(&self, at: Nanos) {
         if let Ok(book) = self.book() {
-            book.uses().rest_all();
+            book.uses().rest_all(at);
         }
     }
 
@@ -431,9 +451,8 @@ impl Sessions {
                 let mut fledglings = self.fledglings.lock().unwrap_or_else(PoisonError::into_inner);
                 fledglings.note(id, entity.clone(), Nanos::now());
             }
-            if used.iter().any(|last| last.moving) {
-                self.leases.note_end(id, &why);
-            }
+            let moved = used.iter().any(|last| last.moving);
+            self.leases.note_end(id, moved.then_some(&*why));
             self.endings.lock().unwrap_or_else(PoisonError::into_inner).note(id, entity, why);
             let hold = Hold { attachment: Arc::clone(&book.attachment), owner };
             let departure = Departure { id, hold, cause, used };

@@ -226,7 +226,8 @@ fn the_end_of_a_session_tells_what_it_used_last() {
         (id, owner)
     });
     for (resource, owner) in [("left", a.1), ("right", a.1), ("left", b.1)] {
-        let command = super::Command { resource, motors: &[], owner, progress: None };
+        let command =
+            super::Command { resource, motors: &[], owner, progress: None, arrived: shm_proto::Nanos::ZERO };
         book.begin(command, config::Takeover::LastUsed, None, |_| false).unwrap();
     }
     let departed = book.empty(super::Cause::Goodbye);

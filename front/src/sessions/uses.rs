@@ -12,6 +12,8 @@ use shm_proto::{MotorIndex, Nanos, Owner};
 #[derive(Clone, Copy, Debug)]
 struct Used {
     owner: Owner,
+    /// When its last command arrived.
+    arrived: Nanos,
     /// When its last command began or ended; `None` once its user has brought it to rest.
     commanded: Option<Nanos>,
     /// Commands that are being carried out.
@@ -47,6 +49,8 @@ pub struct Command<'a> {
     pub owner: Owner,
     /// How long the resource may go without a new command while it moves, nanoseconds.
     pub progress: Option<u64>,
+    /// When it arrived.
+    pub arrived: Nanos,
 }
 
 impl Uses {
@@ -61,7 +65,7 @@ impl Uses {
         takeover: Takeover,
         lives: impl Fn(Owner) -> bool,
     ) -> Result<(), Owner> {
-        let Command { resource, motors, owner, progress } = command;
+        let Command { resource, motors, owner, progress, arrived } = command;
         if takeover == Takeover::Exclusive {
             let holders = self.resources.get(resource).map(|used| used.owner);
             let holders =
@@ -74,10 +78,11 @@ impl Uses {
             self.motors.insert(*motor, owner);
         }
         let commanded = Some(Nanos::now());
-        let new = Used { owner, commanded, under_way: 1, progress };
+        let new = Used { owner, arrived, commanded, under_way: 1, progress };
         match self.resources.get_mut(resource) {
             Some(used) if used.owner == owner => {
                 used.commanded = commanded;
+                used.arrived = used.arrived.max(arrived);
                 used.under_way += 1;
             }
             Some(used) => *used = new,
@@ -94,16 +99,17 @@ impl Uses {
         }
     }
 
-    /// Notes that a resource was brought to rest by a command: nothing more is expected of its user.
-    pub fn rest(&mut self, resource: &str) {
-        if let Some(used) = self.resources.get_mut(resource) {
+    /// Notes that a resource was brought to rest, by what arrived at `at`: nothing more is expected of its user, unless a
+    /// command has arrived since.
+    pub fn rest(&mut self, resource: &str, at: Nanos) {
+        if let Some(used) = self.resources.get_mut(resource).filter(|used| used.arrived <= at) {
             used.commanded = None;
         }
     }
 
-    /// Notes that every resource was brought to rest.
-    pub fn rest_all(&mut self) {
-        self.resources.values_mut().for_each(|used| used.commanded = None);
+    /// Notes the same of every resource.
+    pub fn rest_all(&mut self, at: Nanos) {
+        self.resources.values_mut().filter(|used| used.arrived <= at).for_each(|used| used.commanded = None);
     }
 
     /// Whether any resource of that kind has a user that has not brought it to rest.
@@ -149,7 +155,7 @@ mod tests {
     }
 
     fn command<'a>(resource: &'a str, motors: &'a [MotorIndex], slot: u16) -> Command<'a> {
-        Command { resource, motors, owner: owner(slot), progress: Some(1_000) }
+        Command { resource, motors, owner: owner(slot), progress: Some(1_000), arrived: Nanos(7) }
     }
 
     const LEFT: &[MotorIndex] = &[MotorIndex(0)];
@@ -182,7 +188,9 @@ mod tests {
         uses.end("motor/left", owner(1));
         assert_eq!(uses.overdue(late()), [owner(1)]);
         assert_eq!(uses.overdue(Nanos::ZERO), []);
-        uses.rest("motor/left");
+        uses.rest("motor/left", Nanos(6));
+        assert_eq!(uses.overdue(late()), [owner(1)], "the command came after that stop");
+        uses.rest("motor/left", Nanos(7));
         assert_eq!(uses.overdue(late()), [], "at rest");
         assert_eq!(uses.strike(owner(1)), [LastUse { resource: "motor/left".into(), moving: false }]);
     }

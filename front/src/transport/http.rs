@@ -26,9 +26,9 @@ const MOST_CALLS: u32 = 256;
 const MOST_HEADER_BYTES: u32 = 16 * 1024;
 /// Time for the headers of an HTTP/1 request: they fit one packet.
 const HEADERS: Duration = Duration::from_secs(10);
-/// Calls that a client may begin and take back before they were looked at: "rapid reset". hyper's own number
-/// for it, said here because it is a limit we rely on.
-const MOST_TAKEN_BACK: usize = 20;
+/// Calls that a client may begin and take back before they were looked at: "rapid reset". As many as it may have under way:
+/// a client whose calls time out while the network holds them back resets them all, and the Stop behind them must be read.
+const MOST_TAKEN_BACK: usize = MOST_CALLS as usize;
 /// What a client may be sent before it says that it reads, per call: enough for one large answer.
 const MOST_UNREAD_BYTES: usize = 256 * 1024;
 

@@ -67,7 +67,10 @@ impl Monitored {
         motors: &[MotorIndex],
     ) -> Result<Option<Use>, Status> {
         match &self.driver {
-            Driver::Session(hold) => Ok(Some(sessions.use_resource(hold, resource, motors)?)),
+            Driver::Session(hold) => {
+                let at = self.origin.began().at();
+                Ok(Some(sessions.use_resource_since(hold, resource, motors, at)?))
+            }
             Driver::Lease(connection) => {
                 sessions.feed_lease(&self.origin, connection, resource);
                 Ok(None)

@@ -70,7 +70,7 @@ impl Robot {
         let motors: Vec<_> = motors(base).collect();
         let key = resources::key(resources::BASE, &base.name);
         let hold = call.hold(&self.sessions, &key)?;
-        let under_way = self.sessions.use_resource(&hold, &key, &motors)?;
+        let under_way = self.sessions.use_resource_since(&hold, &key, &motors, call.origin.began().at())?;
         Ok((hold, under_way))
     }
 
@@ -79,7 +79,8 @@ impl Robot {
         let motors: Vec<_> = motors(base).collect();
         let key = resources::key(resources::BASE, &base.name);
         let _under_way = call.rests(&self.sessions, &key, &motors)?;
-        self.stop_base(&call.origin, base).await
+        // A stick that passes its middle acknowledges no fault.
+        self.stop_base(&call.origin, base, Notes::Stop).await
     }
 
     async fn turn_base(&self, call: &Monitored, base: &Base, rpm: Sides) -> Result<(), Status> {
@@ -102,15 +103,15 @@ impl Robot {
             .map(|target| Travel { motor: target.motor, speed: target.speed, revolutions })
             .collect();
         self.motion.travel(&hold, &call.origin, &legs).await?;
-        self.sessions.rest(&resources::key(resources::BASE, &base.name));
+        self.sessions.rest_before(&resources::key(resources::BASE, &base.name), call.origin.began().at());
         Ok(())
     }
 
-    async fn stop_base(&self, origin: &Origin, base: &Base) -> Result<(), Status> {
+    async fn stop_base(&self, origin: &Origin, base: &Base, notes: Notes) -> Result<(), Status> {
         let motors: Vec<_> = motors(base).collect();
-        self.motion.stop(origin, &motors, Notes::StopAndDriveFault).await?;
+        self.motion.stop(origin, &motors, notes).await?;
         let key = resources::key(resources::BASE, &base.name);
-        self.sessions.rest(&key);
+        self.sessions.rest_before(&key, origin.complete().at());
         self.sessions.note_stop(origin, |driven| driven == key);
         Ok(())
     }
@@ -173,7 +174,8 @@ impl BaseService for Robot {
 
     async fn stop(&self, request: Request<StopRequest>) -> Result<Response<StopResponse>, Status> {
         let origin = Origin::of(request.extensions())?;
-        self.stop_base(&origin, resources::base(&self.config, &request.into_inner().name)?).await?;
+        let base = resources::base(&self.config, &request.into_inner().name)?;
+        self.stop_base(&origin, base, Notes::StopAndDriveFault).await?;
         Ok(Response::new(StopResponse {}))
     }
 

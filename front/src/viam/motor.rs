@@ -23,15 +23,21 @@ impl Robot {
     fn use_motor(&self, call: &Monitored, name: &str, motor: MotorIndex) -> Result<(Hold, Use), Status> {
         let key = resources::key(resources::MOTOR, name);
         let hold = call.hold(&self.sessions, &key)?;
-        let under_way = self.sessions.use_resource(&hold, &key, &[motor])?;
+        let under_way = self.sessions.use_resource_since(&hold, &key, &[motor], call.origin.began().at())?;
         Ok((hold, under_way))
     }
 
     /// Stops one motor.
-    async fn stop_motor(&self, origin: &Origin, name: &str, motor: MotorIndex) -> Result<(), Status> {
-        self.motion.stop(origin, &[motor], Notes::StopAndDriveFault).await?;
+    async fn stop_motor(
+        &self,
+        origin: &Origin,
+        name: &str,
+        motor: MotorIndex,
+        notes: Notes,
+    ) -> Result<(), Status> {
+        self.motion.stop(origin, &[motor], notes).await?;
         let key = resources::key(resources::MOTOR, name);
-        self.sessions.rest(&key);
+        self.sessions.rest_before(&key, origin.complete().at());
         self.sessions.note_stop(origin, |driven| driven == key);
         Ok(())
     }
@@ -46,7 +52,8 @@ impl Robot {
     ) -> Result<(), Status> {
         if rpm == 0.0 {
             let _under_way = call.rests(&self.sessions, &resources::key(resources::MOTOR, name), &[motor])?;
-            return self.stop_motor(&call.origin, name, motor).await;
+            // A stick that passes its middle acknowledges no fault.
+            return self.stop_motor(&call.origin, name, motor, Notes::Stop).await;
         }
         let (hold, _under_way) = self.use_motor(call, name, motor)?;
         let speed = RevolutionsPerSecond::from_rpm(rpm);
@@ -107,7 +114,7 @@ impl MotorService for Robot {
         let (hold, _under_way) = self.use_motor(&call, &name, motor)?;
         let leg = Travel { motor, speed, revolutions: revolutions.abs() };
         self.motion.travel(&hold, &call.origin, &[leg]).await?;
-        self.sessions.rest(&resources::key(resources::MOTOR, &name));
+        self.sessions.rest_before(&resources::key(resources::MOTOR, &name), call.origin.began().at());
         Ok(Response::new(GoForResponse {}))
     }
 
@@ -166,7 +173,7 @@ impl MotorService for Robot {
         let origin = Origin::of(request.extensions())?;
         let name = request.into_inner().name;
         let (motor, _) = resources::motor(&self.config, &name)?;
-        self.stop_motor(&origin, &name, motor).await?;
+        self.stop_motor(&origin, &name, motor, Notes::StopAndDriveFault).await?;
         Ok(Response::new(StopResponse {}))
     }
 

@@ -31,7 +31,7 @@ impl From<SessionError> for Status {
             SessionError::Expired => session_expired(),
             SessionError::TooMany => Self::unknown(error.to_string()),
             SessionError::TooManyOfYours(_) => Self::resource_exhausted(error.to_string()),
-            SessionError::TooSoonAfterStop(_) => Self::aborted(error.to_string()),
+            SessionError::TooSoonAfterStop(_) | SessionError::LeaseEnds => Self::aborted(error.to_string()),
             SessionError::Held { .. } | SessionError::LeaseRanOut(_) => {
                 Self::failed_precondition(error.to_string())
             }
@@ -52,6 +52,7 @@ impl From<MotionError> for Status {
             MotionError::Drive { .. } => Code::Internal,
             MotionError::Speed { .. } => Code::InvalidArgument,
             MotionError::Bus { .. } | MotionError::SupervisorGone => Code::Unavailable,
+            MotionError::DeadlineOver => Code::DeadlineExceeded,
             MotionError::Superseded | MotionError::HeldAfterStop { .. } => Code::Aborted,
         };
         Self::new(code, error.to_string())

@@ -156,7 +156,7 @@ impl RobotService for Robot {
         let origin = Origin::of(request.extensions())?;
         let motors: Vec<_> = resources::motors(&self.config).map(|(index, _)| index).collect();
         self.motion.stop(&origin, &motors, Notes::StopAndDriveFault).await?;
-        self.sessions.rest_all();
+        self.sessions.rest_all_before(origin.complete().at());
         self.sessions.note_stop(&origin, |_| true);
         Ok(Response::new(StopAllResponse {}))
     }
