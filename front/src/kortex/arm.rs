@@ -2,6 +2,9 @@
 //!
 //! A command is for the whole arm. Joints that it does not name come to rest (or go on, if only one joint was to be
 //! changed), and all motors are the session's from then on: when it falls silent, the arm stops, not a joint.
+//!
+//! Commands and stops are taken in the order in which they arrived, and carried out side by side: which of them counts is
+//! decided by their [`Origin`]s, motor by motor.
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -41,9 +44,14 @@ pub enum Others {
     GoOn,
 }
 
-/// When something was asked for, in stops of the arm.
+/// Whether a session has to clear a fault of a drive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Asked(u64);
+pub enum Fault {
+    /// It has.
+    Uncleared,
+    /// None has.
+    None,
+}
 
 /// The arm.
 pub struct Arm {
@@ -58,10 +66,10 @@ pub struct Arm {
     pub control: Control,
     /// What was commanded last, degrees per second for each joint.
     speeds: Mutex<Commanded>,
-    /// Counts commands and stops: a newer one makes the end of an older one's duration void.
+    /// Counts commands and stops in the order of their arrival: what is known of an older one is out of date.
     epoch: AtomicU64,
-    /// Counts the stops that were asked for: what was asked before one must not come after it.
-    stops: AtomicU64,
+    /// The stop that arrived last. Motors keep their own; a base behind may have none on CAN.
+    stop: Mutex<Option<Origin>>,
 }
 
 #[derive(Debug)]
@@ -92,6 +100,15 @@ pub struct Parts {
     pub orders: Arc<Orders>,
 }
 
+/// What a command makes of the arm.
+struct Plan {
+    targets: Vec<Target>,
+    /// Its place among commands and stops.
+    epoch: u64,
+    /// Whether anything turns.
+    moves: bool,
+}
+
 impl Arm {
     /// The arm of a configuration, at rest.
     #[must_use]
@@ -112,7 +129,7 @@ impl Arm {
             speeds: Mutex::new(Commanded { under: None, speeds: vec![0.0; settings.joints.len()] }),
             joints: settings.joints.clone(),
             epoch: AtomicU64::new(0),
-            stops: AtomicU64::new(0),
+            stop: Mutex::default(),
         }
     }
 
@@ -127,89 +144,102 @@ impl Arm {
     }
 
     /// Has joints turn at these speeds, which [`Self::check`] has seen: until the next command, or for `duration` seconds
-    /// if that is not 0. `since`: when that was asked for.
+    /// if that is not 0. To be called in the order in which commands arrive; what it returns may run in any.
     ///
     /// # Errors
     ///
-    /// When a motor cannot, or a Stop has come meanwhile; then none turns.
-    pub async fn drive(
+    /// When a motor cannot, or something newer has come; then none turns by this command.
+    pub fn drive(
         self: &Arc<Self>,
         hold: Hold,
-        origin: &Origin,
-        since: Asked,
+        origin: Origin,
         asked: &[JointSpeed],
         others: Others,
         duration: u32,
-    ) -> Result<(), Refusal> {
-        self.not_stopped(since)?;
+    ) -> Result<impl Future<Output = Result<(), Refusal>> + Send + use<>, Refusal> {
         let under_way = self.sessions.use_resource(&hold, Kortex::ARM, &self.motors)?;
-        let (targets, epoch, moves) = {
-            let mut commanded = self.speeds();
-            if others == Others::Rest || !commanded.is_under(&hold) {
-                commanded.speeds.fill(0.0);
+        let Plan { targets, epoch, moves } = self.plan(&hold, asked, others);
+        let arm = Arc::clone(self);
+        Ok(async move {
+            if let Err(error) = arm.motion.turn(&hold, &origin, &targets).await {
+                arm.forget(epoch);
+                return Err(error.into());
             }
-            commanded.under = Some(hold.clone());
-            for joint in asked {
-                let place = usize::try_from(joint.joint_identifier).unwrap_or(usize::MAX);
-                if let Some(speed) = commanded.speeds.get_mut(place) {
-                    *speed = f64::from(joint.value);
-                }
+            drop(under_way);
+            if !moves {
+                arm.rest(epoch);
+            } else if duration > 0 {
+                tokio::spawn(arm.end_after(duration, epoch, hold, origin));
             }
-            let moves = commanded.speeds.iter().any(|speed| *speed != 0.0);
-            (self.targets(&commanded.speeds), self.next(), moves)
-        };
-        if let Err(error) = self.motion.turn(&hold, origin, &targets).await {
-            let mut commanded = self.speeds();
-            if self.epoch.load(Ordering::Relaxed) == epoch {
-                commanded.speeds.fill(0.0);
+            Ok(())
+        })
+    }
+
+    /// Works out what each joint does from this command on.
+    fn plan(&self, hold: &Hold, asked: &[JointSpeed], others: Others) -> Plan {
+        let mut commanded = self.speeds();
+        if others == Others::Rest || !commanded.is_under(hold) {
+            commanded.speeds.fill(0.0);
+        }
+        commanded.under = Some(hold.clone());
+        for joint in asked {
+            let place = usize::try_from(joint.joint_identifier).unwrap_or(usize::MAX);
+            if let Some(speed) = commanded.speeds.get_mut(place) {
+                *speed = f64::from(joint.value);
             }
-            return Err(error.into());
         }
-        if let Err(stopped) = self.not_stopped(since) {
-            // It came between the look above and the first frame; whichever of both went out last, this one is the last.
-            self.halt(None).await?;
-            return Err(stopped);
-        }
-        drop(under_way);
-        if !moves {
-            self.sessions.rest(Kortex::ARM);
-        } else if duration > 0 {
-            tokio::spawn(Arc::clone(self).end_after(duration, epoch, hold, origin.clone()));
-        }
-        Ok(())
+        let moves = commanded.speeds.iter().any(|speed| *speed != 0.0);
+        Plan { targets: self.targets(&commanded.speeds), epoch: self.next(), moves }
     }
 
     /// Takes the arm for a session that has a base behind move it. The command is under way until the [`Use`] is dropped.
     ///
     /// # Errors
     ///
-    /// When a motor is not granted.
+    /// When a motor is not granted, or a stop keeps it from being moved.
     pub async fn claim(&self, hold: &Hold, origin: &Origin) -> Result<Use, Refusal> {
+        self.is_free(origin)?;
         let under_way = self.sessions.use_resource(hold, Kortex::ARM, &self.motors)?;
         self.motion.claim(hold, origin, &self.motors[self.joints.len()..]).await?;
+        self.not_stopped(origin)?;
         Ok(under_way)
     }
 
-    /// Brings the arm to rest when the time of a command is over.
+    /// Brings the arm to rest when the time of a command is over. It counts as that command does: a newer one, or a stop,
+    /// has taken its place.
     async fn end_after(self: Arc<Self>, seconds: u32, epoch: u64, hold: Hold, origin: Origin) {
         sleep(Duration::from_secs(seconds.into())).await;
-        let rest = {
-            let mut commanded = self.speeds();
-            if self.epoch.load(Ordering::Relaxed) != epoch {
-                return;
-            }
-            commanded.speeds.fill(0.0);
-            self.targets(&commanded.speeds)
-        };
+        self.forget(epoch);
+        let rest = self.targets(&vec![0.0; self.joints.len()]);
         match self.motion.turn(&hold, &origin, &rest).await {
-            Ok(()) => self.sessions.rest(Kortex::ARM),
+            Ok(()) => self.rest(epoch),
             // Stopped already, or another's by now.
-            Err(MotionError::SessionExpired | MotionError::NotGranted { .. } | MotionError::Superseded) => {}
+            Err(
+                MotionError::SessionExpired
+                | MotionError::NotGranted { .. }
+                | MotionError::OlderThanTrip { .. }
+                | MotionError::Superseded,
+            ) => {}
             Err(error) => {
                 warn!("the time of a joint speed command is over, and the arm is stopped: {error}");
                 // Reported by whoever sends it; the supervisor is the next to stop it.
                 drop(self.motion.halt(&self.motors).await);
             }
+        }
+    }
+
+    /// What was commanded up to then is over, unless something newer has come.
+    fn forget(&self, epoch: u64) {
+        let mut commanded = self.speeds();
+        if self.epoch.load(Ordering::Relaxed) == epoch {
+            commanded.speeds.fill(0.0);
+        }
+    }
+
+    /// Nothing more is expected of who has the arm, unless something newer has come.
+    fn rest(&self, epoch: u64) {
+        if self.epoch.load(Ordering::Relaxed) == epoch {
+            self.sessions.rest(Kortex::ARM);
         }
     }
 
@@ -252,70 +282,130 @@ impl Arm {
         self.motors.iter().zip(&self.joints).zip(speeds).map(target).collect()
     }
 
-    /// Now, for what is asked for now and carried out later.
-    #[must_use]
-    pub fn asked(&self) -> Asked {
-        Asked(self.stops.load(Ordering::SeqCst))
+    fn last_stop(&self) -> MutexGuard<'_, Option<Origin>> {
+        self.stop.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether no Stop was asked for since.
+    /// Whether no stop has arrived after this command began.
     ///
     /// # Errors
     ///
-    /// METHOD_FAILED when one was.
-    pub fn not_stopped(&self, since: Asked) -> Result<(), Refusal> {
-        if self.asked() == since {
-            return Ok(());
+    /// METHOD_FAILED when one has.
+    pub fn not_stopped(&self, command: &Origin) -> Result<(), Refusal> {
+        let is_void = |stop: &Origin| command.began().is_before(stop.complete());
+        if self.last_stop().as_ref().is_some_and(is_void) {
+            return Err(Refusal::device(Sub::MethodFailed, "a Stop has come after this command, and counts"));
         }
-        Err(Refusal::device(Sub::MethodFailed, "a Stop has come after this command, and counts"))
+        Ok(())
     }
 
-    /// Stops the arm, whoever has it. From the call on, and not only once the stop is under way, what was asked before it
-    /// is void: calls are carried out side by side, and none that is older may overtake it.
+    /// Whether no stop keeps this command from moving a base behind.
+    fn is_free(&self, command: &Origin) -> Result<(), Refusal> {
+        self.not_stopped(command)?;
+        let stop = self.last_stop().clone();
+        let Some(stop) = stop.filter(|stop| {
+            let (one, other) = (stop.sender(), command.sender());
+            one.is_same_party(other) && !one.is_same_connection(other)
+        }) else {
+            return Ok(());
+        };
+        let passed = Duration::from_nanos(command.began().at().since(stop.complete().at()));
+        match self.sessions.rules().stop_hold.checked_sub(passed).filter(|left| !left.is_zero()) {
+            None => Ok(()),
+            Some(left) => {
+                let left = left.as_nanos().div_ceil(1_000_000);
+                let text = format!(
+                    "the arm was stopped over another connection of yours; a command over this one is taken in {left} ms"
+                );
+                Err(Refusal::device(Sub::MethodFailed, text))
+            }
+        }
+    }
+
+    /// Notes that a stop has arrived: what arrived before it is void. Returns its place among commands and stops.
+    fn note_stop(&self, stop: &Origin) -> u64 {
+        {
+            let mut last = self.last_stop();
+            if last.as_ref().is_none_or(|last| last.complete().is_before(stop.complete())) {
+                *last = Some(stop.clone());
+            }
+        }
+        let mut commanded = self.speeds();
+        commanded.speeds.fill(0.0);
+        self.next()
+    }
+
+    /// Stops the arm, whoever has it. To be called in the order in which stops arrive; what it returns may run in any.
     ///
     /// # Errors
     ///
     /// When a stop did not get onto its bus.
     pub fn stop(
         self: &Arc<Self>,
-        origin: Origin,
+        origin: &Origin,
     ) -> impl Future<Output = Result<(), Refusal>> + Send + use<> {
-        self.stops.fetch_add(1, Ordering::SeqCst);
-        let arm = Arc::clone(self);
-        async move { arm.halt(Some(&origin)).await }
+        let epoch = self.note_stop(origin);
+        let (arm, origin) = (Arc::clone(self), origin.clone());
+        async move {
+            // With Kinova's arms a Stop clears no fault.
+            arm.motion.stop(&origin, &arm.motors, Notes::Stop).await?;
+            arm.rest(epoch);
+            Ok(())
+        }
     }
 
-    /// Stops the arm at a client's wish, or for a reason of this program's own.
-    async fn halt(&self, origin: Option<&Origin>) -> Result<(), Refusal> {
-        {
-            let mut commanded = self.speeds();
-            self.next();
-            commanded.speeds.fill(0.0);
-        }
-        match origin {
-            Some(origin) => self.motion.stop(origin, &self.motors, Notes::Stop).await?,
-            None => self.motion.halt(&self.motors).await?,
-        }
-        self.sessions.rest(Kortex::ARM);
-        Ok(())
-    }
-
-    /// Stops everything and keeps it stopped. As for [`Self::stop`], what was asked before is void from the call on.
+    /// Stops everything and keeps it stopped. To be called as [`Self::stop`].
     ///
     /// # Errors
     ///
     /// When the supervisor was not reached.
-    pub fn stop_everything(self: &Arc<Self>) -> impl Future<Output = Result<TripId, Refusal>> + Send + use<> {
-        self.stops.fetch_add(1, Ordering::SeqCst);
+    pub fn stop_everything(
+        self: &Arc<Self>,
+        origin: &Origin,
+    ) -> impl Future<Output = Result<TripId, Refusal>> + Send + use<> {
+        self.note_stop(origin);
         let orders = Arc::clone(&self.orders);
         let unreached =
             |why: tonic::Status| Refusal::device(Sub::RouterUnavailable, why.message().to_owned());
         async move { orders.stop_everything().await.map_err(unreached) }
     }
 
-    /// The trips that keep something from moving.
-    #[must_use]
-    pub fn trips(&self) -> Vec<TripId> {
+    /// Whether nothing keeps the arm stopped until an operator resets it.
+    ///
+    /// # Errors
+    ///
+    /// ROBOT_IN_FAULT when something does, with the command that clears it.
+    pub fn not_latched(&self) -> Result<(), Refusal> {
+        let Some(resets) = self.resets() else { return Ok(()) };
+        let text = format!("the arm is kept stopped: run {resets} on the robot when it may move again");
+        Err(Refusal::device(Sub::RobotInFault, text))
+    }
+
+    /// The commands that let the arm move again, if it is kept stopped.
+    fn resets(&self) -> Option<String> {
+        let trips = self.trips();
+        let resets: Vec<String> = trips.iter().map(|trip| format!("`lanyard reset {trip}`")).collect();
+        (!resets.is_empty()).then(|| resets.join(", "))
+    }
+
+    /// Notes that a party knows of what has stopped it, faults of drives included. What waits for a person at the robot goes
+    /// on waiting.
+    ///
+    /// # Errors
+    ///
+    /// ROBOT_IN_FAULT when something does, with the command that clears it.
+    pub fn clear_faults(&self, origin: &Origin) -> Result<(), Refusal> {
+        self.motion.acknowledge(origin, &self.motors, Notes::StopAndDriveFault);
+        let Some(resets) = self.resets() else { return Ok(()) };
+        let text = format!(
+            "your own faults are cleared, but nothing that comes over the network lets this arm move again: run \
+             {resets} on the robot when it may"
+        );
+        Err(Refusal::device(Sub::RobotInFault, text))
+    }
+
+    /// The trips that keep something from moving until an operator resets them.
+    fn trips(&self) -> Vec<TripId> {
         let Some(attachment) = self.link.current() else { return Vec::new() };
         let motors = self.verdicts().into_iter().filter(|verdict| verdict.latched != 0);
         let mut trips: Vec<_> =
@@ -326,31 +416,18 @@ impl Arm {
         trips
     }
 
-    /// Clears those trips.
-    ///
-    /// # Errors
-    ///
-    /// With the first that the supervisor does not clear.
-    pub async fn reset(&self, trips: Vec<TripId>) -> Result<(), Refusal> {
-        for trip in trips {
-            let refused = |why: tonic::Status| Refusal::device(Sub::RobotInFault, why.message().to_owned());
-            self.orders.reset(trip).await.map_err(refused)?;
-        }
-        Ok(())
-    }
-
     fn verdicts(&self) -> Vec<MotorVerdict> {
         let Some(attachment) = self.link.current() else { return Vec::new() };
         self.motors.iter().filter_map(|motor| attachment.verdicts.motor(*motor)).collect()
     }
 
-    /// What it does.
+    /// What it does. `fault`: whether a session has to clear one.
     #[must_use]
-    pub fn state(&self) -> ArmState {
+    pub fn state(&self, fault: Fault) -> ArmState {
         if self.link.current().is_none() {
             return ArmState::Idle;
         }
-        if self.fault() != 0 {
+        if self.fault_bits(fault) != 0 {
             return ArmState::InFault;
         }
         match self.control.holder(Nanos::now()) {
@@ -359,13 +436,18 @@ impl Arm {
         }
     }
 
-    /// What keeps it from moving, in Kinova's bits.
-    fn fault(&self) -> u32 {
+    /// What keeps it from moving, in Kinova's bits. A motor that is being stopped for a trip is in fault until it is proven
+    /// to stand still: nobody may take it for ready.
+    fn fault_bits(&self, fault: Fault) -> u32 {
         let latched = self.link.current().is_some_and(|link| link.verdicts.latch() != TripId::NONE);
-        let ails = |verdict: &MotorVerdict| {
-            verdict.fault != 0 || verdict.latched != 0 || verdict.state == MotorState::Unverified
+        let is_being_stopped = |verdict: &MotorVerdict| match verdict.state {
+            MotorState::Stopping => verdict.trip != TripId::NONE,
+            MotorState::Unverified => true,
+            MotorState::Idle | MotorState::Granted | MotorState::Stopped => false,
         };
-        let joint = self.verdicts().iter().any(ails);
+        let ails =
+            |verdict: &MotorVerdict| verdict.fault != 0 || verdict.latched != 0 || is_being_stopped(verdict);
+        let joint = fault == Fault::Uncleared || self.verdicts().iter().any(ails);
         (if latched { FAULT_EMERGENCY_STOP } else { 0 }) | (if joint { FAULT_JOINT } else { 0 })
     }
 
@@ -410,9 +492,10 @@ impl Arm {
         Ok(JointSpeeds { joint_speeds, duration: 0 })
     }
 
-    /// All of it at once, as cyclic clients want it. What a drive does not tell is no number.
+    /// All of it at once, as cyclic clients want it. What a drive does not tell is no number. `fault` as for
+    /// [`Self::state`].
     #[must_use]
-    pub fn feedback(&self, frame_id: u32) -> Feedback {
+    pub fn feedback(&self, frame_id: u32, fault: Fault) -> Feedback {
         let actuator = |(number, angle, speed): (u32, Option<f32>, Option<f32>)| ActuatorFeedback {
             // Device in the first two bytes; the first joint of an arm is device 1.
             command_id: (number + 1) << 16 | frame_id & 0xFFFF,
@@ -425,8 +508,8 @@ impl Arm {
                 .control
                 .holder(Nanos::now())
                 .map_or(0, |session| session.0.into()),
-            active_state: self.state().into(),
-            fault_bank_a: self.fault(),
+            active_state: self.state(fault).into(),
+            fault_bank_a: self.fault_bits(fault),
         };
         Feedback { frame_id, base: Some(base), actuators: self.measured().map(actuator).collect() }
     }

@@ -14,6 +14,9 @@
 //! | [`channel`] | a client's end, whatever carries its frames |
 //! | [`desk`] | all services |
 //! | [`roster`] | Kortex's sessions on top of ours |
+//! | [`numbers`] | numbers for them |
+//! | [`intake`], [`sequence`] | when each frame arrived, and in which order datagrams were sent |
+//! | [`intent`] | whether a session that was stopped means to move again |
 //! | [`control`] | who has the arm |
 //! | [`arm`] | joints whose motors hang on CAN |
 //! | [`topics`] | who wants to be told of changes |
@@ -26,11 +29,15 @@ mod channel;
 mod control;
 mod desk;
 mod frame;
+mod intake;
+mod intent;
 mod method;
 mod mqtt;
+mod numbers;
 mod parsers;
 mod refusal;
 mod roster;
+mod sequence;
 mod stream;
 mod tcp;
 #[cfg(test)]

@@ -162,11 +162,18 @@ impl From<MotionError> for Refusal {
         match error {
             MotionError::SessionExpired => Self::device(
                 Sub::SessionAccess,
-                "the motors of this session have been stopped meanwhile; send the command again",
+                "the motors of this session have been stopped meanwhile; call ClearFaults or Stop, then command again",
+            ),
+            // A speed of 0 is a command like any other here.
+            MotionError::StopFirst { motor, trip } => Self::device(
+                Sub::RobotInFault,
+                format!(
+                    "motor \"{motor}\" was stopped by trip {trip}: call ClearFaults or Stop, then command again (reset = \
+                     \"neutral\" in [supervisor])"
+                ),
             ),
             MotionError::NotGranted { .. }
             | MotionError::OlderThanTrip { .. }
-            | MotionError::StopFirst { .. }
             | MotionError::TooSoonAfterStop { .. }
             | MotionError::DriveFault { .. } => Self::device(Sub::RobotInFault, text),
             MotionError::Drive { .. } => Self::device(Sub::RobotNotReady, text),

@@ -1,8 +1,8 @@
 //! Kortex's sessions on top of ours.
 //!
 //! A session of Kortex has two times. Silent for the first, what it drives is stopped: that is a session of ours, its
-//! *watch*, which begins with its first command and, once ended, never moves anything again; the next command begins another
-//! one. Silent for the second, it is closed.
+//! *watch*, which begins with its first command and, once ended, never moves anything again. Another one begins only when
+//! the client has shown that it has noticed ([`Intent`]). Silent for the second, the session is closed.
 //!
 //! A session belongs to the connection that opened it. Its number is worth nothing to any other, and nobody is told
 //! whether it exists.
@@ -13,15 +13,21 @@ use std::time::Duration;
 
 use config::{Kortex, LONGEST_SESSION_TIMEOUT, LONGEST_WINDOW, SHORTEST_WINDOW};
 use keys::Role;
-use shm_proto::{Nanos, SessionId, Window};
+use shm_proto::verdicts::{MotorVerdict, Reason};
+use shm_proto::{Capacity, MotorIndex, Nanos, SessionId, TripId, Window};
 use tracing::{debug, info};
 
-use super::channel::Channel;
-use super::frame::SessionNumber;
+use super::channel::{Channel, Transport};
+use super::frame::{Header, SessionNumber};
+use super::intake::Heard;
+use super::intent::{Intent, Kind, Notice};
+use super::numbers::Numbers;
 use super::refusal::{Refusal, Sub};
-use crate::access::Caller;
+use super::sequence::{Late, Sequence, Urge};
+use crate::access::{Caller, Rejection};
+use crate::order::{Arrival, Origin};
 use crate::proto::kortex::CreateSessionInfo;
-use crate::sessions::{Cause, Entity, Hold, Peer, Sessions};
+use crate::sessions::{Cause, Hold, Peer, SessionError, Sessions};
 
 /// Why a session is closed that nobody closes.
 const SILENT: &str = "it was silent for longer than session_inactivity_timeout";
@@ -48,8 +54,32 @@ struct Tenant {
     /// Silent for so long, it is closed; nanoseconds.
     patience: u64,
     last: Nanos,
-    watch: Option<SessionId>,
+    watch: Option<Watch>,
+    /// The watch that ended last: what it leaves behind is seen to under its id.
+    ended: Option<SessionId>,
+    intent: Intent,
+    /// The order of its datagrams; other transports keep the order themselves.
+    sequence: Option<Sequence>,
     temporary: Option<Temporary>,
+}
+
+/// The session of ours under which a session of Kortex drives.
+#[derive(Debug)]
+struct Watch {
+    id: SessionId,
+    hold: Hold,
+}
+
+impl Watch {
+    /// The trip that has ended it, as far as the supervisor has said so.
+    fn trip(&self) -> Option<(TripId, Reason)> {
+        let verdicts = &self.hold.attachment.verdicts;
+        let session = verdicts.session(self.hold.owner.slot).filter(|session| session.session == self.id)?;
+        let motors = (0..Capacity::MOST_MOTORS).filter_map(|motor| verdicts.motor(MotorIndex(motor)));
+        let stopped = |motor: &MotorVerdict| motor.trip == session.trip && motor.trip != TripId::NONE;
+        let reason = motors.into_iter().find(stopped)?.reason?;
+        Some((session.trip, reason))
+    }
 }
 
 impl Tenant {
@@ -70,8 +100,19 @@ pub struct Standing {
     pub session: SessionNumber,
     /// What it may do now.
     pub role: Role,
-    /// Whose it is.
-    pub entity: Entity,
+}
+
+/// A frame of a session that lives.
+#[derive(Clone, Debug)]
+pub struct Heeded {
+    /// Its session.
+    pub standing: Standing,
+    /// When it arrived.
+    pub heard: Heard,
+    /// The same, and from which party.
+    pub origin: Origin,
+    /// Whether it comes too late to move anything.
+    pub order: Result<(), Late>,
 }
 
 /// A session as others see it.
@@ -112,19 +153,14 @@ pub enum Leaving {
 #[derive(Debug, Default)]
 struct Book {
     tenants: HashMap<SessionNumber, Tenant>,
-    last: u16,
+    numbers: Numbers,
 }
 
 impl Book {
-    /// A number that nobody has, and nobody had lately.
-    fn number(&mut self) -> SessionNumber {
-        loop {
-            self.last = self.last.wrapping_add(1);
-            let number = SessionNumber(self.last);
-            if self.last != 0 && !self.tenants.contains_key(&number) {
-                return number;
-            }
-        }
+    /// The session of that number, if it is that connection's.
+    fn tenant(&mut self, channel: &Channel, number: SessionNumber) -> Result<&mut Tenant, Refusal> {
+        let tenant = self.tenants.get_mut(&number).filter(|tenant| tenant.channel == channel.id());
+        tenant.ok_or_else(Refusal::no_session)
     }
 }
 
@@ -147,7 +183,7 @@ impl Roster {
         self.book.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Opens a session for who has logged in.
+    /// Opens a session for who has logged in. `asked` is the header of the request.
     ///
     /// # Errors
     ///
@@ -157,6 +193,7 @@ impl Roster {
         channel: &Channel,
         caller: Caller,
         info: &CreateSessionInfo,
+        asked: &Header,
     ) -> Result<SessionNumber, Refusal> {
         let window = SHORTEST_WINDOW..=LONGEST_WINDOW;
         let connection = time(
@@ -183,6 +220,9 @@ impl Roster {
             patience: crate::sessions::window(patience).0,
             last: Nanos::now(),
             watch: None,
+            ended: None,
+            intent: Intent::default(),
+            sequence: (channel.transport == Transport::Udp).then(|| Sequence::beginning(asked.message)),
             temporary: None,
             user: info.username.clone(),
             caller,
@@ -194,50 +234,120 @@ impl Roster {
             let text = "too many sessions; close some, or wait until silent ones have run out";
             return Err(Refusal::device(Sub::MethodFailed, text));
         }
-        let number = book.number();
+        let Book { tenants, numbers } = &mut *book;
+        let drawn = numbers.draw(asked.session, |number| tenants.contains_key(&number));
+        let number = drawn.map_err(|_| Refusal::from(Rejection::NoRandomness))?;
         debug!("Kortex session {number} of \"{}\" from {}", tenant.user.escape_debug(), connection.remote);
         book.tenants.insert(number, tenant);
         Ok(number)
     }
 
-    /// A frame of a session has come: it is alive.
+    /// A frame of a session has come: it is alive. `urge` is what the frame does to the arm.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such session of this connection.
+    pub fn heed(
+        &self,
+        channel: &Channel,
+        header: &Header,
+        urge: Urge,
+        heard: Heard,
+    ) -> Result<Heeded, Refusal> {
+        let mut book = self.book();
+        let tenant = book.tenant(channel, header.session)?;
+        let role = self.beaten(tenant, heard.began)?;
+        let order = tenant.sequence.as_mut().map_or(Ok(()), |sequence| sequence.take(header.message, urge));
+        let standing = Standing { session: header.session, role };
+        Ok(Heeded { standing, heard, origin: heard.origin(&tenant.caller.entity, channel), order })
+    }
+
+    /// A session has shown that it is alive.
     ///
     /// # Errors
     ///
     /// When there is no such session of this connection.
     pub fn beat(&self, channel: &Channel, number: SessionNumber) -> Result<Standing, Refusal> {
         let mut book = self.book();
+        let role = self.beaten(book.tenant(channel, number)?, Arrival::now())?;
+        Ok(Standing { session: number, role })
+    }
+
+    /// Notes a sign of life; `noticed` is the arrival by which it is noticed if its watch is over. Returns what the session
+    /// may do now.
+    fn beaten(&self, tenant: &mut Tenant, noticed: Arrival) -> Result<Role, Refusal> {
         let now = Nanos::now();
-        let tenant = book.tenants.get_mut(&number).filter(|tenant| tenant.channel == channel.id());
-        let tenant = tenant.ok_or_else(Refusal::no_session)?;
         if tenant.is_over(now) {
             // Closed when it is looked for next, within milliseconds.
             return Err(Refusal::no_session());
         }
         tenant.last = now;
-        if let Some(watch) = tenant.watch {
-            // Over already: what it drove is stopped, and its next command begins another.
-            drop(self.sessions.beat(&tenant.caller.entity, watch));
+        if let Some(watch) = &tenant.watch
+            && self.sessions.beat(&tenant.caller.entity, watch.id).is_err()
+        {
+            self.lapse(tenant, noticed);
         }
-        Ok(Standing { session: number, role: tenant.role(now), entity: tenant.caller.entity.clone() })
+        Ok(tenant.role(now))
+    }
+
+    /// Notes that the watch of a session is over: what it drove is stopped.
+    fn lapse(&self, tenant: &mut Tenant, noticed: Arrival) {
+        let Some(watch) = tenant.watch.take() else { return };
+        let (kind, why) = match watch.trip() {
+            Some((trip, Reason::DriveFault)) => {
+                (Kind::DriveFault, format!("trip {trip}, {}", Reason::DriveFault.name()))
+            }
+            Some((trip, reason)) => (Kind::Other, format!("trip {trip}, {}", reason.name())),
+            None => {
+                let why = self.sessions.why(&tenant.caller.entity, watch.id);
+                (Kind::Other, why.unwrap_or_else(|| "the supervisor is gone".to_owned()))
+            }
+        };
+        tenant.intent.stopped(noticed, kind, why);
+        tenant.ended = Some(watch.id);
     }
 
     /// The right to move something, for as long as the session is watched.
     ///
     /// # Errors
     ///
-    /// As for [`Self::beat`], and when nobody can watch.
-    pub fn hold(&self, channel: &Channel, number: SessionNumber) -> Result<Hold, Refusal> {
-        self.beat(channel, number)?;
+    /// As for [`Self::beat`], when what the session drove was stopped and the command does not show that its client knows,
+    /// and when nobody can watch.
+    pub fn hold(&self, channel: &Channel, command: &Heeded) -> Result<Hold, Refusal> {
         let mut book = self.book();
-        let tenant = book.tenants.get_mut(&number).ok_or_else(Refusal::no_session)?;
+        let tenant = book.tenant(channel, command.standing.session)?;
         let entity = tenant.caller.entity.clone();
-        if let Some(hold) = tenant.watch.and_then(|watch| self.sessions.hold(&entity, watch).ok()) {
-            return Ok(hold);
+        if let Some(watch) = &tenant.watch {
+            match self.sessions.hold(&entity, watch.id) {
+                Err(SessionError::Expired) => self.lapse(tenant, command.heard.began),
+                held => return Ok(held?),
+            }
         }
+        tenant.intent.may_drive(command.heard, nanos(self.sessions.rules().stop_hold))?;
         let opened = self.sessions.open(&entity, tenant.peer, tenant.window)?;
-        tenant.watch = Some(opened.id);
-        Ok(self.sessions.hold(&entity, opened.id)?)
+        let hold = self.sessions.hold(&entity, opened.id)?;
+        tenant.watch = Some(Watch { id: opened.id, hold: hold.clone() });
+        tenant.intent.drives();
+        Ok(hold)
+    }
+
+    /// Notes that a call was carried out and is answered now by which a client shows that it knows of a stop.
+    pub fn noticed(&self, call: &Heeded, notice: Notice) {
+        if let Some(tenant) = self.book().tenants.get_mut(&call.standing.session) {
+            tenant.intent.answered(call.heard, notice, Nanos::now());
+        }
+    }
+
+    /// Says whether a fault of a drive has stopped a session whose client has not cleared it.
+    #[must_use]
+    pub fn has_fault(&self) -> bool {
+        self.book().tenants.values().any(|tenant| tenant.intent.has_fault())
+    }
+
+    /// Has the next session get that number.
+    #[cfg(test)]
+    pub fn promise(&self, number: SessionNumber) {
+        self.book().numbers.promise(number);
     }
 
     /// Ends a session at its client's wish.
@@ -279,14 +389,14 @@ impl Roster {
     pub fn stop(&self, number: SessionNumber) {
         if let Some(Tenant { watch: Some(watch), caller, .. }) = self.book().tenants.get(&number) {
             // It may be over already.
-            drop(self.sessions.close_for(&caller.entity, *watch, Cause::UpstreamLost));
+            drop(self.sessions.close_for(&caller.entity, watch.id, Cause::UpstreamLost));
         }
     }
 
     fn dismiss(&self, book: &mut Book, session: SessionNumber, why: &str, cause: Cause) -> Option<Gone> {
         let tenant = book.tenants.remove(&session)?;
         let user = tenant.user.escape_debug();
-        let Some(watch) = tenant.watch else {
+        let Some(watch) = tenant.watch.as_ref().map(|watch| watch.id).or(tenant.ended) else {
             // Anybody may open sessions; only one that moved something is worth a line to everybody.
             debug!("Kortex session {session} of \"{user}\" is closed: {why}");
             return Some(Gone { session, leaving: Leaving::Nothing });
@@ -297,11 +407,18 @@ impl Roster {
         Some(Gone { session, leaving: Leaving::Moving })
     }
 
-    /// Which session a watch was for, if it is one of these.
-    #[must_use]
-    pub fn watched_by(&self, watch: SessionId) -> Option<SessionNumber> {
-        let book = self.book();
-        book.tenants.iter().find(|(_, tenant)| tenant.watch == Some(watch)).map(|(number, _)| *number)
+    /// Notes that a watch is over. Returns which session it was for, if it is one of these.
+    pub fn departed(&self, watch: SessionId) -> Option<SessionNumber> {
+        let noticed = Arrival::now();
+        let mut book = self.book();
+        let is_its = |tenant: &Tenant| {
+            tenant.ended == Some(watch) || tenant.watch.as_ref().is_some_and(|own| own.id == watch)
+        };
+        let (number, tenant) = book.tenants.iter_mut().find(|(_, tenant)| is_its(tenant))?;
+        if tenant.ended != Some(watch) {
+            self.lapse(tenant, noticed);
+        }
+        Some(*number)
     }
 
     /// Gives a session more rights, until it ends or the time for that is over.

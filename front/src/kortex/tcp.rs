@@ -15,6 +15,7 @@ use super::accept::accept;
 use super::channel::{Channel, Transport};
 use super::desk::{Answer, Desk};
 use super::frame::Frame;
+use super::intake::{Heard, Intake};
 use super::refusal::{Refusal, Sub};
 use super::stream;
 use crate::transport::Connection;
@@ -62,7 +63,7 @@ async fn exchange(
 ) -> io::Result<()> {
     // A keep-alive's answer must not wait for more to fill a segment.
     stream.set_nodelay(true)?;
-    let mut come = BytesMut::with_capacity(PIECE);
+    let (mut come, mut intake) = (BytesMut::with_capacity(PIECE), Intake::default());
     loop {
         tokio::select! {
             read = stream.read_buf(&mut come) => {
@@ -70,9 +71,17 @@ async fn exchange(
                     return Ok(());
                 }
                 channel.connection.note_heard();
-                while let Some(bytes) = stream::take(&mut come).map_err(io::Error::other)? {
-                    if let Some(answer) = ask(desk, channel, &bytes) {
-                        write(&mut stream, &answer).await?;
+                loop {
+                    let (frames, ended) = intake.take_apart(&mut come, stream::take);
+                    let none = frames.is_empty();
+                    for (bytes, heard) in frames {
+                        if let Some(answer) = ask(desk, channel, &bytes, heard) {
+                            write(&mut stream, &answer).await?;
+                        }
+                    }
+                    ended.map_err(io::Error::other)?;
+                    if none {
+                        break;
                     }
                 }
             }
@@ -83,8 +92,8 @@ async fn exchange(
 }
 
 /// What a frame is answered with at once, if it is.
-pub fn ask(desk: &Arc<Desk>, channel: &Arc<Channel>, bytes: &[u8]) -> Option<Frame> {
-    match desk.ask(channel, bytes) {
+pub fn ask(desk: &Arc<Desk>, channel: &Arc<Channel>, bytes: &[u8], heard: Heard) -> Option<Frame> {
+    match desk.ask(channel, bytes, heard) {
         Answer::Now(frame) => Some(frame),
         Answer::Nothing => None,
         Answer::Later(call) => {

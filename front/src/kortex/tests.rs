@@ -1,4 +1,10 @@
 //! The services, played through without a network: what each frame is answered with, and what becomes of sessions.
+//!
+//! | file | its one idea |
+//! |---|---|
+//! | [`stops`] | what counts after a stop, and in which order |
+
+mod stops;
 
 use std::path::Path;
 use std::sync::{Arc, Mutex};
@@ -8,7 +14,6 @@ use bytes::Bytes;
 use config::Config;
 use proptest::prelude::*;
 use prost::Message;
-use shm_proto::verdicts::SessionState;
 use shm_proto::{MotorIndex, Nanos};
 use tokio::sync::mpsc;
 use tokio::time::sleep;
@@ -17,6 +22,7 @@ use super::arm::Parts;
 use super::channel::{Channel, Later, Transport};
 use super::desk::{Answer, Desk};
 use super::frame::{Frame, Header, Kind, MessageNumber, Method, SessionNumber};
+use super::intake::Heard;
 use super::method;
 use super::vectors;
 use crate::access::Access;
@@ -29,7 +35,7 @@ use crate::proto::kortex::{
     ServoingModeNotification,
 };
 use crate::sessions::testing::Watcher;
-use crate::sessions::{Rules, Sessions};
+use crate::sessions::{Entity, Hold, Rules, Sessions};
 use crate::transport::Connection;
 
 pub const ROBOT: &str = r#"
@@ -65,6 +71,7 @@ const NO_SESSION: (u8, u16) = (1, 54);
 pub struct Setting {
     pub watcher: Watcher,
     pub sessions: Arc<Sessions>,
+    pub motion: Arc<Motion>,
     pub desk: Arc<Desk>,
 }
 
@@ -92,9 +99,9 @@ impl Setting {
         let motion = Motion::start_over(Arc::clone(&config), &[wire]);
         let orders = Arc::new(Orders::new(&config, Arc::clone(&motion)));
         let (access, _) = Access::start(&config).unwrap();
-        let parts = Parts { link, sessions: Arc::clone(&sessions), motion, orders };
+        let parts = Parts { link, sessions: Arc::clone(&sessions), motion: Arc::clone(&motion), orders };
         let desk = Desk::new(config.kortex.as_ref().unwrap(), access, parts);
-        Self { watcher, sessions, desk }
+        Self { watcher, sessions, motion, desk }
     }
 
     pub fn client(&self) -> Client {
@@ -120,12 +127,17 @@ pub struct Client {
 impl Client {
     /// The bytes of a request in its session.
     pub fn request(&self, method: Method, message: &impl Message) -> Bytes {
+        self.request_with(99, method, message)
+    }
+
+    /// The same, under that number.
+    pub fn request_with(&self, number: u16, method: Method, message: &impl Message) -> Bytes {
         let header = Header {
             kind: Kind::Request,
             device: 0,
             error: (0, 0),
             session: self.session,
-            message: MessageNumber(99),
+            message: MessageNumber(number),
             method,
         };
         Frame { header, payload: message.encode_to_vec().into() }.encode()
@@ -133,7 +145,7 @@ impl Client {
 
     /// Asks for something that takes its time, and leaves it undone until it is awaited.
     pub fn ask(&self, method: Method, message: &impl Message) -> Later {
-        match self.desk.ask(&self.channel, &self.request(method, message)) {
+        match self.desk.ask(&self.channel, &self.request(method, message), Heard::now()) {
             Answer::Later(call) => call,
             Answer::Now(frame) => panic!("{frame:?}"),
             Answer::Nothing => panic!("no answer"),
@@ -142,7 +154,7 @@ impl Client {
 
     /// Sends bytes. Returns what they are answered with.
     async fn send(&self, bytes: &[u8]) -> Option<Frame> {
-        match self.desk.ask(&self.channel, bytes) {
+        match self.desk.ask(&self.channel, bytes, Heard::now()) {
             Answer::Now(frame) => Some(frame),
             Answer::Later(call) => Some(call.await),
             Answer::Nothing => None,
@@ -211,6 +223,7 @@ pub fn speeds(joint: u32, value: f32) -> JointSpeeds {
 async fn the_golden_conversation_goes_as_it_did() {
     let setting = Setting::new();
     let client = setting.client();
+    setting.desk.promise(SessionNumber(1));
     let golden = vectors::tcp();
     let mut answered = 0;
     for pair in golden.windows(2) {
@@ -230,6 +243,23 @@ async fn the_golden_conversation_goes_as_it_did() {
         answered += 1;
     }
     assert_eq!(answered, 4);
+}
+
+/// Fails if a client that keeps its number over the end of this program can get the same one again.
+#[tokio::test]
+async fn the_number_that_a_client_has_is_not_given_to_it_again() {
+    let setting = Setting::new();
+    let mut client = setting.client();
+    client.open(0, 0).await;
+    for _ in 0..50 {
+        let held = client.session;
+        let answer = client.call_as(held, method::CREATE_SESSION, &times(0, 0)).await;
+        let given = answer.header.session;
+        assert!(answer.header.error == (0, 0) && given != held && given != NONE, "{given} after {held}");
+        client.session = held;
+        assert_eq!(client.codes(method::CLOSE_SESSION, &()).await, (0, 0));
+        client.session = given;
+    }
 }
 
 #[tokio::test]
@@ -303,7 +333,7 @@ async fn without_a_call_a_silent_session_is_closed_too() {
 }
 
 #[tokio::test]
-async fn what_was_watched_is_over_and_the_next_command_is_watched_anew() {
+async fn who_drives_is_watched_and_who_only_looks_is_not() {
     let setting = Setting::new();
     let mut client = setting.client();
     client.open(0, 0).await;
@@ -314,15 +344,6 @@ async fn what_was_watched_is_over_and_the_next_command_is_watched_anew() {
     let first = watch.id;
     assert_eq!(client.codes(method::SEND_JOINT_SPEEDS, &speeds(0, 1.0)).await.0, 3);
     assert_eq!(setting.sessions.list()[0].id, first, "the same goes on");
-
-    let anonymous = crate::sessions::Entity::anonymous();
-    let hold = setting.sessions.hold(&anonymous, first).unwrap();
-    setting.watcher.says(first, hold.owner, SessionState::Tripped);
-    assert_eq!(client.codes(method::KEEP_ALIVE, &()).await, (0, 0), "the client's own session lives on");
-    assert!(setting.sessions.list().is_empty());
-    assert_eq!(client.codes(method::SEND_JOINT_SPEEDS, &speeds(0, 1.0)).await.0, 3);
-    let [watch] = &setting.sessions.list()[..] else { panic!("one watch") };
-    assert_ne!(watch.id, first);
 
     assert_eq!(client.codes(method::CLOSE_SESSION, &()).await, (0, 0));
     assert!(setting.sessions.list().is_empty(), "what it drove is stopped");
@@ -440,7 +461,11 @@ async fn a_command_never_comes_after_a_stop_that_was_asked_for_later() {
     let stop = client.ask(method::STOP, &());
     let stopped = drive.await;
     assert_eq!(stopped.header.error, (3, 1));
-    assert_eq!(text(&stopped), "a Stop has come after this command, and counts");
+    assert!(
+        text(&stopped).contains("a stop, for one of the same motors took its place"),
+        "{}",
+        text(&stopped)
+    );
     assert_eq!(stop.await.header.error, (0, 0));
     // A newer one is carried out, as far as it can be here.
     assert_eq!(client.codes(method::SEND_JOINT_SPEEDS, &speeds(0, 1.0)).await, (3, 22));
@@ -463,33 +488,59 @@ impl Wire for Bus {
     }
 }
 
-/// The Stop itself is never carried out: that its command is the last to be heard is up to the command that it has overtaken.
-#[tokio::test]
-async fn a_stop_that_is_asked_for_while_a_frame_goes_out_is_followed_by_another_one() {
-    let bus = Arc::<Bus>::default();
-    // A drive that turns as soon as it is told, without being enabled before.
+/// A robot whose drive turns as soon as it is told, without being enabled before.
+pub fn simple_robot() -> String {
     let vesc = "driver = \"vesc\"\nid = 1\npole_pairs = 7\nafter_stop = \"release\"";
     let odrive = "driver = \"odrive\"\nnode = 1\nfirmware = \"0.6\"\nafter_stop = \"hold\"";
-    let setting = Setting::over(&ROBOT.replace(odrive, vesc), Arc::<Bus>::clone(&bus));
-    let mut client = setting.client();
-    client.open(0, 0).await;
-    // Not granted, but from now on it is known who asks.
-    assert_eq!(client.codes(method::SEND_JOINT_SPEEDS, &speeds(0, 10.0)).await, (3, 22));
-    let watch = setting.sessions.list()[0].id;
-    let hold = setting.sessions.hold(&crate::sessions::Entity::anonymous(), watch).unwrap();
-    setting.watcher.verdicts.beat(2, Nanos::NEVER);
-    setting.watcher.verdicts.grant(MotorIndex(0), Some(hold.owner));
-    let stops = |frames: &[drivers::Frame]| -> Vec<bool> {
-        frames.iter().map(|frame| frame.payload().iter().all(|byte| *byte == 0)).collect()
-    };
-    assert_eq!(client.codes(method::SEND_JOINT_SPEEDS, &speeds(0, 10.0)).await, (0, 0), "granted");
+    ROBOT.replace(odrive, vesc)
+}
+
+impl Setting {
+    /// A client whose session the supervisor lets drive, and which does.
+    pub async fn driver(&self, transport: Transport) -> Client {
+        let mut client = self.client_over(transport);
+        client.open(0, 0).await;
+        // Not granted, but from now on it is known who asks.
+        assert_eq!(client.codes(method::SEND_JOINT_SPEEDS, &speeds(0, 10.0)).await, (3, 22));
+        self.watcher.verdicts.beat(2, Nanos::NEVER);
+        self.watcher.verdicts.grant(MotorIndex(0), Some(self.hold().owner));
+        assert_eq!(client.codes(method::SEND_JOINT_SPEEDS, &speeds(0, 10.0)).await, (0, 0), "granted");
+        client
+    }
+
+    /// How the motors know the one session that drives.
+    pub fn hold(&self) -> Hold {
+        let watch = self.sessions.list()[0].id;
+        self.sessions.hold(&Entity::anonymous(), watch).unwrap()
+    }
+}
+
+/// Whether each of these frames is a stop.
+fn stops(frames: &[drivers::Frame]) -> Vec<bool> {
+    frames.iter().map(|frame| frame.payload().iter().all(|byte| *byte == 0)).collect()
+}
+
+#[tokio::test]
+async fn a_stop_that_is_asked_for_while_a_frame_goes_out_is_the_last_to_be_heard() {
+    let bus = Arc::<Bus>::default();
+    let setting = Setting::over(&simple_robot(), Arc::<Bus>::clone(&bus));
+    let mut client = setting.driver(Transport::Tcp).await;
     let before = std::mem::take(&mut *bus.sent.lock().unwrap());
     assert_eq!(stops(&before).last(), Some(&false), "it turns: {before:?}");
 
     let (desk, channel) = (Arc::clone(&setting.desk), Arc::clone(&client.channel));
     let stop = client.request(method::STOP, &());
-    *bus.meanwhile.lock().unwrap() = Some(Box::new(move || drop(desk.ask(&channel, &stop))));
-    assert_eq!(client.codes(method::SEND_JOINT_SPEEDS, &speeds(0, 20.0)).await, (3, 1));
+    // Nobody waits for its answer, and it is carried out all the same.
+    let asked = move || drop(desk.ask(&channel, &stop, Heard::now()));
+    *bus.meanwhile.lock().unwrap() = Some(Box::new(asked));
+    client.call(method::SEND_JOINT_SPEEDS, &speeds(0, 20.0)).await;
+    let is_stopped = async {
+        while stops(&bus.sent.lock().unwrap()).last() != Some(&true) {
+            sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(5), is_stopped).await.expect("no stop");
+    sleep(Duration::from_millis(100)).await;
     let sent = bus.sent.lock().unwrap().clone();
     assert_eq!((stops(&sent).first(), stops(&sent).last()), (Some(&false), Some(&true)), "{sent:?}");
 }
@@ -564,7 +615,9 @@ async fn every_session_is_listed() {
     let answer = one.call(method::GET_CONNECTIONS, &()).await;
     let listed = ConnectionList::decode(&answer.payload[..]).unwrap().connection;
     let numbers: Vec<u32> = listed.iter().map(|one| one.connection_identifier).collect();
-    assert_eq!(numbers, [u32::from(one.session.0), u32::from(two.session.0)]);
+    let mut opened = [one.session, two.session].map(|session| u32::from(session.0));
+    opened.sort_unstable();
+    assert_eq!(numbers, opened);
     assert_eq!(listed[0].connection_information, "127.0.0.1:1");
     assert_eq!(listed[0].user_handle.unwrap().permission, 7);
 }

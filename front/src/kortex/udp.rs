@@ -17,6 +17,7 @@ use tracing::{debug, warn};
 use super::channel::{Channel, Transport};
 use super::desk::Desk;
 use super::frame::Frame;
+use super::intake::Heard;
 use super::tcp::ask;
 use crate::transport::Connection;
 
@@ -78,6 +79,7 @@ pub async fn serve(socket: UdpSocket, desk: Arc<Desk>, mut ending: watch::Receiv
 
 impl Port {
     async fn receive(&mut self, bytes: &[u8], from: SocketAddr) {
+        let heard = Heard::now();
         let known = self.guests.get(&from).map(|guest| Arc::clone(&guest.channel));
         let channel = match known {
             Some(channel) => channel,
@@ -87,7 +89,7 @@ impl Port {
             },
         };
         channel.connection.note_heard();
-        if let Some(answer) = ask(&self.desk, &channel, bytes) {
+        if let Some(answer) = ask(&self.desk, &channel, bytes, heard) {
             send(&self.socket, &answer, from).await;
         }
         // Most that come without a session stay without, and are not kept.

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use keys::Role;
 use shm_proto::Nanos;
 
-use super::super::arm::Others;
+use super::super::arm::{Fault, Others};
 use super::super::frame::Method;
+use super::super::intent::Notice;
 use super::super::method;
 use super::super::refusal::{Refusal, Sub};
 use super::super::upstream::{self, Base};
@@ -28,7 +29,7 @@ enum Haste {
 impl Desk {
     /// Passes a call on to the base behind. One that moves something is the session's last use of the arm.
     pub(super) fn pass(&self, call: &Call<'_>, base: &Arc<Base>) -> Result<Answer, Refusal> {
-        let (base, frame, session) = (Arc::clone(base), call.frame.clone(), call.standing.session);
+        let (base, frame, session) = (Arc::clone(base), call.frame.clone(), call.standing().session);
         if !upstream::moves(frame.header.method) {
             let turn = base.turn(session)?;
             return Self::later(frame.header, async move {
@@ -37,21 +38,48 @@ impl Desk {
             });
         }
         call.needs(Role::Operate)?;
-        let hold = self.roster.hold(call.channel, session)?;
-        let (arm, since, turn) = (Arc::clone(&self.arm), self.arm.asked(), base.turn(session)?);
-        let origin = call.origin.clone();
+        self.arm.not_latched()?;
+        let hold = self.roster.hold(call.channel, &call.heeded)?;
+        let (arm, origin, turn) = (Arc::clone(&self.arm), call.heeded.origin.clone(), base.turn(session)?);
         Self::later(frame.header, async move {
             turn.come().await;
-            arm.not_stopped(since)?;
             let _under_way = arm.claim(&hold, &origin).await?;
-            arm.not_stopped(since)?;
             let answer = base.pass(session, &frame, turn).await;
-            if arm.not_stopped(since).is_err() {
+            if arm.not_stopped(&origin).is_err() {
                 // It may have gone out before this command did.
                 base.stop(session).await;
             }
             answer
         })
+    }
+
+    /// Carries out a call that shows that its client knows of a stop, here and at the base behind, and notes when it is
+    /// answered.
+    fn take_notice(
+        self: &Arc<Self>,
+        call: &Call<'_>,
+        notice: Notice,
+        haste: Haste,
+        here: impl Future<Output = Result<(), Refusal>> + Send + 'static,
+    ) -> Result<Answer, Refusal> {
+        let (desk, heeded) = (Arc::clone(self), call.heeded.clone());
+        let noted = move || desk.roster.noticed(&heeded, notice);
+        match self.both(call, haste, here)? {
+            Answer::Later(answer) => Ok(Answer::Later(Box::pin(async move {
+                let answer = answer.await;
+                let counts = match notice {
+                    // A stop that failed is none.
+                    Notice::Stop => answer.header.error == (0, 0),
+                    // What is left to be cleared is left to an operator, not to this client.
+                    Notice::ClearFaults => true,
+                };
+                if counts {
+                    noted();
+                }
+                answer
+            }))),
+            answer @ (Answer::Now(_) | Answer::Nothing) => Ok(answer),
+        }
     }
 
     /// Does something here, and has the base behind do the same, both at once. What fails here counts first.
@@ -62,7 +90,7 @@ impl Desk {
         here: impl Future<Output = Result<(), Refusal>> + Send + 'static,
     ) -> Result<Answer, Refusal> {
         let Some(base) = self.base.clone() else { return call.later(here) };
-        let (frame, session) = (call.frame.clone(), call.standing.session);
+        let (frame, session) = (call.frame.clone(), call.standing().session);
         let turn = base.turn(session);
         Self::later(frame.header, async move {
             let there = async {
@@ -87,7 +115,7 @@ impl Desk {
                 Ok(call.done())
             }
             topic if is_topic(topic) => {
-                let handle = self.topics.subscribe(call.channel, call.standing.session, topic)?;
+                let handle = self.topics.subscribe(call.channel, call.standing().session, topic)?;
                 Ok(call.now(&NotificationHandle { identifier: handle.0.into() }))
             }
             _ => self.move_or_look(call),
@@ -97,8 +125,8 @@ impl Desk {
     fn move_or_look(self: &Arc<Self>, call: &Call<'_>) -> Result<Answer, Refusal> {
         match call.frame.header.method {
             method::STOP => {
-                let stop = self.arm.stop(call.origin.clone());
-                self.both(call, Haste::Overtakes, stop)
+                let stop = at_once(self.arm.stop(&call.heeded.origin));
+                self.take_notice(call, Notice::Stop, Haste::Overtakes, stop)
             }
             method::SEND_JOINT_SPEEDS => {
                 let asked: JointSpeeds = message(call.frame)?;
@@ -114,23 +142,21 @@ impl Desk {
             }
             method::APPLY_EMERGENCY_STOP => {
                 call.needs(Role::Operate)?;
-                let stop = self.arm.stop_everything();
+                let stop = at_once(self.arm.stop_everything(&call.heeded.origin));
                 self.both(call, Haste::Overtakes, async move { stop.await.map(drop) })
             }
             method::CLEAR_FAULTS => {
-                let trips = self.arm.trips();
-                if !trips.is_empty() {
-                    call.needs(Role::Administer)?;
-                }
-                let arm = Arc::clone(&self.arm);
-                self.both(call, Haste::InTurn, async move { arm.reset(trips).await })
+                call.needs(Role::Operate)?;
+                let (arm, origin) = (Arc::clone(&self.arm), call.heeded.origin.clone());
+                let clearing = async move { arm.clear_faults(&origin) };
+                self.take_notice(call, Notice::ClearFaults, Haste::InTurn, clearing)
             }
             method::SET_SERVOING_MODE => self.set_servoing_mode(call),
             method::GET_SERVOING_MODE => {
                 Ok(call.now(&ServoingModeInformation { servoing_mode: ServoingMode::SingleLevel.into() }))
             }
             method::GET_ARM_STATE => {
-                let active_state = self.arm.state().into();
+                let active_state = self.arm.state(self.fault()).into();
                 Ok(call.now(&ArmStateInformation { active_state, connection: None }))
             }
             method::GET_ACTUATOR_COUNT => Ok(call.now(&ActuatorInformation { count: self.arm.joints() })),
@@ -143,9 +169,9 @@ impl Desk {
                                 Base.SendJointSpeedsCommand";
                     return Err(Refusal::device(Sub::ServoingMode, text));
                 }
-                Ok(call.now(&self.arm.feedback(asked.frame_id)))
+                Ok(call.now(&self.arm.feedback(asked.frame_id, self.fault())))
             }
-            method::REFRESH_FEEDBACK => Ok(call.now(&self.arm.feedback(0))),
+            method::REFRESH_FEEDBACK => Ok(call.now(&self.arm.feedback(0, self.fault()))),
             Method { service, function } if method::SERVICES.contains(&service) => {
                 let text = format!("method {function} of service {service} is not served by Lanyard");
                 Err(Refusal::protocol(Sub::UnsupportedMethod, text))
@@ -165,13 +191,20 @@ impl Desk {
         duration: u32,
     ) -> Result<Answer, Refusal> {
         call.needs(Role::Operate)?;
-        let session = call.standing.session;
+        let session = call.standing().session;
         self.arm.check(&asked)?;
+        self.arm.not_latched()?;
         self.arm.control.take(session, Nanos::now())?;
-        let hold =
-            self.roster.hold(call.channel, session).inspect_err(|_| self.arm.control.release(session))?;
-        let (arm, since, origin) = (Arc::clone(&self.arm), self.arm.asked(), call.origin.clone());
-        call.later(async move { arm.drive(hold, &origin, since, &asked, others, duration).await })
+        let hold = self
+            .roster
+            .hold(call.channel, &call.heeded)
+            .inspect_err(|_| self.arm.control.release(session))?;
+        call.later(self.arm.drive(hold, call.heeded.origin.clone(), &asked, others, duration)?)
+    }
+
+    /// Whether a session has to clear a fault of a drive.
+    pub(super) fn fault(&self) -> Fault {
+        if self.roster.has_fault() { Fault::Uncleared } else { Fault::None }
     }
 
     fn set_servoing_mode(&self, call: &Call<'_>) -> Result<Answer, Refusal> {
@@ -185,5 +218,16 @@ impl Desk {
         let told = ServoingModeNotification { servoing_mode, timestamp: Some(timestamp()) };
         self.topics.publish(method::SERVOING_MODE_TOPIC, &told);
         Ok(call.done())
+    }
+}
+
+/// Has a stop begin now, and go on whatever becomes of its call: too many others of its connection may be under way.
+fn at_once<T: Send + 'static>(
+    stop: impl Future<Output = Result<T, Refusal>> + Send + 'static,
+) -> impl Future<Output = Result<T, Refusal>> + Send + 'static {
+    let stopping = tokio::spawn(stop);
+    async move {
+        let ended = Refusal::device(Sub::RouterUnavailable, "this program ends, and the arm with it");
+        stopping.await.unwrap_or(Err(ended))
     }
 }

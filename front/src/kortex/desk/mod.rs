@@ -30,13 +30,14 @@ use super::arm::{Arm, Parts};
 use super::channel::{Channel, Later};
 use super::control::Arbitration;
 use super::frame::{Frame, Header, Kind, Method, SessionNumber};
+use super::intake::Heard;
 use super::method;
 use super::refusal::{Refusal, Sub};
-use super::roster::{Gone, Listed, Roster, Standing};
+use super::roster::{Gone, Heeded, Listed, Roster, Standing};
+use super::sequence::{Late, Urge};
 use super::topics::Topics;
-use super::upstream::Base;
+use super::upstream::{self, Base};
 use crate::access::Access;
-use crate::order::Origin;
 use crate::proto::kortex::{
     AccessControlOptions, ArmState, ArmStateNotification, SessionStatus, SessionStatusHandle, Timestamp,
 };
@@ -91,13 +92,13 @@ impl Desk {
         let mut departures = self.sessions.departures();
         let mut ticks = interval(LOOK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut state = self.arm.state();
+        let mut state = self.arm.state(self.fault());
         loop {
             tokio::select! {
                 departed = departures.recv() => {
                     // Its sender lives as long as the sessions.
                     let Some(departed) = departed else { return };
-                    if let Some(session) = self.roster.watched_by(departed.id) {
+                    if let Some(session) = self.roster.departed(departed.id) {
                         self.arm.control.release(session);
                         if let Some(base) = self.base.clone() {
                             tokio::spawn(async move { base.stop(session).await });
@@ -107,7 +108,7 @@ impl Desk {
                 _ = ticks.tick() => {
                     let over = self.roster.sweep();
                     self.gone(&over);
-                    let now = self.arm.state();
+                    let now = self.arm.state(self.fault());
                     if now != std::mem::replace(&mut state, now) {
                         self.tell_state(now);
                     }
@@ -193,18 +194,24 @@ impl Desk {
         self.base.is_some() && !self.is_ours(topic)
     }
 
-    /// One frame, as it came.
+    /// Has the next session get that number.
+    #[cfg(test)]
+    pub fn promise(&self, number: SessionNumber) {
+        self.roster.promise(number);
+    }
+
+    /// One frame, as it came. To be called for the frames of a connection in their order.
     #[must_use]
-    pub fn ask(self: &Arc<Self>, channel: &Arc<Channel>, bytes: &[u8]) -> Answer {
+    pub fn ask(self: &Arc<Self>, channel: &Arc<Channel>, bytes: &[u8], heard: Heard) -> Answer {
         let frame = match Frame::read(bytes) {
             Ok(frame) => frame,
             Err(defect) => return defect.answer().map_or(Answer::Nothing, Answer::Now),
         };
         match frame.header.kind {
-            Kind::Request => self.request(channel, &frame),
+            Kind::Request => self.request(channel, &frame, heard),
             Kind::Pong => {
                 // An answer to nobody is none.
-                drop(self.roster.beat(channel, frame.header.session));
+                drop(self.roster.heed(channel, &frame.header, Urge::Neither, heard));
                 Answer::Nothing
             }
             Kind::Ping => {
@@ -215,16 +222,39 @@ impl Desk {
         }
     }
 
-    fn request(self: &Arc<Self>, channel: &Arc<Channel>, frame: &Frame) -> Answer {
+    fn request(self: &Arc<Self>, channel: &Arc<Channel>, frame: &Frame, heard: Heard) -> Answer {
         let answered = match frame.header.method {
             method::CREATE_SESSION => self.create(channel, frame),
-            _ => self.roster.beat(channel, frame.header.session).and_then(|standing| {
-                let origin = Origin::new(standing.entity.clone(), &channel.connection);
-                let call = Call { channel, frame, standing, origin };
-                self.serve(&call)
-            }),
+            method => {
+                let heeded = self.roster.heed(channel, &frame.header, self.urge(method), heard);
+                heeded.and_then(|heeded| self.in_order(&Call { channel, frame, heeded }))
+            }
         };
         answered.unwrap_or_else(|refusal| Answer::Now(Frame::refused(&frame.header, &refusal)))
+    }
+
+    /// Serves a call, unless it would move something after what was sent later.
+    fn in_order(self: &Arc<Self>, call: &Call<'_>) -> Result<Answer, Refusal> {
+        match call.heeded.order {
+            Ok(()) => self.serve(call),
+            // The first of both is answered.
+            Err(Late::Repeated) => Ok(Answer::Nothing),
+            Err(Late::Overtaken) => {
+                let text =
+                    "a command or a Stop that was sent after this command has arrived before it, and counts";
+                Err(Refusal::device(Sub::MethodFailed, text))
+            }
+        }
+    }
+
+    /// What a method does to the arm.
+    fn urge(&self, method: Method) -> Urge {
+        match method {
+            method::STOP | method::APPLY_EMERGENCY_STOP => Urge::Stops,
+            method::SEND_JOINT_SPEEDS | method::SEND_SELECTED_JOINT_SPEED => Urge::Moves,
+            method if self.is_from_behind(method) && upstream::moves(method) => Urge::Moves,
+            _ => Urge::Neither,
+        }
     }
 
     /// Runs beside other calls; its refusal is an answer, too.
@@ -245,7 +275,7 @@ impl Desk {
         }
         match call.frame.header.method {
             method::CLOSE_SESSION => {
-                let gone = self.roster.close(call.channel, call.standing.session)?;
+                let gone = self.roster.close(call.channel, call.standing().session)?;
                 self.gone(gone.as_slice());
                 Ok(call.done())
             }
@@ -253,7 +283,7 @@ impl Desk {
             method::GET_CONNECTIONS => Ok(self.connections(call)),
             method::ADD_TEMPORARY_USER_ROLE => self.promote(call),
             method::REMOVE_TEMPORARY_USER_ROLE => {
-                self.roster.demote(call.channel, call.standing.session)?;
+                self.roster.demote(call.channel, call.standing().session)?;
                 self.tell_sessions();
                 Ok(call.done())
             }
@@ -287,13 +317,16 @@ impl Desk {
 struct Call<'a> {
     channel: &'a Arc<Channel>,
     frame: &'a Frame,
-    standing: Standing,
-    origin: Origin,
+    heeded: Heeded,
 }
 
 impl Call<'_> {
+    const fn standing(&self) -> &Standing {
+        &self.heeded.standing
+    }
+
     fn now(&self, message: &impl Message) -> Answer {
-        Answer::Now(Frame::answer(&self.frame.header, self.standing.session, message))
+        Answer::Now(Frame::answer(&self.frame.header, self.standing().session, message))
     }
 
     fn done(&self) -> Answer {
@@ -304,7 +337,7 @@ impl Call<'_> {
         &self,
         work: impl Future<Output = Result<(), Refusal>> + Send + 'static,
     ) -> Result<Answer, Refusal> {
-        let (header, session) = (self.frame.header, self.standing.session);
+        let (header, session) = (self.frame.header, self.standing().session);
         Desk::later(header, async move {
             work.await?;
             Ok(Frame::answer(&header, session, &()))
@@ -312,12 +345,12 @@ impl Call<'_> {
     }
 
     fn needs(&self, role: Role) -> Result<(), Refusal> {
-        if self.standing.role >= role {
+        if self.standing().role >= role {
             return Ok(());
         }
         let text = format!(
             "the user of this session has the role \"{}\", and this takes \"{role}\"",
-            self.standing.role
+            self.standing().role
         );
         Err(Refusal::protocol(Sub::SessionAccess, text))
     }

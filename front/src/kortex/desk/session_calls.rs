@@ -74,7 +74,7 @@ impl Desk {
         info: &CreateSessionInfo,
         header: Header,
     ) -> Outcome {
-        let session = self.roster.open(channel, caller, info)?;
+        let session = self.roster.open(channel, caller, info, &header)?;
         if channel.has_left() {
             // While its password was looked at; nobody else would close it.
             self.left(channel);
@@ -134,7 +134,7 @@ impl Desk {
             return Err(Refusal::protocol(Sub::InvalidParam, text));
         }
         let (desk, channel) = (Arc::clone(self), Arc::clone(call.channel));
-        let session = call.standing.session;
+        let session = call.standing().session;
         call.later(async move {
             let user = name.to_lowercase();
             let role = match (desk.access.is_required(), user.as_str()) {

@@ -21,6 +21,7 @@ use tracing::debug;
 use super::super::channel::{Channel, Later};
 use super::super::desk::{Answer, Desk};
 use super::super::frame::{Frame, Header, Kind, SessionNumber};
+use super::super::intake::Heard;
 use super::super::method;
 use super::super::refusal::{Refusal, Sub};
 use super::names::Name;
@@ -89,9 +90,9 @@ impl Client {
     /// # Errors
     ///
     /// When the connection must end.
-    pub fn receive(&mut self, packet: Packet, out: &mut BytesMut) -> Result<bool, Fault> {
+    pub fn receive(&mut self, packet: Packet, heard: Heard, out: &mut BytesMut) -> Result<bool, Fault> {
         match packet {
-            Packet::Publish(publish) => self.published(&publish, out)?,
+            Packet::Publish(publish) => self.published(&publish, heard, out)?,
             Packet::Subscribe(subscribe) => self.subscribe(subscribe, out)?,
             Packet::Unsubscribe(unsubscribe) => self.unsubscribe(&unsubscribe, out)?,
             Packet::PingReq => put(out, &PingRespPacket::default())?,
@@ -190,7 +191,7 @@ impl Client {
         }
     }
 
-    fn published(&mut self, publish: &PublishPacket, out: &mut BytesMut) -> Result<(), Fault> {
+    fn published(&mut self, publish: &PublishPacket, heard: Heard, out: &mut BytesMut) -> Result<(), Fault> {
         if publish.qos != QoS::AtMostOnce {
             return Err(Fault::new(ReasonCode::QoSNotSupported, "a message with a QoS above 0"));
         }
@@ -209,11 +210,11 @@ impl Client {
                 Ok(())
             }
             Some(destination @ Destination::Pong(_)) => {
-                self.pong(&destination, &publish.payload);
+                self.pong(&destination, &publish.payload, heard);
                 Ok(())
             }
             Some(destination @ (Destination::Method(_) | Destination::Device { .. })) => {
-                self.request(&destination, publish, out)
+                self.request(&destination, publish, heard, out)
             }
             None => {
                 // Ending the connection would stop an arm over a message that nobody needs.
@@ -223,12 +224,12 @@ impl Client {
         }
     }
 
-    fn pong(&self, destination: &Destination<'_>, bytes: &[u8]) {
+    fn pong(&self, destination: &Destination<'_>, bytes: &[u8], heard: Heard) {
         let pong = Frame::read(bytes)
             .is_ok_and(|frame| frame.header.kind == Kind::Pong && destination.is_for(&frame.header));
         if pong {
             // Nothing is answered to it.
-            drop(self.desk.ask(&self.channel, bytes));
+            drop(self.desk.ask(&self.channel, bytes, heard));
         }
     }
 
@@ -236,6 +237,7 @@ impl Client {
         &self,
         destination: &Destination<'_>,
         publish: &PublishPacket,
+        heard: Heard,
         out: &mut BytesMut,
     ) -> Result<(), Fault> {
         let header = match Frame::read(&publish.payload) {
@@ -250,7 +252,7 @@ impl Client {
             destination.is_for(&header).then_some(correlation).ok_or_else(text)
         });
         let (answer, correlation) = match wish {
-            Ok(correlation) => (self.desk.ask(&self.channel, &publish.payload), correlation),
+            Ok(correlation) => (self.desk.ask(&self.channel, &publish.payload, heard), correlation),
             Err(text) => {
                 let refusal = Refusal::protocol(Sub::InvalidParam, text);
                 (Answer::Now(Frame::refused(&header, &refusal)), None)

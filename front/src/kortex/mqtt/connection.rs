@@ -18,6 +18,7 @@ use tracing::debug;
 use super::super::channel::{Channel, Transport};
 use super::super::desk::Desk;
 use super::super::frame::Frame;
+use super::super::intake::Intake;
 use super::client::{Answered, Client};
 use super::names::{Name, Names};
 use super::packet::{Fault, MOST_PACKET, put, take};
@@ -96,7 +97,7 @@ async fn exchange(
 ) -> Result<(), End> {
     // A heartbeat's answer must not wait for more to fill a segment.
     stream.set_nodelay(true)?;
-    let (mut come, mut out) = (BytesMut::new(), BytesMut::new());
+    let (mut come, mut out, mut intake) = (BytesMut::new(), BytesMut::new(), Intake::default());
     let late = || std::io::Error::new(std::io::ErrorKind::TimedOut, "no CONNECT");
     let connect = timeout(FIRST_PACKET, first(stream, &mut come)).await.map_err(|_| late())??;
     let name = names.take(&connect.client_id, channel.id());
@@ -108,12 +109,20 @@ async fn exchange(
     let mut status = desk.status();
     loop {
         // Those that came at once, too, before anything is waited for.
-        while let Some(packet) = take(&mut come)? {
-            heard = Instant::now();
-            if !client.receive(packet, &mut out)? {
-                return Ok(());
+        loop {
+            let (packets, ended) = intake.take_apart(&mut come, take);
+            let none = packets.is_empty();
+            for (packet, arrived) in packets {
+                heard = Instant::now();
+                if !client.receive(packet, arrived, &mut out)? {
+                    return Ok(());
+                }
+                write(stream, &mut out).await?;
             }
-            write(stream, &mut out).await?;
+            ended?;
+            if none {
+                break;
+            }
         }
         write(stream, &mut out).await?;
         come.reserve(PIECE);
