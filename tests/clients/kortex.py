@@ -36,6 +36,7 @@ class Connection:
     """One connection: its calls, and the session of which it thinks that it has it."""
 
     def __init__(self, kind, host, port):
+        self.place = kind, host, port
         self.transport = KINDS[kind](host, port)
         self.session, self.message = 0, 0
         self.pending, self.numbering = {}, threading.Lock()
@@ -75,6 +76,25 @@ class Connection:
         self.sent = time.monotonic()
         self.transport.send(frame, frame.pack())
         return answer
+
+    def pipeline(self, frames, order):
+        """Numbers requests and sends them together, in any order. Returns their answers to come."""
+        answers = []
+        with self.numbering:
+            for frame in frames:
+                self.message = (self.message + 1) & 0xFFFF
+                frame.message, frame.session = self.message, self.session
+                answers.append(self.pending.setdefault(frame.message, Future()))
+        self.sent = time.monotonic()
+        self.transport.send_together([frames[place] for place in order])
+        return answers
+
+    def reconnect(self):
+        """Connects again to the same place, with the session and the numbers that it has."""
+        self.transport.close()
+        kind, host, port = self.place
+        self.transport = KINDS[kind](host, port)
+        self.transport.start(self.receive)
 
     def exchange(self, frame, timeout):
         """A request and its answer, whatever it is."""
@@ -195,6 +215,34 @@ class Program:
             {"joint_identifier": number, "value": speed} for number, speed in enumerate(speeds) if speed is not None
         ]
         await self.call("SendJointSpeedsCommand", {"joint_speeds": named, "duration": duration}, on=on)
+
+    async def pipeline(self, calls, order=None, on="main"):
+        """Calls methods without waiting between them, sent in that order if it is not theirs; the codes of their answers."""
+        frames = [Frame(REQUEST, METHODS[name][0], payload=encode(METHODS[name][1], values)) for name, values in calls]
+        connection = self.at(on)
+        answers = await asyncio.to_thread(connection.pipeline, frames, order or range(len(frames)))
+        codes = []
+        for answer in answers:
+            frame = await asyncio.to_thread(answer.result, CALL_TIMEOUT)
+            codes.append(f"{frame.error}/{frame.sub_error}")
+        return codes
+
+    async def stream(self, speeds, seconds, rate=20, on="main"):
+        """Commands the joints again and again, as a joystick does, whatever is answered; what came back, and how often."""
+        outcomes, end = {}, time.monotonic() + seconds
+        while time.monotonic() < end:
+            try:
+                await self.speeds(speeds, on=on)
+                outcome = "0/0"
+            except Exception as error:
+                outcome = getattr(error, "status", None) or type(error).__name__
+            outcomes[outcome] = outcomes.get(outcome, 0) + 1
+            await asyncio.sleep(1 / rate)
+        return outcomes
+
+    async def reconnect(self, on="main"):
+        """Connects again, as paho does by itself: the client keeps what it thinks to be its session."""
+        await asyncio.to_thread(self.at(on).reconnect)
 
     async def keep_alive(self, running, on="main"):
         """Whether the keep-alive goes on."""

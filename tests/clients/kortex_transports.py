@@ -46,6 +46,11 @@ class Tcp:
         with self.sending:
             self.socket.sendall(data)
 
+    def send_together(self, frames):
+        """All of them in one segment."""
+        whole = [MAGIC + struct.pack(">I", len(data)) + data for data in (frame.pack() for frame in frames)]
+        self.send_raw(b"".join(whole))
+
     def read(self):
         while self.open:
             try:
@@ -111,6 +116,11 @@ class Udp:
 
     def send_raw(self, data):
         self.socket.send(data)
+
+    def send_together(self, frames):
+        """One datagram after the other."""
+        for frame in frames:
+            self.send_raw(frame.pack())
 
     def read(self):
         while self.open:
@@ -213,7 +223,16 @@ class Mqtt:
         properties.ResponseTopic = self.response
         properties.CorrelationData = struct.pack(">H", frame.message)
         topic = f"req/{frame.uid >> 16}/{frame.uid & 0xFFFF}"
-        self.client.publish(topic, data, qos=0, properties=properties)
+        return self.client.publish(topic, data, qos=0, properties=properties)
+
+    def send_together(self, frames):
+        """All of them in one segment."""
+        wire = self.client.socket()
+        wire.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 1)
+        for sent in [self.send(frame, frame.pack()) for frame in frames]:
+            # From a thread of its own; done when the kernel has it.
+            sent.wait_for_publish(CONNECT)
+        wire.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 0)
 
     def is_alive(self, service, timeout):
         """Whether somebody serves that: needs no session."""

@@ -19,6 +19,9 @@ use crate::wire::Motor;
 pub const JOINTS: [(Motor, f64); 2] = [(LEFT, 1.0), (RIGHT, 2.0)];
 /// Both motors turn at 2 revolutions a second: degrees per second of each joint.
 pub const BRISK: [f64; 2] = [720.0, 360.0];
+/// `stop_hold` of the configuration: a command that is meant comes that long after the answer to the call before it by which
+/// its program shows that it knows of a stop.
+pub const STOP_HOLD: Duration = Duration::from_millis(250);
 /// How far a turning shaft may be from what was commanded: the simulated regulator settles within a hundredth.
 const TOLERANCE: f64 = 0.05;
 
@@ -188,8 +191,16 @@ impl Program {
     /// # Errors
     /// It cannot connect.
     pub fn connected(clients: &mut Clients, ports: &Ports, transport: Transport) -> Result<Self> {
+        Self::connected_at(clients, &ports.address(transport), transport)
+    }
+
+    /// One that is connected to that address and has no session.
+    ///
+    /// # Errors
+    /// It cannot connect.
+    pub fn connected_at(clients: &mut Clients, address: &str, transport: Transport) -> Result<Self> {
         let mut program = Self::idle(clients)?;
-        let place = json!({ "address": ports.address(transport), "transport": transport.name() });
+        let place = json!({ "address": address, "transport": transport.name() });
         program.call_within(START, "connect", place)?.value().context("cannot connect")?;
         Ok(program)
     }
@@ -243,6 +254,26 @@ impl Program {
     /// It is refused.
     pub fn speeds(&mut self, speeds: [f64; 2]) -> Result<()> {
         self.ask("speeds", json!({ "speeds": speeds })).map(drop)
+    }
+
+    /// Shows by a call, Stop or ClearFaults, that it knows of a stop, and waits until its next command counts as one that
+    /// follows the answer.
+    ///
+    /// # Errors
+    /// It is refused.
+    pub fn acknowledge(&mut self, method: &str) -> Result<()> {
+        self.method(method, json!({}))?;
+        std::thread::sleep(STOP_HOLD);
+        Ok(())
+    }
+
+    /// Drives after a stop of which it has shown that it knows.
+    ///
+    /// # Errors
+    /// As for [`Program::drive`].
+    pub fn drive_again(&mut self, robot: &Robot, speeds: [f64; 2]) -> Result<()> {
+        self.acknowledge("Stop")?;
+        self.drive(robot, speeds)
     }
 
     /// Commands the joints, and waits until the bus and the shafts show it.

@@ -110,8 +110,10 @@ fn paused(robot: &Robot, ports: &Ports, clients: &mut Clients, timeline: &mut Ti
         robot.no_motion_after(&stop.motor, &frame)?;
     }
     timeline.say("SIGCONT: its keep-alives go on, and nothing moves");
-    program.drive(robot, BRISK)?;
+    let refusal = program.call("speeds", json!({ "speeds": BRISK }))?.refusal()?;
+    timeline.say(&format!("its next command is refused: {}", refusal.message));
+    program.drive_again(robot, BRISK)?;
     ensure!(program.state()?["session"] == session, "its session was not the same");
-    timeline.say("its next command drives again, in the same session");
+    timeline.say("it calls Stop, and what it commands after that drives again, in the same session");
     Ok(act)
 }

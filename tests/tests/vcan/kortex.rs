@@ -180,7 +180,7 @@ fn end_of_a_connection_stops_the_arm_at_once() -> Result<()> {
 }
 
 /// Fails if the arm of a suspended program is stopped before connection_inactivity_timeout or later than that, if anything
-/// moves it when the program wakes, or if the program's session does not live on.
+/// moves it when the program wakes, or if the program's session does not live on until it means to drive again.
 #[test]
 fn suspended_program_is_stopped_and_its_session_lives_on() -> Result<()> {
     play_arm("", |robot, clients, ports| {
@@ -194,7 +194,7 @@ fn suspended_program_is_stopped_and_its_session_lives_on() -> Result<()> {
         std::thread::sleep(Duration::from_millis(700));
         robot.no_motion_after(&LEFT, &stops[0])?;
         robot.no_motion_after(&RIGHT, &stops[1])?;
-        program.drive(robot, BRISK)?;
+        program.drive_again(robot, BRISK)?;
         let state = program.state()?;
         ensure!(state["session"] == session && state["keeps"] == true, "{session} has become {state}");
         no_stop_for(&robot.listener, &LEFT, 2 * TIMES.window())
@@ -237,7 +237,7 @@ fn keep_alives_alone_keep_joints_turning() -> Result<()> {
         let mut seen = Vec::new();
         for _ in 0..5 {
             // May itself take longer than the window, in which case the next try has a drive that is ready.
-            let tried = program.drive(robot, BRISK);
+            let tried = program.drive_again(robot, BRISK);
             let beats = program.state()?["beats"].as_u64();
             match tried.and_then(|()| no_stop_for(&robot.listener, &LEFT, 6 * times.window())) {
                 Ok(()) => {
@@ -267,6 +267,7 @@ fn keep_alives_are_too_rare_for_a_tenth_of_a_second() -> Result<()> {
         robot.verified(&LEFT)?;
         let mut program = Program::open(clients, ports, Transport::Tcp, times)?;
         for _ in 0..2 {
+            program.acknowledge("Stop")?;
             let from = Moment::now();
             // Its answer may come when the deadline has passed already.
             let outcome = program.call("speeds", json!({ "speeds": BRISK }))?;
@@ -304,7 +305,7 @@ fn progress_is_required_of_what_turns() -> Result<()> {
         let state = program.state()?;
         ensure!(state["keeps"] == true && state["ended_by"].is_null(), "the keep-alive ended: {state}");
         // Who rests makes all the progress there is to make.
-        program.drive(robot, BRISK)?;
+        program.drive_again(robot, BRISK)?;
         program.speeds([0.0, 0.0])?;
         robot.sim.wait_for_standstill(LEFT.node, STILL)?;
         let rests = Moment::now();
@@ -436,7 +437,8 @@ fn number_of_a_session_is_worth_nothing_to_others() -> Result<()> {
                     let answer = thief.ask("call_bytes", call)?;
                     anyhow::Ok((answer["codes"].clone(), answer["text"].clone()))
                 };
-                let (real, unknown) = (told(number)?, told(number + 1_000)?);
+                let nobodys = if number > 1_000 { number - 1_000 } else { number + 1_000 };
+                let (real, unknown) = (told(number)?, told(nobodys)?);
                 ensure!(real == unknown && real.0 == "1/54", "{uid:#x}: {real:?}, {unknown:?}");
             }
         }
@@ -452,9 +454,10 @@ fn number_of_a_session_is_worth_nothing_to_others() -> Result<()> {
     })
 }
 
-/// Fails if an emergency stop leaves a joint turning, lets anything move before ClearFaults, or does so for ever after.
+/// Fails if an emergency stop leaves a joint turning, lets anything move before an operator has reset it, ClearFaults or not, or
+/// does so for ever after.
 #[test]
-fn emergency_stop_holds_until_faults_are_cleared() -> Result<()> {
+fn emergency_stop_holds_until_an_operator_resets_it() -> Result<()> {
     play_arm("", |robot, clients, ports| {
         let mut program = driver(robot, clients, ports, Transport::Tcp, Times::USUAL)?;
         let mut other = Program::open(clients, ports, Transport::Udp, Times::USUAL)?;
@@ -472,10 +475,18 @@ fn emergency_stop_holds_until_faults_are_cleared() -> Result<()> {
         ensure!(program.method("GetArmState", json!({}))?["active_state"] == 4, "no fault is told");
         let bits = program.method("RefreshFeedback", json!({}))?["base"]["fault_bank_a"].as_u64();
         ensure!(bits.is_some_and(|bits| bits & 0x80_0000 != 0), "the e-stop's bit is missing: {bits:?}");
-        program.method("ClearFaults", json!({}))?;
+        let refusal = program.refused("ClearFaults", json!({}))?;
+        has_codes(&refusal, "3/22")?;
+        let trip = robot.lanyard.wait_for_trip(pressed, "operator stop", LEFT.name, STILL)?;
+        let trip = trip.trip().context("a trip without number")?;
+        ensure!(refusal.message.contains(&format!("`lanyard reset {trip}`")), "{}", refusal.message);
+        std::thread::sleep(Duration::from_millis(300));
+        has_codes(&program.call("speeds", json!({ "speeds": BRISK }))?.refusal()?, "3/22")?;
+        robot.lanyard.reset(trip)?;
         std::thread::sleep(Duration::from_millis(300));
         let moved = robot.listener.first(held, |frame| LEFT.drives(frame) || RIGHT.drives(frame))?;
         ensure!(moved.is_none(), "moved by {moved:?}");
+        // It has cleared its own faults meanwhile.
         program.drive(robot, BRISK)
     })
 }
@@ -755,9 +766,18 @@ fn users_log_in_and_may_what_their_roles_say() -> Result<()> {
             looker.method("GetMeasuredJointAngles", json!({}))?;
             looker.method("Stop", json!({}))?;
             robot.sim.wait_for_standstill(LEFT.node, STILL)?;
+            let pressed = Moment::now();
             driver.method("ApplyEmergencyStop", json!({}))?;
-            has_codes(&driver.refused("ClearFaults", json!({}))?, "1/54")?;
-            boss.method("ClearFaults", json!({}))?;
+            has_codes(&looker.refused("ClearFaults", json!({}))?, "1/54")?;
+            // Whatever its role: no client resets what waits for an operator.
+            has_codes(&driver.refused("ClearFaults", json!({}))?, "3/22")?;
+            has_codes(&boss.refused("ClearFaults", json!({}))?, "3/22")?;
+            let trip = robot.lanyard.wait_for_trip(pressed, "operator stop", LEFT.name, STILL)?;
+            for motor in [&LEFT, &RIGHT] {
+                robot.verified(motor)?;
+            }
+            robot.lanyard.reset(trip.trip().context("a trip without number")?)?;
+            driver.acknowledge("ClearFaults")?;
             driver.drive(robot, BRISK)?;
 
             let listed = robot.lanyard.run(&["keys", "--file", &keys.display().to_string(), "list"])?.stdout;

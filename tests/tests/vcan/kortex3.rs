@@ -63,7 +63,7 @@ fn pongs_keep_joints_turning() -> Result<()> {
         program.ask("answer_pings", json!({ "answers": false }))?;
         stopped_at_deadline(robot, silent, TIMES.window())?;
         program.ask("answer_pings", json!({ "answers": true }))?;
-        program.drive(robot, BRISK)
+        program.drive_again(robot, BRISK)
     })
 }
 
@@ -80,7 +80,7 @@ fn suspended_program_is_stopped_over_mqtt() -> Result<()> {
         program.signal(Signal::SIGCONT)?;
         std::thread::sleep(Duration::from_millis(500));
         robot.no_motion_after(&LEFT, &stops[0])?;
-        program.drive(robot, BRISK)?;
+        program.drive_again(robot, BRISK)?;
         program.signal(Signal::SIGSTOP)?;
         std::thread::sleep(Duration::from_millis((times.session + 1_000).into()));
         program.signal(Signal::SIGCONT)?;
@@ -143,16 +143,16 @@ fn temporary_roles_take_a_password_and_end() -> Result<()> {
             let wish = json!({ "user": "driver", "password": "password of driver" });
             program.ask("create_session", wish.clone())?;
             let role = |password: &str| json!({ "role_identifier": "Admin", "password": password });
-            // Whose stop it is nobody but an administrator may clear.
+            // Nobody but an administrator may say how control is arbitrated.
             let may = |program: &mut Program| -> Result<bool> {
-                program.method("ApplyEmergencyStop", json!({}))?;
-                let cleared = program.call("call", json!({ "method": "ClearFaults" }))?;
-                match cleared.result {
+                let wish = json!({ "single_source_control": true });
+                let said = program.call("call", json!({ "method": "SetAccessControl", "values": wish }))?;
+                match said.result {
                     Ok(_) => Ok(true),
                     Err(refusal) => has_codes(&refusal, "1/54").map(|()| false),
                 }
             };
-            ensure!(!may(&mut program)?, "a driver has cleared an emergency stop");
+            ensure!(!may(&mut program)?, "a driver has changed how control is arbitrated");
             has_codes(&program.refused("AddTemporaryUserRole", role("wrong"))?, "3/15")?;
             ensure!(!may(&mut program)?, "a wrong password did");
             program.method("AddTemporaryUserRole", role("password of admin"))?;

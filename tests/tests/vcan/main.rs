@@ -21,6 +21,7 @@ mod kills;
 mod kortex;
 mod kortex3;
 mod kortex_client;
+mod kortex_order;
 mod kortex_upstream;
 mod leases;
 mod operator;
