@@ -374,10 +374,10 @@ mod tests {
         let me = sender("me");
         let mut mailbox = Mailbox::new();
         for number in 0..100 {
-            drop(mailbox.ask_stop(&arrived(&sender(&format!("{number}")), number)));
+            let _ = mailbox.ask_stop(&arrived(&sender(&format!("{number}")), number));
         }
-        drop(mailbox.ask_stop(&arrived(&me, 200)));
-        drop(mailbox.ask_stop(&arrived(&sender("me"), 210)));
+        let _ = mailbox.ask_stop(&arrived(&me, 200));
+        let _ = mailbox.ask_stop(&arrived(&sender("me"), 210));
         let refused = mailbox.post(&arrived(&sender("me"), 211), 1, HOLD).unwrap_err().1;
         assert_eq!(refused, Refused::Held(Duration::from_millis(249)));
         let elsewhere = arrived(&sender("other"), 150);
@@ -407,8 +407,8 @@ mod tests {
         assert_eq!(mailbox.post(&arrived(&page, 350), 4, HOLD), Ok(Some(3)));
         // A stop of the other party in between takes nothing back from the first.
         let mut mailbox = Mailbox::new();
-        drop(mailbox.ask_stop(&arrived(&phone, 100)));
-        drop(mailbox.ask_stop(&arrived(&other, 110)));
+        let _ = mailbox.ask_stop(&arrived(&phone, 100));
+        let _ = mailbox.ask_stop(&arrived(&other, 110));
         assert!(matches!(mailbox.post(&arrived(&page, 120), 1, HOLD), Err((1, Refused::Held(_)))));
     }
 
@@ -463,7 +463,7 @@ mod tests {
     fn parties_that_only_stop_use_up_no_memory() {
         let mut mailbox: Mailbox<u8> = Mailbox::new();
         for number in 0..1_000 {
-            drop(mailbox.ask_stop(&arrived(&sender(&number.to_string()), number)));
+            let _ = mailbox.ask_stop(&arrived(&sender(&number.to_string()), number));
         }
         assert_eq!(mailbox.stops.len(), super::MAX_REMEMBERED_STOPS);
     }
