@@ -34,7 +34,7 @@ pub struct FuzzArgs {
     #[arg(long, default_value_t = 60, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     seconds: u64,
     /// What is fed: beats (the whole segment), kortex-frame, kortex-stream, kortex-mqtt, socketcand, cannelloni,
-    /// tunnel-target or tunnel-request
+    /// cannelloni-stream, tunnel-target or tunnel-request
     #[arg(long, default_value = "beats", value_name = "NAME")]
     of: String,
 }
