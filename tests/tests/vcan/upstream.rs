@@ -74,22 +74,33 @@ impl Upstream {
     }
 }
 
-/// The left wheel behind the upstream, the right one Lanyard's own.
-fn setup(port: u16, more: &str) -> Setup {
+/// The left wheel behind the upstream, the right one Lanyard's own. Sessions and the upstream may be silent for so long.
+fn setup(port: u16, session: Duration, upstream: Duration, more: &str) -> Setup {
     let map: String = RESOURCES.iter().map(|key| format!("\"{key}\" = [\"left\"]\n")).collect();
-    Setup::new().with(&LEFT).with(&RIGHT).window("1s").section(&format!(
+    let window = format!("{}ms", session.as_millis());
+    Setup::new().with(&LEFT).with(&RIGHT).window(&window).section(&format!(
         "[upstream]\naddress = \"http://127.0.0.1:{port}\"\nwindow = \"{}ms\"\n{more}[upstream.resources]\n{map}",
-        UPSTREAM_WINDOW.as_millis()
+        upstream.as_millis()
     ))
 }
 
 /// Starts robot and upstream and runs `act` with both.
-pub fn play_behind(
+fn play_behind(
+    more: &str,
+    act: impl FnOnce(&mut Robot, &mut Clients, &mut Upstream) -> Result<()>,
+) -> Result<()> {
+    play_behind_within(WINDOW, UPSTREAM_WINDOW, more, act)
+}
+
+/// The same with other windows.
+pub fn play_behind_within(
+    session: Duration,
+    window: Duration,
     more: &str,
     act: impl FnOnce(&mut Robot, &mut Clients, &mut Upstream) -> Result<()>,
 ) -> Result<()> {
     let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
-    play(setup(port, more), |robot, clients| {
+    play(setup(port, session, window, more), |robot, clients| {
         let mut upstream = Upstream::start(clients, port)?;
         act(robot, clients, &mut upstream)
     })

@@ -11,7 +11,7 @@ use tests::python::{Client, Clients};
 use tests::robot::{LEFT, RIGHT, Robot, START, STILL, Setup};
 
 use crate::scene::{play, sessionless, start_session};
-use crate::upstream::{Upstream, play_behind};
+use crate::upstream::{Upstream, play_behind_within};
 
 const SET_POWER: &str = "/viam.component.motor.v1.MotorService/SetPower";
 const GO_FOR: &str = "/viam.component.motor.v1.MotorService/GoFor";
@@ -19,6 +19,12 @@ const STOP: &str = "/viam.component.motor.v1.MotorService/Stop";
 const STOP_ALL: &str = "/viam.robot.v1.RobotService/StopAll";
 /// "motor1" as field 1.
 const NAME: &str = "0a066d6f746f7231";
+
+/// How long anybody may be silent here: what is tested is the order, and nobody falls silent on the slowest rig.
+const WINDOW: Duration = Duration::from_secs(10);
+
+/// After a Stop its sender moves nothing over another connection for 250 ms.
+const HELD: Duration = Duration::from_millis(300);
 
 /// What a program may send for the left wheel.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -65,6 +71,8 @@ fn living(robot: &Robot, clients: &mut Clients) -> Result<(Client, String)> {
 
 /// Sends these and waits until the wheel does what the last one says, and goes on doing it.
 fn last_holds(robot: &Robot, client: &mut Client, session: &str, sent: &[Send], gap: f64) -> Result<()> {
+    // The connection of the round before may have ended with a Stop.
+    std::thread::sleep(HELD);
     let calls: Vec<Value> = sent.iter().map(|send| send.call(session)).collect();
     let burst = json!({ "address": robot.address, "calls": calls, "gap": gap });
     let statuses = client.ask("burst", burst)?;
@@ -87,7 +95,7 @@ fn last_holds(robot: &Robot, client: &mut Client, session: &str, sent: &[Send], 
 }
 
 fn every_pair(prepare: impl FnOnce(&mut Upstream) -> Result<()>) -> Result<()> {
-    play_behind("", |robot, clients, upstream| {
+    play_behind_within(WINDOW, WINDOW, "", |robot, clients, upstream| {
         upstream.wait_for_names(robot, clients)?;
         prepare(upstream)?;
         let (mut client, id) = living(robot, clients)?;
@@ -126,16 +134,20 @@ fn the_last_of_two_holds_behind_a_server_that_runs_calls_in_any_order() -> Resul
 #[test]
 fn a_server_of_grpcs_own_library_is_not_lost() -> Result<()> {
     let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
-    let section = format!("[upstream]\naddress = \"http://127.0.0.1:{port}\"\n");
-    let setup = Setup::new().with(&LEFT).with(&RIGHT).window("1s").section(&section);
+    // As short as the rig allows: so often would it be asked whether it lives.
+    let section = format!("[upstream]\naddress = \"http://127.0.0.1:{port}\"\nwindow = \"3s\"\n");
+    let setup = Setup::new().with(&LEFT).with(&RIGHT).window("10s").section(&section);
     play(setup, |robot, clients| {
         let mut server = clients.fork_grpcio()?;
         server.ask("serve", json!({ "port": port }))?;
         let (mut client, id) = living(robot, clients)?;
-        let power = json!({ "name": "motor1", "power": 0.4, "session": id });
-        expect::within(START, "the server is reached", || {
-            client.ask("set_power_as", power.clone()).map_err(|error| format!("{error:#}"))
+        let stop = json!({ "address": robot.address, "path": STOP, "messages": [NAME] });
+        expect::within(START, "the server is reached", || match client.ask("raw", stop.clone()) {
+            Ok(stopped) if stopped["status"] == 0 => Ok(()),
+            other => Err(format!("{other:?}")),
         })?;
+        std::thread::sleep(HELD);
+        let power = json!({ "name": "motor1", "power": 0.4, "session": id });
         let began = Instant::now();
         let mut rounds = 0;
         while began.elapsed() < Duration::from_secs(60) {
@@ -148,8 +160,7 @@ fn a_server_of_grpcs_own_library_is_not_lost() -> Result<()> {
             ensure!(moved["status"] == 0, "round {rounds}: GoFor: {moved}");
             client.ask("set_power_as", power.clone()).with_context(|| format!("round {rounds}: SetPower"))?;
             std::thread::sleep(Duration::from_secs(4));
-            let stop = json!({ "address": robot.address, "path": STOP, "messages": [NAME] });
-            let stopped = client.ask("raw", stop)?;
+            let stopped = client.ask("raw", stop.clone())?;
             ensure!(stopped["status"] == 0, "round {rounds}: Stop: {stopped}");
             std::thread::sleep(Duration::from_secs(2));
             rounds += 1;
