@@ -69,7 +69,8 @@ impl Sender {
 /// The context of a command or a stop: when it arrived, and from whom.
 ///
 /// A command counts from its beginning and a stop from its end: a request whose bytes come in pieces is an old command
-/// and a late stop, which is the safe reading of both.
+/// and a late stop, which is the safe reading of both. Of requests that are all whole after one read only the order of
+/// their beginnings is known.
 #[derive(Clone, Debug)]
 pub struct Origin {
     began: Arrival,

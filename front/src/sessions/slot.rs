@@ -157,13 +157,14 @@ impl Slot {
         self.writer.owner()
     }
 
-    /// Why the session in the slot is over, if it is: the supervisor said so, or its time has passed.
+    /// Why the session in the slot is over, if it is: its time has passed, or the supervisor said so. Its own silence comes
+    /// first: it is why the supervisor said so, as a rule a moment before anybody looks here.
     pub fn over(&self, verdicts: &VerdictView, now: Nanos) -> Option<Cause> {
         let tenant = self.tenant()?;
-        if ended(verdicts, self.owner(), tenant.id) {
-            Some(Cause::Verdict)
-        } else if now >= tenant.last.after(tenant.window.0) {
+        if now >= tenant.last.after(tenant.window.0) {
             Some(Cause::Silent)
+        } else if ended(verdicts, self.owner(), tenant.id) {
+            Some(Cause::Verdict)
         } else if now >= tenant.last.after(tenant.allowed.0) {
             Some(Cause::Overdue)
         } else {

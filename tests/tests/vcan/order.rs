@@ -98,6 +98,7 @@ fn a_stop_after_many_commands_holds() -> Result<()> {
 #[test]
 fn a_stop_voids_what_began_before_it_was_complete() -> Result<()> {
     const TRIES: usize = 4;
+    const BETWEEN_READS: Duration = Duration::from_millis(50);
     with_bench(patient(), Guard::Session, |bench| {
         let mut tried = Vec::new();
         for (first, second) in [(Command::Power(0.5), Command::Stop), (Command::Stop, Command::Power(0.5))] {
@@ -109,7 +110,8 @@ fn a_stop_voids_what_began_before_it_was_complete() -> Result<()> {
                 };
                 ensure!(bench.play(&turning)? == Verdict::Right, "it does not turn to begin with");
                 let calls = [first, second].map(|command| bench.guarded(command.call(NAMES)));
-                let sent = bench.client.send_with(&calls, Spacing::OneSegment, &[0])?;
+                // Of what comes in one read only the order of the beginnings is known.
+                let sent = bench.client.send_with(&calls, Spacing::Apart(BETWEEN_READS), &[0])?;
                 bench.client.answers(&sent, STILL)?;
                 sleep(AFTERWARDS);
                 let speed = bench.target(&LEFT)?;
