@@ -38,9 +38,11 @@ impl Desk {
             });
         }
         call.needs(Role::Operate)?;
+        // First this: of a base that is lost a client has to know, whatever else keeps it from driving.
+        let turn = base.turn(session)?;
         self.arm.not_latched()?;
         let hold = self.roster.hold(call.channel, &call.heeded)?;
-        let (arm, origin, turn) = (Arc::clone(&self.arm), call.heeded.origin.clone(), base.turn(session)?);
+        let (arm, origin) = (Arc::clone(&self.arm), call.heeded.origin.clone());
         Self::later(frame.header, async move {
             turn.come().await;
             let _under_way = arm.claim(&hold, &origin).await?;
