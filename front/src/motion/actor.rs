@@ -138,7 +138,9 @@ impl Actor {
                     match ending {
                         None => station.desk.interrupted(job),
                         Some(ending) => {
-                            station.desk.note_over();
+                            if !matches!(ending, Ending::Done) {
+                                station.desk.note_failed();
+                            }
                             self.conclude(job, ending).await;
                         }
                     }
@@ -259,7 +261,10 @@ impl Actor {
         self.prepared = false;
         self.engaged = false;
         match job.permit.obtain(self.times.grant).await {
-            Ok(()) => Ending::Done,
+            Ok(()) => {
+                self.station.desk.note_started();
+                Ending::Done
+            }
             Err(error) => error.into(),
         }
     }

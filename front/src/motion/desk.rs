@@ -154,9 +154,9 @@ impl Desk {
         self.mailbox().note_started();
     }
 
-    /// Notes that no command is being carried out any more.
-    pub fn note_over(&self) {
-        self.mailbox().note_over();
+    /// Notes that the command that was being carried out has failed.
+    pub fn note_failed(&self) {
+        self.mailbox().note_failed();
     }
 
     /// Lets a command wait again that was interrupted by a stop which was sent before it; any other is superseded.

@@ -201,15 +201,16 @@ impl<J> Mailbox<J> {
         }
     }
 
-    /// Notes that no command is being carried out any more.
-    pub fn note_over(&mut self) {
+    /// Notes that the command that was being carried out has failed. One that was carried out stays: a stop that was sent
+    /// before it has had its time, and a server behind may be moving the motor by it.
+    pub fn note_failed(&mut self) {
         self.active = None;
     }
 
-    /// Gives out what is to be done next, a stop before any command. What was given out before is over.
+    /// Gives out what is to be done next, a stop before any command. What was given out before is over then.
     pub fn take(&mut self) -> Option<Errand<J>> {
-        self.active = None;
         if self.stops_taken < self.stops_asked {
+            self.active = None;
             self.stops_taken = self.stops_asked;
             return Some(Errand::Stop(self.stops_taken));
         }
@@ -446,7 +447,12 @@ mod tests {
         assert!(matches!(mailbox.take(), Some(Errand::Move(3))));
         mailbox.note_started();
         assert!(matches!(mailbox.ask_stop(&arrived(&me, 2)), AskedStop::Overtaken));
-        mailbox.note_over();
+        assert!(mailbox.take().is_none());
+        assert!(
+            matches!(mailbox.ask_stop(&arrived(&me, 2)), AskedStop::Overtaken),
+            "carried out, and left alone"
+        );
+        mailbox.note_failed();
         assert!(matches!(mailbox.ask_stop(&arrived(&me, 2)), AskedStop::Wait(2, None)));
     }
 
