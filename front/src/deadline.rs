@@ -55,10 +55,8 @@ where
         self.inner.poll_ready(cx)
     }
 
-    fn call(&mut self, mut request: Request<B>) -> Self::Future {
+    fn call(&mut self, request: Request<B>) -> Self::Future {
         let Some(left) = left(&request) else { return Box::pin(self.inner.call(request)) };
-        let nanos = u64::try_from(left.as_nanos()).unwrap_or(u64::MAX);
-        request.extensions_mut().insert(Deadline(Nanos(Nanos::now().0.saturating_add(nanos))));
         let call = self.inner.call(request);
         Box::pin(async move {
             // Without any time left it is for the call to say: speed 0 is carried out, a motion is refused.
@@ -73,10 +71,6 @@ where
     }
 }
 
-/// The moment at which a call's time is over; part of the request's extensions.
-#[derive(Clone, Copy, Debug)]
-pub struct Deadline(pub Nanos);
-
 fn over<R: Default>() -> Response<R> {
     Status::deadline_exceeded(
         "the time that this call was given (grpc-timeout) is over; what it moved was stopped",
@@ -84,17 +78,22 @@ fn over<R: Default>() -> Response<R> {
     .into_http()
 }
 
-/// Says how long a call may still take, counted from its arrival; `None`: as long as it wants.
-pub fn left<B>(request: &Request<B>) -> Option<Duration> {
+/// Says how long a call may still take; `None`: as long as it wants.
+fn left<B>(request: &Request<B>) -> Option<Duration> {
     let method = request.uri().path().rsplit('/').next().unwrap_or_default();
-    let timeout = timeout(request.headers()).filter(|_| !STOPS.contains(&method))?;
-    let arrived = request.extensions().get::<Stamp>().map(|stamp| stamp.began().at());
-    let passed = arrived.map_or(Duration::ZERO, |at| Duration::from_nanos(Nanos::now().since(at)));
-    Some(timeout.saturating_sub(passed))
+    let deadline = request.extensions().get::<Stamp>().and_then(Stamp::deadline);
+    let deadline = deadline.filter(|_| !STOPS.contains(&method))?;
+    Some(Duration::from_nanos(deadline.since(Nanos::now())))
+}
+
+/// Reads when the time of a call is over that began to arrive at `began`.
+pub fn of(headers: &HeaderMap, began: Nanos) -> Option<Nanos> {
+    let timeout = timeout(headers)?;
+    Some(began.after(u64::try_from(timeout.as_nanos()).unwrap_or(u64::MAX)))
 }
 
 /// Reads the time that a client gives a call. One that is written otherwise than the protocol has it is none.
-pub fn timeout(headers: &HeaderMap) -> Option<Duration> {
+fn timeout(headers: &HeaderMap) -> Option<Duration> {
     let text = headers.get(TIMEOUT)?.to_str().ok()?;
     let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
     let is_number =
@@ -124,6 +123,8 @@ mod tests {
         let mut request = Request::new(());
         *request.uri_mut() = path.parse().unwrap();
         request.headers_mut().insert(TIMEOUT, HeaderValue::from_static(timeout));
+        let stamp = Stamp::whole(request.headers());
+        request.extensions_mut().insert(stamp);
         request
     }
 
@@ -168,13 +169,12 @@ mod tests {
 
     #[tokio::test]
     async fn a_call_that_waited_for_longer_than_its_time_is_told_so() {
-        let mut late = request("/s/SetPower", "1m");
-        late.extensions_mut().insert(Stamp::whole());
+        let late = request("/s/SetPower", "1m");
         std::thread::sleep(Duration::from_millis(5));
         assert_eq!(left(&late), Some(Duration::ZERO));
         let looks = service_fn(|request: Request<()>| async move {
-            let deadline = request.extensions().get::<Deadline>().copied();
-            assert!(deadline.is_some_and(|deadline| deadline.0 <= Nanos::now()));
+            let deadline = request.extensions().get::<Stamp>().and_then(Stamp::deadline);
+            assert!(deadline.is_some_and(|deadline| deadline <= Nanos::now()));
             Ok::<_, Infallible>(Response::new(()))
         });
         Deadlines.layer(looks).oneshot(late).await.unwrap();

@@ -303,14 +303,10 @@ impl Arm {
     fn is_free(&self, command: &Origin) -> Result<(), Refusal> {
         self.not_stopped(command)?;
         let stop = self.last_stop().clone();
-        let Some(stop) = stop.filter(|stop| {
-            let (one, other) = (stop.sender(), command.sender());
-            one.is_same_party(other) && !one.is_same_connection(other)
-        }) else {
+        let Some(stop) = stop.filter(|stop| stop.sender().is_elsewhere(command.sender())) else {
             return Ok(());
         };
-        let passed = Duration::from_nanos(command.began().at().since(stop.complete().at()));
-        match self.sessions.rules().stop_hold.checked_sub(passed).filter(|left| !left.is_zero()) {
+        match command.began().left_of(self.sessions.rules().stop_hold, stop.complete().at()) {
             None => Ok(()),
             Some(left) => {
                 let left = left.as_nanos().div_ceil(1_000_000);

@@ -206,9 +206,7 @@ impl Facts<'_> {
     }
 
     fn too_soon(&self, answered: Nanos, origin: &Origin) -> Option<Objection> {
-        let passed = Duration::from_nanos(origin.began().at().since(answered));
-        let left = self.hold.checked_sub(passed).filter(|left| !left.is_zero());
-        left.map(Objection::TooSoon)
+        origin.began().left_of(self.hold, answered).map(Objection::TooSoon)
     }
 }
 

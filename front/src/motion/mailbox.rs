@@ -120,14 +120,8 @@ impl<J> Mailbox<J> {
         if [self.newest, self.newest_stop].into_iter().flatten().any(|newer| began.is_before(newer)) {
             return Some(Refused::Older);
         }
-        let elsewhere = |stop: &&Origin| {
-            stop.sender().may_be_same_party(origin.sender())
-                && !stop.sender().is_same_connection(origin.sender())
-        };
-        let left = |stop: &Origin| {
-            let passed = Duration::from_nanos(began.at().since(stop.complete().at()));
-            hold.checked_sub(passed).filter(|left| !left.is_zero())
-        };
+        let elsewhere = |stop: &&Origin| stop.sender().is_elsewhere(origin.sender());
+        let left = |stop: &Origin| began.left_of(hold, stop.complete().at());
         self.stops.iter().filter(elsewhere).filter_map(left).max().map(Refused::Held)
     }
 

@@ -1,6 +1,7 @@
 //! The number and the moment of one arrival.
 
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use shm_proto::Nanos;
 
@@ -30,6 +31,13 @@ impl Arrival {
     #[must_use]
     pub const fn is_before(self, other: Self) -> bool {
         self.number < other.number
+    }
+
+    /// Says how much longer than this arrival a pause lasts that began at `began`; `None` when it is over.
+    #[must_use]
+    pub fn left_of(self, pause: Duration, began: Nanos) -> Option<Duration> {
+        let passed = Duration::from_nanos(self.at.since(began));
+        pause.checked_sub(passed).filter(|left| !left.is_zero())
     }
 
     /// The moment, by the clock that goes on while the machine is suspended.

@@ -10,12 +10,14 @@ use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
-use http::{Request, Version};
+use http::{HeaderMap, Request, Version};
 use http_body::{Body as _, Frame, SizeHint};
 use hyper::body::Incoming;
+use shm_proto::Nanos;
 use tonic::body::Body;
 
 use super::arrival::Arrival;
+use crate::deadline;
 
 /// Frames that are taken of a body while its number is taken: the one message of a call, and its end.
 const FRAMES_AT_ONCE: usize = 4;
@@ -25,6 +27,8 @@ const FRAMES_AT_ONCE: usize = 4;
 pub struct Stamp {
     began: Arrival,
     end: End,
+    /// When the time is over that its client gave it.
+    deadline: Option<Nanos>,
 }
 
 /// The arrival of a request's end.
@@ -52,11 +56,21 @@ impl Stamp {
         }
     }
 
+    /// When the time is over that its client gave it, if it gave one.
+    #[must_use]
+    pub const fn deadline(&self) -> Option<Nanos> {
+        self.deadline
+    }
+
+    fn new(began: Arrival, end: End, headers: &HeaderMap) -> Self {
+        Self { began, end, deadline: deadline::of(headers, began.at()) }
+    }
+
     /// Makes the stamp of a request that has come in whole, for tests without a transport.
     #[cfg(test)]
     #[must_use]
-    pub fn whole() -> Self {
-        Self { began: Arrival::now(), end: End::WithTheBeginning }
+    pub fn whole(headers: &HeaderMap) -> Self {
+        Self::new(Arrival::now(), End::WithTheBeginning, headers)
     }
 }
 
@@ -74,7 +88,8 @@ pub fn stamped(request: Request<Incoming>) -> Request<Body> {
         let noted = Arc::new(OnceLock::new());
         (End::Noted(Arc::clone(&noted)), Some(noted))
     };
-    parts.extensions.insert(Stamp { began, end });
+    let stamp = Stamp::new(began, end, &parts.headers);
+    parts.extensions.insert(stamp);
     Request::from_parts(parts, Body::new(Taken { ready, rest, noted }))
 }
 

@@ -10,7 +10,6 @@ use tonic::Status;
 use super::arrival::Arrival;
 use super::intake::Stamp;
 use crate::access::Caller;
-use crate::deadline::Deadline;
 use crate::sessions::Entity;
 use crate::transport::Connection;
 
@@ -45,8 +44,7 @@ impl Sender {
     }
 
     /// Says whether both may be one party: also two logins that were not checked here, from one address.
-    #[must_use]
-    pub fn may_be_same_party(&self, other: &Self) -> bool {
+    fn may_be_same_party(&self, other: &Self) -> bool {
         let is_checked = |sender: &Self| !sender.entity.name().is_empty() && !sender.entity.is_unchecked();
         self.is_same_party(other)
             || (!is_checked(self) && !is_checked(other) && self.address == other.address)
@@ -57,6 +55,12 @@ impl Sender {
     #[must_use]
     pub const fn is_same_connection(&self, other: &Self) -> bool {
         self.connection == other.connection
+    }
+
+    /// Says whether both may be one party over different connections, between which there is no order.
+    #[must_use]
+    pub fn is_elsewhere(&self, other: &Self) -> bool {
+        !self.is_same_connection(other) && self.may_be_same_party(other)
     }
 
     /// Whose sessions these are.
@@ -115,7 +119,7 @@ impl Origin {
             return Err(Status::internal("the call has no place in the order of its connection"));
         };
         let sender = Sender::new(caller.entity.clone(), connection);
-        let deadline = extensions.get::<Deadline>().map(|deadline| deadline.0);
+        let deadline = stamp.deadline();
         Ok(Self { deadline, ..Self::between(stamp.began(), stamp.complete(), sender) })
     }
 
@@ -129,6 +133,12 @@ impl Origin {
     #[must_use]
     pub const fn complete(&self) -> Arrival {
         self.complete
+    }
+
+    /// When the time is over that its client gave it, if it gave one.
+    #[must_use]
+    pub const fn deadline(&self) -> Option<Nanos> {
+        self.deadline
     }
 
     /// Says whether the time is over that its client gave it. A stop is carried out all the same.

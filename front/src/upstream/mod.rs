@@ -71,7 +71,6 @@ use tracing::debug;
 use admission::Scope;
 pub use ask::{body_of, framed, message_of};
 use call::{Terms, UNREAD, pass_on};
-use deadline::Deadline;
 use lane::{Awaited, Keeper, Lane};
 use login::Login;
 pub use merge::Question;
@@ -331,7 +330,7 @@ impl Upstream {
         extensions: &Extensions,
     ) -> Result<Terms, Status> {
         let call = association::monitored(&self.sessions, extensions, headers)?;
-        let deadline = Deadline::of(headers, call.origin.began().at());
+        let deadline = call.origin.deadline();
         self.commands.is_open().map_err(|why| Status::unavailable(&*why))?;
         let key = key(component, name);
         self.resources.admit(component.kind, name, &key)?;
@@ -357,7 +356,7 @@ impl Upstream {
             biased;
             granted = granted => granted?,
             why = place.voided() => return Err(why),
-            why = deadline.passed() => return Err(why),
+            why = deadline::passed(deadline) => return Err(why),
         }
         let entity = call.origin.sender().entity().clone();
         let id = metadata::session_id(headers)?;
@@ -369,7 +368,7 @@ impl Upstream {
                 biased;
                 ended = sessions.ended(&hold) => because(ended.into(), id.and_then(|id| sessions.why(&entity, id))),
                 why = cut => why,
-                why = deadline.passed() => why,
+                why = deadline::passed(deadline) => why,
             }
         };
         Ok(Terms { over: Some(Box::pin(over)), place: Some(place) })

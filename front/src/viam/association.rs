@@ -134,7 +134,7 @@ mod tests {
         let mut extensions = Extensions::new();
         extensions.insert(Caller::anonymous());
         extensions.insert(Arc::clone(connection));
-        extensions.insert(Stamp::whole());
+        extensions.insert(Stamp::whole(&HeaderMap::new()));
         extensions
     }
 

@@ -455,8 +455,7 @@ impl Admission {
         let holds = self.holds.iter().filter(|held| {
             held.arrival.is_before(origin.began())
                 && held.until > origin.began().at()
-                && !held.sender.is_same_connection(origin.sender())
-                && held.sender.may_be_same_party(origin.sender())
+                && held.sender.is_elsewhere(origin.sender())
                 && held.scope.overlaps(scope)
         });
         holds.map(|held| Duration::from_nanos(held.until.since(origin.began().at()))).max()
