@@ -100,11 +100,12 @@ impl Leases {
         if let Some(Lease::Open { id, .. }) = held.get(holder) {
             return Ok(Some(*id));
         }
-        forget_old(&mut held, Nanos::now());
+        if held.get(refused).is_some_and(|lease| is_old(refused, lease, Nanos::now())) {
+            held.remove(refused);
+        }
         let Some(Lease::RanOut { why, stopped, .. }) = held.get(refused) else { return Ok(None) };
         let Some(stopped) = *stopped else { return Err(SessionError::LeaseRanOut(why.clone())) };
-        let passed = Duration::from_nanos(origin.began().at().since(stopped));
-        if let Some(left) = hold.checked_sub(passed).filter(|left| !left.is_zero()) {
+        if let Some(left) = origin.began().left_of(hold, stopped) {
             return Err(SessionError::TooSoonAfterStop(left));
         }
         held.remove(refused);
@@ -148,13 +149,18 @@ impl Leases {
     }
 }
 
+/// Says whether it is a refusal that means nobody any more.
+fn is_old(holder: &Holder, lease: &Lease, now: Nanos) -> bool {
+    match (lease, holder.tie) {
+        (Lease::Open { .. }, _) => false,
+        (Lease::RanOut { connection, .. }, Tie::Connection(_)) => connection.strong_count() == 0,
+        (Lease::RanOut { since, .. }, Tie::Address(_) | Tie::Nothing) => now.since(*since) >= REFUSAL_NANOS,
+    }
+}
+
 /// Keeps the refusals that still mean somebody.
 fn forget_old(held: &mut HashMap<Holder, Lease>, now: Nanos) {
-    held.retain(|holder, lease| match (lease, holder.tie) {
-        (Lease::Open { .. }, _) => true,
-        (Lease::RanOut { connection, .. }, Tie::Connection(_)) => connection.strong_count() > 0,
-        (Lease::RanOut { since, .. }, Tie::Address(_) | Tie::Nothing) => now.since(*since) < REFUSAL_NANOS,
-    });
+    held.retain(|holder, lease| !is_old(holder, lease, now));
     let refusals = held.iter().filter_map(|(holder, lease)| match lease {
         Lease::RanOut { since, .. } => Some((*since, holder)),
         Lease::Open { .. } => None,
