@@ -7,7 +7,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::time::sleep;
 use tracing::warn;
 
-use crate::transport::{Connection, Places};
+use crate::transport::{Connection, Places, next};
 
 /// Pause after a failed accept: out of descriptors, which a retry at once would not cure.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -19,7 +19,7 @@ where
 {
     let places = Places::new(most, "max_connections in [kortex]");
     loop {
-        let stream = match listener.accept().await {
+        let stream = match next(&listener).await {
             Ok((stream, _)) => stream,
             Err(error) => {
                 warn!("cannot accept a Kortex connection: {error}");

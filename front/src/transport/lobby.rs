@@ -15,6 +15,7 @@ use tokio::time::{sleep, timeout};
 use tracing::{debug, warn};
 
 use super::door::{Door, Stream};
+use super::next::next;
 
 /// Connections that have not spoken yet.
 pub const MOST_WAITING: usize = 256;
@@ -38,7 +39,7 @@ pub async fn receive(
     let (door, admit) = (Arc::new(door), Arc::new(admit));
     let mut waiting: VecDeque<JoinHandle<()>> = VecDeque::new();
     loop {
-        let stream = match listener.accept().await {
+        let stream = match next(&listener).await {
             Ok((stream, _)) => stream,
             Err(error) => {
                 warn!("cannot accept a connection: {error}");

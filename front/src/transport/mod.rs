@@ -4,6 +4,7 @@
 //!
 //! | file | its one idea |
 //! |---|---|
+//! | [`next`] | connections are taken between the turns of everything else |
 //! | [`lobby`] | who says nothing waits apart |
 //! | [`door`] | plain text or TLS |
 //! | [`places`] | how many may be in, and who makes room |
@@ -16,6 +17,7 @@ mod door;
 mod heard;
 mod http;
 mod lobby;
+mod next;
 mod places;
 
 use std::convert::Infallible;
@@ -35,6 +37,7 @@ pub use door::{Door, PlainText};
 pub use heard::Heard;
 pub use http::Http;
 use lobby::{FIRST_WORD, MOST_WAITING};
+pub use next::next;
 pub use places::Places;
 
 /// Descriptors for everything that is not a client: buses, the runtime, the supervisor.

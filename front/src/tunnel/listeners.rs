@@ -25,7 +25,7 @@ use super::{tcp, udp};
 use crate::access::{Access, Caller};
 use crate::order::Origin;
 use crate::sessions::Peer;
-use crate::transport::Connection;
+use crate::transport::{Connection, next};
 
 /// Listeners that have ended and are still known of.
 const REMEMBERED: usize = 128;
@@ -498,7 +498,7 @@ async fn keep_tcp(listener: &Arc<Listener>, socket: TcpListener) -> &'static str
                     break "its link was cut";
                 }
             }
-            accepted = socket.accept() => match accepted {
+            accepted = next(&socket) => match accepted {
                 Ok((client, remote)) => {
                     if let Some(link) = admit(listener, client, remote) {
                         links.spawn(link);
