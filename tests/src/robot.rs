@@ -28,6 +28,8 @@ pub const START: Duration = Duration::from_secs(30);
 pub const MOVE: Duration = Duration::from_secs(30);
 /// How long a stopped motor may take to be proven still: the ramp, three readings, and the status command.
 pub const STILL: Duration = Duration::from_secs(30);
+/// A little longer than `stop_hold` by default: a command after that counts as given after the answer to a Stop.
+pub const AFTER_STOP: Duration = Duration::from_millis(350);
 /// How late a stop frame may come after its deadline, besides what the machine itself stood still (see
 /// [`Stalls`]). The supervisor sleeps until the deadline, so a millisecond is usual; the rest is for the rig's
 /// one processor, on which every clock read is a trip to the host (25 us), and where a pass over all motors

@@ -8,7 +8,7 @@ use tests::clock::Moment;
 use tests::interface::Changed;
 use tests::intruder::Intruder;
 use tests::listener::Listener;
-use tests::robot::{ARM, ARM_PDO, LEFT, MOVE, RIGHT, Robot, START, STILL, Setup};
+use tests::robot::{AFTER_STOP, ARM, ARM_PDO, LEFT, MOVE, RIGHT, Robot, START, STILL, Setup};
 
 use crate::scene::play;
 
@@ -162,6 +162,7 @@ fn faulty_drive_stops_its_whole_session() -> Result<()> {
         let mut fresh = robot.client(clients)?;
         // Nobody has acknowledged it yet.
         fresh.ask("stop_all", json!({}))?;
+        std::thread::sleep(AFTER_STOP);
         robot.drive_base(&mut fresh)
     })
 }

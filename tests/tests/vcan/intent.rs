@@ -7,13 +7,11 @@ use nix::sys::signal::Signal;
 use serde_json::json;
 use tests::clock::Moment;
 use tests::python::{Client, Refusal};
-use tests::robot::{LEFT, RIGHT, START, STILL, Setup};
+use tests::robot::{AFTER_STOP, LEFT, RIGHT, START, STILL, Setup};
 
 use crate::scene::play;
 
 const WINDOW: Duration = Duration::from_secs(1);
-/// A little longer than `stop_hold` by default: a command after that counts as given after the Stop.
-const STOP_HOLD: Duration = Duration::from_millis(350);
 
 fn setup(policy: &str) -> Setup {
     Setup::base().window("1s").supervisor_key("reset", &format!("\"{policy}\""))
@@ -25,7 +23,7 @@ fn refused(client: &mut Client) -> Result<Refusal> {
 
 fn stop(client: &mut Client) -> Result<()> {
     client.ask("stop", json!({ "name": "left" }))?;
-    std::thread::sleep(STOP_HOLD);
+    std::thread::sleep(AFTER_STOP);
     Ok(())
 }
 

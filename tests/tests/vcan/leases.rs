@@ -6,14 +6,12 @@ use anyhow::{Context, Result, ensure};
 use nix::sys::signal::Signal;
 use serde_json::json;
 use tests::clock::Moment;
-use tests::robot::{LATE, LEFT, RIGHT, START, STILL, Setup};
+use tests::robot::{AFTER_STOP, LATE, LEFT, RIGHT, START, STILL, Setup};
 
 use crate::scene::{is_session_expired, no_stop_for, play, sessionless};
 
 /// Long enough for pings to and fro on a rig that stands still now and then.
 const WINDOW: Duration = Duration::from_secs(2);
-/// A little longer than `stop_hold` by default: a command after that counts as given after the Stop.
-const STOP_HOLD: Duration = Duration::from_millis(350);
 
 fn setup() -> Setup {
     Setup::base().front_key("lease_window", "\"2s\"")
@@ -94,7 +92,7 @@ fn a_silent_client_without_session_is_stopped() -> Result<()> {
         ensure!(again.message.contains("send Stop first"), "got {again:?}");
         robot.no_motion_after(&LEFT, &stop)?;
         client.ask("stop", json!({ "name": "left" }))?;
-        std::thread::sleep(STOP_HOLD);
+        std::thread::sleep(AFTER_STOP);
         robot.drive(&mut client, &LEFT, 0.4)
     })
 }

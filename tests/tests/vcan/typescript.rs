@@ -9,7 +9,7 @@ use serde_json::json;
 use tests::clock::Moment;
 use tests::expect;
 use tests::python::Client;
-use tests::robot::{LATE, LEFT, RIGHT, Robot, START, STILL, Setup};
+use tests::robot::{AFTER_STOP, LATE, LEFT, RIGHT, Robot, START, STILL, Setup};
 use tests::typescript::{Node, OPEN, Transport};
 
 use crate::scene::no_stop_for;
@@ -17,8 +17,6 @@ use crate::scene::no_stop_for;
 const BOTH: [Transport; 2] = [Transport::GrpcWeb, Transport::Grpc];
 /// Long enough for Node on a rig that stands still now and then.
 const WINDOW: Duration = Duration::from_secs(2);
-/// A little longer than `stop_hold` by default: a command after that counts as given after the Stop.
-const STOP_HOLD: Duration = Duration::from_millis(350);
 
 fn leases() -> Setup {
     Setup::base().front_key("lease_window", "\"2s\"")
@@ -124,7 +122,7 @@ fn a_command_that_is_not_repeated_lasts_as_long_as_its_client_is_heard() -> Resu
             ensure!(refusal.status.as_deref() == Some("FAILED_PRECONDITION"), "got {refusal:?}");
         }
         page.ask("stop", json!({ "name": "right" }))?;
-        std::thread::sleep(STOP_HOLD);
+        std::thread::sleep(AFTER_STOP);
         keep_driving(robot, &mut page, "right")
     })
 }
