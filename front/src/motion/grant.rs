@@ -72,9 +72,12 @@ impl Permit {
         alive(&self.attachment, self.owner, self.patience)
     }
 
-    /// Whether the motor may be moved right now: to be asked before and after every frame.
+    /// Whether the motor may be moved right now: to be asked before and after every frame. A grant that was given anew after
+    /// a trip is a newer command's.
     pub fn holds(&self) -> bool {
-        self.attachment.verdicts.granted(self.motor) == Some(self.owner) && self.alive().is_ok()
+        self.attachment.verdicts.granted(self.motor) == Some(self.owner)
+            && self.alive().is_ok()
+            && !self.tripped_since()
     }
 
     /// Takes the motor's owner word and waits for the supervisor's grant.
