@@ -5,8 +5,8 @@
 //! browser, that answers pings for a program that is gone, and the commands of another program.
 //!
 //! A client that fell silent while something moved may come back with commands that have waited in a buffer since. So what it
-//! drove is refused to it until it has sent a Stop, and has had time to read the answer. Over HTTP/1 it may come back over
-//! another connection, so there the refusal waits for its address.
+//! drove is refused to it until it has sent a Stop, and has had time to read the answer: motor by motor, because the wheels of
+//! a base are motors, too. Over HTTP/1 it may come back over another connection, so there the refusal waits for its address.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use config::{LeaseFeed, Sessionless};
-use shm_proto::{Nanos, Owner, SessionId};
+use shm_proto::{MotorIndex, Nanos, Owner, SessionId};
 use tracing::warn;
 
 use super::identity::{Entity, Peer};
@@ -39,6 +39,55 @@ struct Holder {
     resource: Box<str>,
 }
 
+/// A thing that is driven.
+#[derive(Clone, Copy, Debug)]
+pub struct Driven<'a> {
+    /// The key of the resource.
+    pub resource: &'a str,
+    /// Its motors; none where they are not known here.
+    pub motors: &'a [MotorIndex],
+}
+
+/// What a Stop was for.
+#[derive(Clone, Copy, Debug)]
+pub enum Stopped<'a> {
+    /// Everything there is.
+    Everything,
+    /// One thing.
+    One(Driven<'a>),
+}
+
+/// What of a thing that was driven is refused until it was stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Part {
+    Motor(MotorIndex),
+    /// The resource itself, where its motors are not known here.
+    Whole,
+}
+
+/// A part, and when its client was answered to a Stop of it since.
+#[derive(Clone, Copy, Debug)]
+struct Refused {
+    part: Part,
+    stopped: Option<Nanos>,
+}
+
+impl Driven<'_> {
+    fn parts(&self) -> Vec<Refused> {
+        let motors = self.motors.iter().map(|motor| Part::Motor(*motor));
+        let whole = self.motors.is_empty().then_some(Part::Whole);
+        motors.chain(whole).map(|part| Refused { part, stopped: None }).collect()
+    }
+
+    /// Says whether that part of a resource is one of this thing's.
+    fn has(&self, part: Part, resource: &str) -> bool {
+        match part {
+            Part::Motor(motor) => self.motors.contains(&motor),
+            Part::Whole => self.resource == resource,
+        }
+    }
+}
+
 /// What a lease, or a refusal, is tied to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Tie {
@@ -57,6 +106,7 @@ enum Lease {
         entity: Entity,
         connection: Weak<Connection>,
         sender: Sender,
+        parts: Vec<Refused>,
         /// What a refusal waits for when it runs out.
         refused_at: Tie,
     },
@@ -66,8 +116,8 @@ enum Lease {
         why: String,
         sender: Sender,
         connection: Weak<Connection>,
-        /// When its client was answered to a Stop since.
-        stopped: Option<Nanos>,
+        /// What is refused still.
+        parts: Vec<Refused>,
     },
 }
 
@@ -88,27 +138,35 @@ impl Leases {
     ///
     /// # Errors
     ///
-    /// After one ran out whose refusal waits for `refused`, for commands that are not given after a Stop.
+    /// After one ran out that had a motor in common with what is driven, and whose refusal waits where `refused` says, for
+    /// commands that are not given after a Stop of that motor.
     fn look(
         &self,
         holder: &Holder,
         refused: &Holder,
-        origin: &Origin,
-        hold: Duration,
+        asked: &Asked<'_>,
     ) -> Result<Option<SessionId>, SessionError> {
         let mut held = locked(&self.held);
         if let Some(Lease::Open { id, .. }) = held.get(holder) {
             return Ok(Some(*id));
         }
-        if held.get(refused).is_some_and(|lease| is_old(refused, lease, Nanos::now())) {
-            held.remove(refused);
+        let now = Nanos::now();
+        let concerns = |other: &Holder| other.tie == refused.tie && other.entity == refused.entity;
+        for (other, lease) in held.iter().filter(|(other, _)| concerns(other)) {
+            if !is_old(other, lease, now) {
+                asked.objection(&other.resource, lease)?;
+            }
         }
-        let Some(Lease::RanOut { why, stopped, .. }) = held.get(refused) else { return Ok(None) };
-        let Some(stopped) = *stopped else { return Err(SessionError::LeaseRanOut(why.clone())) };
-        if let Some(left) = origin.began().left_of(hold, stopped) {
-            return Err(SessionError::TooSoonAfterStop(left));
-        }
-        held.remove(refused);
+        // Nothing of it is refused any more.
+        held.retain(|other, lease| {
+            if let Lease::RanOut { parts, .. } = lease
+                && concerns(other)
+            {
+                parts.retain(|refused| !asked.driven.has(refused.part, &other.resource));
+                return !parts.is_empty();
+            }
+            true
+        });
         Ok(None)
     }
 
@@ -119,11 +177,13 @@ impl Leases {
             matches!(lease, Lease::Open { id: open, .. } if *open == id).then(|| holder.clone())
         };
         let Some(holder) = held.iter().find_map(of) else { return };
-        let Some(Lease::Open { connection, sender, refused_at, .. }) = held.remove(&holder) else { return };
+        let Some(Lease::Open { connection, sender, parts, refused_at, .. }) = held.remove(&holder) else {
+            return;
+        };
         // What belongs to everybody can be refused to nobody.
         if let Some(why) = why.filter(|_| refused_at != Tie::Nothing) {
             let (since, why) = (Nanos::now(), why.to_owned());
-            let lease = Lease::RanOut { since, why, sender, connection, stopped: None };
+            let lease = Lease::RanOut { since, why, sender, connection, parts };
             held.insert(Holder { tie: refused_at, ..holder }, lease);
         }
     }
@@ -146,6 +206,29 @@ impl Leases {
             })
         };
         of(one).is_some_and(|tie| of(other) == Some(tie))
+    }
+}
+
+/// A command for a thing that is driven.
+#[derive(Clone, Copy, Debug)]
+struct Asked<'a> {
+    driven: Driven<'a>,
+    origin: &'a Origin,
+    /// For how long after the answer to a Stop a command cannot be meant as one after it.
+    hold: Duration,
+}
+
+impl Asked<'_> {
+    /// Says what a lease that ran out has against the command.
+    fn objection(&self, resource: &str, lease: &Lease) -> Result<(), SessionError> {
+        let Lease::RanOut { why, parts, .. } = lease else { return Ok(()) };
+        for refused in parts.iter().filter(|refused| self.driven.has(refused.part, resource)) {
+            let Some(stopped) = refused.stopped else { return Err(SessionError::LeaseRanOut(why.clone())) };
+            if let Some(left) = self.origin.began().left_of(self.hold, stopped) {
+                return Err(SessionError::TooSoonAfterStop(left));
+            }
+        }
+        Ok(())
     }
 }
 
@@ -178,24 +261,25 @@ impl Sessions {
     ///
     /// # Errors
     ///
-    /// [`SessionError::LeaseRanOut`] after its client fell silent while the resource moved, until it has sent a Stop;
-    /// else as for [`Self::open`].
+    /// [`SessionError::LeaseRanOut`] after its client fell silent while the resource, or another with the same motor, moved,
+    /// until it has sent a Stop; else as for [`Self::open`].
     pub fn lease(
         &self,
         origin: &Origin,
         connection: &Arc<Connection>,
-        resource: &str,
+        driven: Driven<'_>,
     ) -> Result<Hold, SessionError> {
-        let (holder, refused) = self.holders(origin, connection, resource);
+        let (holder, refused) = self.holders(origin, connection, driven.resource);
+        let asked = Asked { driven, origin, hold: self.rules.stop_hold };
         let entity = Entity::new(&holder.entity);
         let _turn = locked(&self.leases.turn);
-        if let Some(id) = self.leases.look(&holder, &refused, origin, self.rules.stop_hold)? {
+        if let Some(id) = self.leases.look(&holder, &refused, &asked)? {
             match self.hold(&entity, id) {
                 Err(SessionError::Expired) => {}
                 held => return held,
             }
             // Its end is noted by whoever found it, which may be another thread that is not done yet.
-            if self.leases.look(&holder, &refused, origin, self.rules.stop_hold)?.is_some() {
+            if self.leases.look(&holder, &refused, &asked)?.is_some() {
                 return Err(SessionError::LeaseEnds);
             }
         }
@@ -212,7 +296,8 @@ impl Sessions {
         let connection = Arc::downgrade(connection);
         let mut held = locked(&self.leases.held);
         forget_old(&mut held, Nanos::now());
-        held.insert(holder, Lease::Open { id, owner, entity, connection, sender, refused_at: refused.tie });
+        let (parts, refused_at) = (driven.parts(), refused.tie);
+        held.insert(holder, Lease::Open { id, owner, entity, connection, sender, parts, refused_at });
         Ok(hold)
     }
 
@@ -246,15 +331,20 @@ impl Sessions {
     }
 
     /// Notes that a party was answered to a Stop: what it had under leases that ran out it may have again, a little later.
-    pub fn note_stop(&self, origin: &Origin, is_stopped: impl Fn(&str) -> bool) {
+    pub fn note_stop(&self, origin: &Origin, what: Stopped<'_>) {
         let now = Nanos::now();
+        let is_meant = |part: Part, resource: &str| match what {
+            Stopped::Everything => true,
+            Stopped::One(driven) => driven.has(part, resource),
+        };
         for (holder, lease) in locked(&self.leases.held).iter_mut() {
-            if let Lease::RanOut { since, sender, stopped, .. } = lease
+            if let Lease::RanOut { since, sender, parts, .. } = lease
                 && origin.complete().at() > *since
-                && is_stopped(&holder.resource)
                 && sender.is_same_party(origin.sender())
             {
-                stopped.get_or_insert(now);
+                for refused in parts.iter_mut().filter(|refused| is_meant(refused.part, &holder.resource)) {
+                    refused.stopped.get_or_insert(now);
+                }
             }
         }
     }
@@ -304,7 +394,7 @@ mod tests {
     use config::{LeaseFeed, Sessionless, Takeover};
     use shm_proto::Window;
 
-    use super::{Arc, Connection, Entity, Hold, Origin, SessionError, Sessions};
+    use super::{Arc, Connection, Driven, Entity, Hold, MotorIndex, Origin, SessionError, Sessions, Stopped};
     use crate::link::Link;
     use crate::sessions::Rules;
     use crate::sessions::testing::Watcher;
@@ -315,6 +405,9 @@ mod tests {
     const AFTER_HOLD: Duration = Duration::from_millis(60);
     const LEFT: &str = "motor/left";
     const RIGHT: &str = "motor/right";
+    const BASE: &str = "base/base1";
+    /// Its motors are not known here.
+    const ARM: &str = "arm/arm1";
 
     fn sessions(rules: Rules) -> (Watcher, Sessions) {
         let watcher = Watcher::with_room(8);
@@ -339,7 +432,21 @@ mod tests {
     }
 
     fn lease(sessions: &Sessions, over: &Arc<Connection>, resource: &str) -> Result<Hold, SessionError> {
-        sessions.lease(&from(over), over, resource)
+        sessions.lease(&from(over), over, driven(resource))
+    }
+
+    /// The things of these tests: two motors, and a base with both.
+    fn driven(resource: &str) -> Driven<'_> {
+        const LEFT_MOTOR: &[MotorIndex] = &[MotorIndex(0)];
+        const RIGHT_MOTOR: &[MotorIndex] = &[MotorIndex(1)];
+        const BOTH: &[MotorIndex] = &[MotorIndex(0), MotorIndex(1)];
+        let motors = match resource {
+            LEFT => LEFT_MOTOR,
+            RIGHT => RIGHT_MOTOR,
+            BASE => BOTH,
+            _ => &[],
+        };
+        Driven { resource, motors }
     }
 
     /// Has a client drive something, as far as the sessions know.
@@ -418,15 +525,49 @@ mod tests {
                     let refused = lease(&sessions, &connection, LEFT);
                     assert!(matches!(refused, Err(SessionError::LeaseRanOut(_))));
                 }
-                sessions.note_stop(&from(&connection), |resource| resource == RIGHT);
+                sessions.note_stop(&from(&connection), Stopped::One(driven(RIGHT)));
                 assert!(lease(&sessions, &connection, LEFT).is_err(), "another thing was stopped");
-                sessions.note_stop(&from(&connection), |resource| resource == LEFT);
+                sessions.note_stop(&from(&connection), Stopped::One(driven(LEFT)));
                 let soon = lease(&sessions, &connection, LEFT);
                 assert!(matches!(soon, Err(SessionError::TooSoonAfterStop(_))), "from the same buffer");
                 sleep(AFTER_HOLD);
             }
             assert_ne!(lease(&sessions, &connection, LEFT).unwrap().owner, hold.owner);
         }
+    }
+
+    #[test]
+    fn what_a_base_lost_is_refused_to_its_motors_and_the_other_way_round() {
+        for (lost, asked, other) in [(BASE, LEFT, ARM), (LEFT, BASE, RIGHT), (ARM, ARM, BASE)] {
+            let (_watcher, sessions) = fed_by(LeaseFeed::Commands);
+            let connection = connection(1, http::Version::HTTP_2);
+            drives(&sessions, &connection, lost);
+            sleep(AFTER_SHORT);
+            sessions.look_after_leases();
+            let refused = lease(&sessions, &connection, asked);
+            assert!(matches!(refused, Err(SessionError::LeaseRanOut(_))), "{lost} lost, {asked} given");
+            assert!(lease(&sessions, &connection, other).is_ok(), "{lost} lost, {other} refused");
+            sessions.note_stop(&from(&connection), Stopped::One(driven(asked)));
+            sleep(AFTER_HOLD);
+            assert!(lease(&sessions, &connection, asked).is_ok(), "{asked} was stopped");
+        }
+    }
+
+    #[test]
+    fn the_wheel_of_a_base_that_was_stopped_may_turn_and_the_base_waits_for_the_other() {
+        let (_watcher, sessions) = fed_by(LeaseFeed::Commands);
+        let connection = connection(1, http::Version::HTTP_2);
+        drives(&sessions, &connection, BASE);
+        sleep(AFTER_SHORT);
+        sessions.look_after_leases();
+        sessions.note_stop(&from(&connection), Stopped::One(driven(LEFT)));
+        sleep(AFTER_HOLD);
+        assert!(lease(&sessions, &connection, LEFT).is_ok());
+        assert!(lease(&sessions, &connection, RIGHT).is_err());
+        assert!(lease(&sessions, &connection, BASE).is_err());
+        sessions.note_stop(&from(&connection), Stopped::One(driven(BASE)));
+        sleep(AFTER_HOLD);
+        assert!(lease(&sessions, &connection, BASE).is_ok());
     }
 
     #[test]
@@ -457,7 +598,7 @@ mod tests {
         let next = connection(2, http::Version::HTTP_11);
         assert!(matches!(lease(&sessions, &next, LEFT), Err(SessionError::LeaseRanOut(_))));
         assert!(lease(&sessions, &next, RIGHT).is_ok());
-        sessions.note_stop(&from(&next), |_| true);
+        sessions.note_stop(&from(&next), Stopped::Everything);
         sleep(AFTER_HOLD);
         assert!(lease(&sessions, &next, LEFT).is_ok());
     }
@@ -473,8 +614,8 @@ mod tests {
             sessions.use_resource(&hold, resource, &motor).map(drop)
         };
         take(&one, LEFT).unwrap();
-        assert_eq!(take(&one, "base/base1"), Ok(()));
-        assert!(matches!(take(&other, "base/base1"), Err(SessionError::Held { .. })));
+        assert_eq!(take(&one, BASE), Ok(()));
+        assert!(matches!(take(&other, BASE), Err(SessionError::Held { .. })));
     }
 
     #[test]

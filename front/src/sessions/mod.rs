@@ -37,6 +37,7 @@ pub use error::SessionError;
 use fledglings::Fledglings;
 pub use identity::{Entity, Peer};
 use leases::Leases;
+pub use leases::{Driven, Stopped};
 pub use rules::{Rules, window};
 pub use slot::Cause;
 use slot::{Departed, Slot};

@@ -84,7 +84,7 @@ use turns::Turns;
 
 use crate::motion::{Motion, Notes};
 use crate::order::{Origin, StopAhead};
-use crate::sessions::{Cause, Departure, Sessions};
+use crate::sessions::{Cause, Departure, Driven, Sessions, Stopped};
 use crate::transport::Connection;
 use crate::viam::refusal::because;
 use crate::viam::{association, metadata};
@@ -248,7 +248,7 @@ impl Upstream {
                     self.sessions.rest(&key);
                 }
                 self.motion.acknowledge(&origin, &motors, Notes::StopAndDriveFault);
-                self.sessions.note_stop(&origin, |driven| driven == key);
+                self.sessions.note_stop(&origin, Stopped::One(Driven { resource: &key, motors: &motors }));
                 Ok(answer)
             }
             Outcome::Refused(answer) => Ok(answer),
@@ -337,7 +337,7 @@ impl Upstream {
         let motors = self.resources.motors(component.kind, name);
         let scope = scope(&key, &motors);
         self.turns.check(&call.origin, &scope, &key)?;
-        let hold = call.hold(&self.sessions, &key)?;
+        let hold = call.hold(&self.sessions, Driven { resource: &key, motors: &motors })?;
         let under_way = self.sessions.use_resource(&hold, &key, &motors)?;
         // Only what may have the resource takes the place of what waits for it.
         let place = self.turns.command(&call.origin, scope, &key)?;

@@ -16,7 +16,7 @@ use super::metadata;
 use super::refusal::because;
 use crate::access::Caller;
 use crate::order::Origin;
-use crate::sessions::{Hold, Sessions, Use};
+use crate::sessions::{Driven, Hold, Sessions, Use};
 use crate::transport::Connection;
 
 const NO_SESSION: &str = "this robot moves only under a session, so that it stops when its client falls silent, \
@@ -48,10 +48,10 @@ impl Monitored {
     ///
     /// For a client without a session: FAILED_PRECONDITION while its lease has run out and it has not sent Stop, UNAVAILABLE
     /// when nobody watches.
-    pub fn hold(&self, sessions: &Sessions, resource: &str) -> Result<Hold, Status> {
+    pub fn hold(&self, sessions: &Sessions, driven: Driven<'_>) -> Result<Hold, Status> {
         match &self.driver {
             Driver::Session(hold) => Ok(hold.clone()),
-            Driver::Lease(connection) => Ok(sessions.lease(&self.origin, connection, resource)?),
+            Driver::Lease(connection) => Ok(sessions.lease(&self.origin, connection, driven)?),
         }
     }
 
@@ -116,7 +116,7 @@ mod tests {
     use shm_proto::Window;
     use tonic::Code;
 
-    use super::{Caller, Connection, Sessions, monitored};
+    use super::{Caller, Connection, Driven, Sessions, monitored};
     use crate::link::Link;
     use crate::order::Stamp;
     use crate::sessions::testing::Watcher;
@@ -177,7 +177,7 @@ mod tests {
         second.note_call(http::Version::HTTP_2);
         let lease = |connection| {
             let call = monitored(&sessions, &over(connection), &with(&[])).unwrap();
-            call.hold(&sessions, "motor/left").unwrap().owner
+            call.hold(&sessions, Driven { resource: "motor/left", motors: &[] }).unwrap().owner
         };
         assert_eq!(lease(&first), lease(&first));
         assert_ne!(lease(&first), lease(&second));

@@ -20,7 +20,7 @@ use super::refusal::finite;
 use super::{Robot, resources};
 use crate::motion::{Notes, Target, Travel};
 use crate::order::Origin;
-use crate::sessions::{Hold, Use};
+use crate::sessions::{Driven, Hold, Stopped, Use};
 
 const fn wheels(base: &Base) -> Wheels {
     Wheels { circumference_mm: base.wheel_circumference_mm, width_mm: base.width_mm }
@@ -69,7 +69,7 @@ impl Robot {
     fn use_base(&self, call: &Monitored, base: &Base) -> Result<(Hold, Use), Status> {
         let motors: Vec<_> = motors(base).collect();
         let key = resources::key(resources::BASE, &base.name);
-        let hold = call.hold(&self.sessions, &key)?;
+        let hold = call.hold(&self.sessions, Driven { resource: &key, motors: &motors })?;
         let under_way = self.sessions.use_resource_since(&hold, &key, &motors, call.origin.began().at())?;
         Ok((hold, under_way))
     }
@@ -112,7 +112,7 @@ impl Robot {
         self.motion.stop(origin, &motors, notes).await?;
         let key = resources::key(resources::BASE, &base.name);
         self.sessions.rest_before(&key, origin.complete().at());
-        self.sessions.note_stop(origin, |driven| driven == key);
+        self.sessions.note_stop(origin, Stopped::One(Driven { resource: &key, motors: &motors }));
         Ok(())
     }
 }

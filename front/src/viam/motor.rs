@@ -16,13 +16,13 @@ use super::refusal::finite;
 use super::{Robot, resources};
 use crate::motion::{Notes, Target, Travel};
 use crate::order::Origin;
-use crate::sessions::{Hold, Use};
+use crate::sessions::{Driven, Hold, Stopped, Use};
 
 impl Robot {
     /// Takes the session of a call for a motor, and notes that its command begins.
     fn use_motor(&self, call: &Monitored, name: &str, motor: MotorIndex) -> Result<(Hold, Use), Status> {
         let key = resources::key(resources::MOTOR, name);
-        let hold = call.hold(&self.sessions, &key)?;
+        let hold = call.hold(&self.sessions, Driven { resource: &key, motors: &[motor] })?;
         let under_way = self.sessions.use_resource_since(&hold, &key, &[motor], call.origin.began().at())?;
         Ok((hold, under_way))
     }
@@ -38,7 +38,7 @@ impl Robot {
         self.motion.stop(origin, &[motor], notes).await?;
         let key = resources::key(resources::MOTOR, name);
         self.sessions.rest_before(&key, origin.complete().at());
-        self.sessions.note_stop(origin, |driven| driven == key);
+        self.sessions.note_stop(origin, Stopped::One(Driven { resource: &key, motors: &[motor] }));
         Ok(())
     }
 

@@ -26,7 +26,7 @@ use super::{Robot, association, metadata, resources};
 use crate::access::Caller;
 use crate::motion::Notes;
 use crate::order::Origin;
-use crate::sessions::{Listed, Opened, Peer, SessionError};
+use crate::sessions::{Listed, Opened, Peer, SessionError, Stopped};
 use crate::transport::Connection;
 
 /// Version of Viam's interface whose names and numbers are served.
@@ -157,7 +157,7 @@ impl RobotService for Robot {
         let motors: Vec<_> = resources::motors(&self.config).map(|(index, _)| index).collect();
         self.motion.stop(&origin, &motors, Notes::StopAndDriveFault).await?;
         self.sessions.rest_all_before(origin.complete().at());
-        self.sessions.note_stop(&origin, |_| true);
+        self.sessions.note_stop(&origin, Stopped::Everything);
         Ok(Response::new(StopAllResponse {}))
     }
 
