@@ -21,6 +21,8 @@ pub const NAMES: &[&str] = &["front.beats."];
 pub const COMMAND: &str = "/viam.component.arm.v1.ArmService/MoveToPosition";
 /// Commands that hang.
 const COMMANDS: usize = 100;
+/// Each has a lease of its own, and the beating client a session; leases of one slice may live into the next.
+const SESSIONS: u16 = 256;
 /// Both take turns, so that both see the same machine.
 const SLICES: usize = 10;
 /// Heartbeats in one slice: 10 slices have 20 beyond the p99.9.
@@ -35,7 +37,7 @@ const ON_THEIR_WAY: Duration = Duration::from_millis(100);
 pub fn measure(figures: &mut Figures) -> Result<()> {
     let (address, behind) = (free_address()?, free_address()?);
     let section = format!("[upstream]\naddress = \"http://{behind}\"\n");
-    let supervisor = supervise::start_with(Program::Sink, 64, &address, &section)?;
+    let supervisor = supervise::start_with(Program::Sink, SESSIONS, &address, &section)?;
     let _behind = Background::start(&mut role("echo", [&behind])?)?;
     let mut front = role("front", [&supervisor.file])?;
     hush(&mut front);
@@ -66,13 +68,13 @@ pub fn measure(figures: &mut Figures) -> Result<()> {
     })
 }
 
-/// Gives the commands, over all connections.
+/// Gives the commands, over all connections, each to an arm of its own: of two for one the older ends.
 fn hang(clients: &[Client]) -> Vec<tokio::task::JoinHandle<()>> {
     let command = |place: usize| {
         let mut client = clients[place % clients.len()].another();
         tokio::spawn(async move {
             // It ends only with the measurement.
-            drop(client.call::<Text>(COMMAND, Text { id: "arm1".to_owned() }).await);
+            drop(client.call::<Text>(COMMAND, Text { id: format!("arm{place}") }).await);
         })
     };
     (0..COMMANDS).map(command).collect()
