@@ -7,6 +7,17 @@ use super::motor::{Run, State};
 use super::wire::Wire;
 use super::{Core, motor_index};
 
+/// What is known of a session that the front wants to give a motor to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Standing {
+    /// It lives.
+    Live,
+    /// It does not, or nothing was wished.
+    Over,
+    /// Too many sessions have changed in this tick to look at this one, too.
+    NotLookedAt,
+}
+
 impl Core {
     /// Compares what the front wishes (owner words) with what holds (grants), motor by motor.
     pub(super) fn settle_grants(&mut self, now: Nanos, wire: &mut impl Wire) {
@@ -23,28 +34,38 @@ impl Core {
         if wished.is_some() && wished == held {
             return;
         }
-        let alive = wished.filter(|owner| self.is_alive(*owner, now, wire));
-        match (held, alive) {
-            (_, Some(owner)) if self.mates_agree(index, owner) => self.grant(index, owner),
+        let standing = wished.map_or(Standing::Over, |owner| self.standing(owner, now, wire));
+        match (wished, standing, held) {
+            (Some(owner), Standing::Live, _) if self.mates_agree(index, owner) => self.grant(index, owner),
             // Another session drives motors that one frame commands together with this one.
-            (_, Some(_)) => {}
+            (Some(_), Standing::Live, _) => {}
+            // Whatever holds the motor goes on holding it until that session was looked at.
+            (Some(_), Standing::NotLookedAt, _) => {}
             // The word no longer names the session that holds the motor, nor any other that lives:
             // nobody answers for this motor.
-            (Some(_), None) => {
+            (_, _, Some(_)) => {
                 self.tally.bad_owners += 1;
                 self.stop_motor(index, Reason::Corrupt, now, wire);
             }
-            (None, None) => {}
+            (_, _, None) => {}
         }
     }
 
-    /// Whether the session lives; one that has just opened may not have been looked at yet. Beyond the looks of
-    /// a tick nothing new lives until the next.
-    fn is_alive(&mut self, owner: Owner, now: Nanos, wire: &mut impl Wire) -> bool {
-        if self.sessions.may_be_new(owner) && self.looks > 0 {
+    /// What is known of a session that is to have a motor; one that has just opened may not have been looked at yet.
+    /// Beyond the looks of a tick nothing new is, until the next.
+    fn standing(&mut self, owner: Owner, now: Nanos, wire: &mut impl Wire) -> Standing {
+        if self.sessions.may_be_new(owner) {
+            if self.looks == 0 {
+                return Standing::NotLookedAt;
+            }
             self.looks -= 1;
             self.welcome(owner.slot, now, wire);
         }
+        if self.may_drive(owner, now) { Standing::Live } else { Standing::Over }
+    }
+
+    /// Whether a session lives, as far as its beats say.
+    fn may_drive(&self, owner: Owner, now: Nanos) -> bool {
         self.sessions.live(owner).is_some() && self.sessions.deadline(owner.slot) > now
     }
 
@@ -87,8 +108,7 @@ impl Core {
             let Some(front) = &self.front else { return };
             let taker = Owner::from_word(front.view.owner_word(motor_index(index)))
                 .filter(|owner| *owner != loser)
-                .filter(|owner| self.sessions.live(*owner).is_some())
-                .filter(|owner| self.sessions.deadline(owner.slot) > now);
+                .filter(|owner| self.may_drive(*owner, now));
             if let Some(taker) = taker {
                 self.grant(index, taker);
             }

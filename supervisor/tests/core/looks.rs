@@ -1,7 +1,7 @@
 //! How many looks into rings a front can cost that says something is new where nothing is.
 
 use shm_proto::beat::RawBeat;
-use shm_proto::verdicts::{MotorState, ResetPolicy};
+use shm_proto::verdicts::{EventKind, MotorState, ResetPolicy};
 use shm_proto::{Incarnation, MotorIndex, Owner, SessionId, SlotIndex};
 
 use crate::state;
@@ -54,6 +54,22 @@ fn owner_words_that_name_nobody_cost_a_bounded_number_of_looks() {
     let looks = bench.rejects() - before;
     // The one more is the look that every ring gets in turn.
     assert!((64..=65).contains(&looks), "{looks} looks in a tick");
+}
+
+/// Fails if a motor is stopped as nobody's because more sessions opened in one tick than are looked at in one.
+#[test]
+fn a_motor_is_taken_over_while_a_hundred_sessions_open() {
+    const SESSIONS: u16 = 101;
+    let mut bench = Bench::with_sessions(SESSIONS, ResetPolicy::Auto);
+    let first = bench.drive(0, &[A]);
+    let others: Vec<_> = (1..SESSIONS).map(|slot| bench.open(slot)).collect();
+    let last = others.last().expect("there are some");
+    bench.take(last, A);
+    bench.run(TICK);
+    assert_eq!(bench.view.granted(A), Some(first.owner()), "its session lives, and is the only one known");
+    bench.run(2 * TICK);
+    assert_eq!(bench.view.granted(A), Some(last.owner()));
+    assert!(bench.events(EventKind::Trip).is_empty());
 }
 
 /// Fails if an owner word that names the front's own slot makes it looked into as a session's: as far as that goes,

@@ -164,8 +164,24 @@ impl Bench {
         Self::build(&config, motors, policy, None)
     }
 
+    /// As [`Bench::new`], with room for that many sessions.
+    pub fn with_sessions(sessions: u16, policy: ResetPolicy) -> Self {
+        let config = Config::parse(Path::new("test.toml"), ROBOT).expect("the test robot is valid");
+        let capacity = Capacity::new(sessions, 8).expect("in range");
+        Self::build_for(&config, capacity, policy, None).at_rest()
+    }
+
     fn build(config: &Config, motors: u16, policy: ResetPolicy, heritage: Option<&Inheritance>) -> Self {
         let capacity = Capacity::new(8, motors).expect("in range");
+        Self::build_for(config, capacity, policy, heritage)
+    }
+
+    fn build_for(
+        config: &Config,
+        capacity: Capacity,
+        policy: ResetPolicy,
+        heritage: Option<&Inheritance>,
+    ) -> Self {
         let names: Vec<&str> = config.motors.iter().map(|motor| motor.name.as_str()).collect();
         let identity = Identity { config_hash: 1, pid: 1, started: Nanos(1), policy };
         let (verdicts, fd) =
