@@ -64,9 +64,16 @@ impl Core {
         if self.may_drive(owner, now) { Standing::Live } else { Standing::Over }
     }
 
-    /// Whether a session lives, as far as its beats say.
+    /// Whether a session lives, and the front speaks that answers for it: a front that is silent has stopped looking at its
+    /// clients, whatever its sessions' beats say.
     fn may_drive(&self, owner: Owner, now: Nanos) -> bool {
-        self.sessions.live(owner).is_some() && self.sessions.deadline(owner.slot) > now
+        let is_due_later = |slot| self.sessions.deadline(slot) > now;
+        let front = self.sessions.front_slot();
+        let front_is_watched = self.sessions.deadline(front) != Nanos::NEVER;
+        self.sessions.live(owner).is_some()
+            && is_due_later(owner.slot)
+            && front_is_watched
+            && is_due_later(front)
     }
 
     /// Whether nobody else drives, or is being stopped in, the frame that commands this motor: its other motors

@@ -295,6 +295,11 @@ impl Motor {
         }
     }
 
+    /// The stage of its stop in which a motor that is nobody's ought to be: without torque where it is to be released.
+    fn stage_at_rest(&self) -> usize {
+        self.drive.stop.release(0).unwrap_or(0)
+    }
+
     /// Keeps the newest of everything an observation says.
     fn learn(&mut self, seen: &Observation, now: Nanos) {
         self.heard = now;
@@ -622,6 +627,10 @@ impl Core {
                 }
             }
             State::Stopped { stage } if motor.violates(stage) => {
+                self.stop_again(index, now, wire);
+            }
+            // A drive that was switched off and on, or that another master or an input of its own commands.
+            State::Idle if motor.violates(motor.stage_at_rest()) => {
                 self.stop_again(index, now, wire);
             }
             State::Granted { .. } => {

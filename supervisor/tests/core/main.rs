@@ -6,6 +6,7 @@
 
 mod asking;
 mod bounds;
+mod idle;
 mod inheritance;
 mod looks;
 mod operator;

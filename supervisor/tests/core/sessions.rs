@@ -226,6 +226,28 @@ fn a_silent_front_stops_everything_granted_and_may_come_back() {
 }
 
 #[test]
+fn while_a_front_stays_silent_its_sessions_get_no_motor() {
+    let mut bench = Bench::new(ResetPolicy::Auto);
+    bench.drive(0, &[A]);
+    bench.front_beats(false);
+    bench.run(101 * MS);
+    bench.rest_all();
+    bench.run(4 * TICK);
+    // Half of it lives on: sessions are opened and beat.
+    let mut writer = bench.open(1);
+    bench.take(&writer, A);
+    for _ in 0..50 {
+        bench.run(TICK);
+        bench.beat(&mut writer);
+        assert_eq!(bench.view.granted(A), None);
+    }
+    assert_eq!(bench.view.session_state(SlotIndex(1)).1, SessionState::Live);
+    bench.front_beats(true);
+    bench.run(2 * TICK);
+    assert_eq!(bench.view.granted(A), Some(writer.owner()), "it is heard again");
+}
+
+#[test]
 fn a_front_that_falls_silent_with_sessions_is_on_record_even_if_nothing_moved() {
     let mut bench = Bench::new(ResetPolicy::Auto);
     let _writer = bench.open(0);

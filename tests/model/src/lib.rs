@@ -87,6 +87,8 @@ pub struct Scope {
     pub front_silences: u8,
     /// The drive gives up by itself.
     pub drive_faults: u8,
+    /// The drive turns without a frame: it was switched off and on, or an input of its own commands it.
+    pub drive_starts: u8,
 }
 
 /// How much of a [`Scope`] has been used.
@@ -99,6 +101,7 @@ pub struct Spent {
     pub(crate) front_starts: u8,
     front_silences: u8,
     drive_faults: u8,
+    drive_starts: u8,
 }
 
 /// The operator: reads a trip's number, and may use it much later.
@@ -121,6 +124,15 @@ pub enum Reset {
     Granted,
 }
 
+/// What has set the drive in motion.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Mover {
+    /// A frame.
+    Frame,
+    /// Nothing that was on the bus.
+    Itself,
+}
+
 /// Everything there is, at one moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct System {
@@ -134,6 +146,8 @@ pub struct System {
     pub wire: Wire,
     /// The drive.
     pub drive: Drive,
+    /// By what it turns, if it does.
+    pub mover: Mover,
     /// The operator.
     pub operator: Operator,
     /// What a bystander has seen of the motor under its grant.
@@ -197,6 +211,10 @@ pub enum Action {
     Report,
     /// The drive gives up.
     DriveFails,
+    /// The drive turns without a frame.
+    DriveStarts,
+    /// A front that was silent beats again.
+    FrontSpeaks,
 }
 
 impl System {
@@ -212,6 +230,7 @@ impl System {
             wire,
             // Nobody knows what the motors were doing.
             drive: Drive::Turning,
+            mover: Mover::Frame,
             operator: Operator { noted: NO_TRIP, reset: Reset::None },
             witness: Witness::Doubts,
             spent: Spent::default(),
@@ -310,6 +329,9 @@ impl System {
         if self.spent.front_deaths < scope.front_deaths {
             actions.push(Action::FrontDies);
         }
+        if !self.beats.front_beats {
+            actions.push(Action::FrontSpeaks);
+        }
     }
 
     /// Whether the task is at a point where it looks at its desk, and a command would be news to it.
@@ -338,6 +360,10 @@ impl System {
         if self.spent.drive_faults < scope.drive_faults && self.drive == Drive::Turning {
             actions.push(Action::DriveFails);
         }
+        let stands = matches!(self.drive, Drive::Off | Drive::Holding);
+        if self.spent.drive_starts < scope.drive_starts && stands {
+            actions.push(Action::DriveStarts);
+        }
     }
 
     /// The trip that `lanyard status` tells to reset.
@@ -361,6 +387,7 @@ impl System {
                 Action::FrontSilent => {
                     self.spent.front_silences += 1;
                     step.front_silent();
+                    self.beats.front_beats = false;
                 }
                 Action::FrontEnded => step.detach(Reason::FrontDead),
                 Action::Attach => {
@@ -424,6 +451,7 @@ impl System {
             Action::FrontFrame => {
                 if let Some(frame) = self.wire.front.pop() {
                     self.drive.obey(frame);
+                    self.mover = Mover::Frame;
                     if frame == wire::FrontFrame::Motion {
                         self.wire.motion_unread = true;
                     }
@@ -432,6 +460,7 @@ impl System {
             Action::SupervisorFrame => {
                 if let Some(stage) = self.wire.supervisor.take() {
                     self.drive.stop(stage);
+                    self.mover = Mover::Frame;
                 }
             }
             Action::BusFails => {
@@ -442,7 +471,14 @@ impl System {
             Action::DriveFails => {
                 self.spent.drive_faults += 1;
                 self.drive = Drive::Faulted;
+                self.mover = Mover::Frame;
             }
+            Action::DriveStarts => {
+                self.spent.drive_starts += 1;
+                self.drive = Drive::Turning;
+                self.mover = Mover::Itself;
+            }
+            Action::FrontSpeaks => self.beats.front_beats = true,
             _ => {}
         }
     }

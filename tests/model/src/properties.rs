@@ -27,7 +27,7 @@ use crate::front::{Actor, Front};
 use crate::shared::Owner;
 use crate::supervisor::{Before, Core, Latch, NO_TRIP, Occasion, Run, State};
 use crate::wire::FrontFrame;
-use crate::{Action, Reset, Scope, System, is_over};
+use crate::{Action, Mover, Reset, Scope, System, is_over};
 
 /// A rule about steps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -48,6 +48,8 @@ pub enum Broken {
     NoProgress,
     /// A motor lost its grant, and no stop was sent.
     RevokedWithoutStop,
+    /// A motor that is nobody's was heard turning, and was left alone.
+    TurnsUnattended,
     /// A session ended without a trip, and its motor was not proven to be at rest since the last motion frame.
     EndedInMotion,
 }
@@ -93,11 +95,14 @@ pub fn broken(before: &System, action: Action, accepted: bool, after: &System) -
     }
     if action == Action::Tick
         && let Some(wished) = after.beats.owner_word
-        && new.front
+        && new.front_watched
         && lives(new, wished)
         && new.motor.may_be_granted()
     {
         return Some(Broken::NotGranted);
+    }
+    if !what_turns_is_granted_or_stopped(before, action, after) {
+        return Some(Broken::TurnsUnattended);
     }
     if !progresses(before, action, after) {
         return Some(Broken::NoProgress);
@@ -149,6 +154,7 @@ impl Witness {
 pub fn an_end_at_rest_interrupts_nothing(system: &System) -> bool {
     system.core.motor.occasion == Occasion::Trip
         || system.drive != Drive::Turning
+        || system.mover == Mover::Itself
         || system.wire.motion_unread
 }
 
@@ -168,7 +174,8 @@ pub fn front_makes_up(system: &System) -> bool {
 /// Rule 2 of this file.
 #[must_use]
 pub fn motion_is_answered(system: &System) -> bool {
-    let unwanted = system.drive == Drive::Turning && system.core.motor.owner().is_none();
+    let follows = system.drive == Drive::Turning && system.mover == Mover::Frame;
+    let unwanted = follows && system.core.motor.owner().is_none();
     let stop_is_behind = system.core.outbox.is_some()
         || system.wire.supervisor.is_some()
         || system.wire.front.contains(FrontFrame::Stop);
@@ -202,6 +209,20 @@ fn progresses(before: &System, action: Action, after: &System) -> bool {
 pub fn grant_is_sound(system: &System) -> bool {
     let motor = &system.core.motor;
     motor.owner().is_none_or(|owner| lives(&system.core, owner) && motor.latch == Latch::Open)
+}
+
+/// No session drives for a front that has fallen silent.
+#[must_use]
+pub fn a_silent_front_has_no_grants(system: &System) -> bool {
+    system.core.motor.owner().is_none() || system.core.front_watched
+}
+
+/// A motor that turns is granted, or it is being stopped, or the supervisor has yet to hear of it.
+#[must_use]
+pub fn what_turns_is_granted_or_stopped(before: &System, action: Action, after: &System) -> bool {
+    let heard = action == Action::Report && before.drive == Drive::Turning;
+    let resting = matches!(after.core.motor.state, State::Idle | State::Stopped { .. });
+    !(heard && resting)
 }
 
 /// Whatever holds the motor has a number that a reset can name, and an operator stop holds it.
@@ -238,6 +259,8 @@ const ALWAYS: &[(&str, Condition)] = &[
     ("motion for a motor that is nobody's is answered", |_, s| motion_is_answered(s)),
     ("a stop ends proven or reported", |_, s| s.broken != Some(Broken::NoProgress)),
     ("a grant is that of a live session, and none while held", |_, s| grant_is_sound(s)),
+    ("a silent front has no grants", |_, s| a_silent_front_has_no_grants(s)),
+    ("a motor that turns and is nobody's is being stopped", |_, s| s.broken != Some(Broken::TurnsUnattended)),
     ("a held motor can be reset", |_, s| a_held_motor_can_be_reset(s)),
     ("manual policy holds what was stopped", manual_policy_holds),
     ("a reset clears its trip and no other", |_, s| s.broken != Some(Broken::ResetOfAnother)),
@@ -300,6 +323,12 @@ fn reached(scope: &Scope) -> Vec<(&'static str, Condition)> {
     want(scope.front_silences > 0, "the front is silent", |_, s| tripped_by(s, Reason::FrontSilent));
     want(scope.estops > 0, "the operator stops", |_, s| tripped_by(s, Reason::OperatorStop));
     want(scope.bus_failures > 0, "the bus fails", |_, s| tripped_by(s, Reason::BusFault));
+    want(scope.front_silences > 0 && scope.opens > 1, "a silent front's session wants a motor", |_, s| {
+        !s.core.front_watched && s.core.front && s.beats.owner_word.is_some_and(|owner| lives(&s.core, owner))
+    });
+    want(scope.drive_starts > 0, "a motor that is nobody's turns by itself", |_, s| {
+        s.core.motor.state == State::Idle && s.drive == Drive::Turning && s.mover == Mover::Itself
+    });
     want(scope.drive_faults > 0, "the drive faults", |_, s| tripped_by(s, Reason::DriveFault));
     want(latches && scope.opens > 1, "a reset lets a session move again", |_, s| {
         s.operator.reset == Reset::Granted

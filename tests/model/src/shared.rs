@@ -43,7 +43,7 @@ pub struct Beats {
     pub rings: [Ring; SLOTS as usize],
     /// The session that used the motor last.
     pub owner_word: Option<Owner>,
-    /// Whether the process is there to beat for itself.
+    /// Whether the process beats for itself.
     pub front_beats: bool,
 }
 

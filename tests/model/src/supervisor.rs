@@ -198,6 +198,16 @@ pub struct Settings {
     pub after: AfterStop,
 }
 
+impl Settings {
+    /// `Motor::stage_at_rest`.
+    const fn stage_at_rest(self) -> u8 {
+        match self.after {
+            AfterStop::Release => 1,
+            AfterStop::Hold => 0,
+        }
+    }
+}
+
 /// `core::Core`, with one motor on one bus.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Core {
@@ -319,6 +329,11 @@ impl Core {
     pub fn live(&self, owner: Owner) -> bool {
         let session = &self.sessions[usize::from(owner.slot)];
         session.state == SessionState::Live && session.incarnation == owner.incarnation
+    }
+
+    /// `grants::may_drive`.
+    fn may_drive(&self, owner: Owner) -> bool {
+        self.live(owner) && self.front_watched
     }
 
     /// `Sessions::owner`.
@@ -484,7 +499,7 @@ impl Step<'_> {
         if wished.is_some() && wished == held {
             return;
         }
-        let alive = wished.filter(|owner| self.core.live(*owner));
+        let alive = wished.filter(|owner| self.core.may_drive(*owner));
         match (held, alive) {
             (_, Some(owner)) => self.grant(owner),
             (Some(_), None) => self.stop_motor(Reason::Corrupt),
@@ -515,7 +530,7 @@ impl Step<'_> {
             .beats
             .owner_word
             .filter(|owner| *owner != loser)
-            .filter(|owner| self.core.live(*owner))
+            .filter(|owner| self.core.may_drive(*owner))
             .filter(|owner| !due[usize::from(owner.slot)]);
         if let Some(taker) = taker {
             self.grant(taker);
@@ -717,6 +732,11 @@ impl Step<'_> {
                 }
             }
             State::Stopped { stage } if drive.violates(stage) => {
+                let trip = self.trip_of_violation();
+                self.begin_trip(trip, Reason::Violation);
+                self.record_motor(EventKind::Guarded);
+            }
+            State::Idle if drive.violates(self.settings.stage_at_rest()) => {
                 let trip = self.trip_of_violation();
                 self.begin_trip(trip, Reason::Violation);
                 self.record_motor(EventKind::Guarded);

@@ -20,6 +20,7 @@ const fn quiet(policy: ResetPolicy, after: AfterStop) -> Scope {
         front_starts: 0,
         front_silences: 0,
         drive_faults: 0,
+        drive_starts: 0,
     }
 }
 
@@ -66,7 +67,21 @@ fn everything_that_befalls_the_front_and_the_drive() {
         drive_faults: 1,
         ..quiet(ResetPolicy::Manual, AfterStop::Hold)
     };
-    explore("front and drive", scope, 500_000);
+    explore("front and drive", scope, 2_700_000);
+}
+
+#[test]
+fn a_drive_that_turns_by_itself() {
+    for (policy, after) in [(ResetPolicy::Auto, AfterStop::Hold), (ResetPolicy::Manual, AfterStop::Release)] {
+        let scope = Scope { opens: 1, drive_starts: 2, ..quiet(policy, after) };
+        explore(&format!("by itself, {policy:?}"), scope, 210_000);
+    }
+}
+
+#[test]
+fn a_front_that_stays_silent() {
+    let scope = Scope { front_silences: 1, ..quiet(ResetPolicy::Auto, AfterStop::Hold) };
+    explore("silent front", scope, 3_000_000);
 }
 
 #[test]

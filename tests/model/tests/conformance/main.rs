@@ -45,6 +45,8 @@ enum Input {
     Take(Owner),
     /// The process is gone; the supervisor does not know yet.
     FrontDies,
+    /// It beats for itself again.
+    FrontSpeaks,
 }
 
 /// Which trip a reset names.
@@ -103,7 +105,10 @@ impl Twin {
         match step.input {
             Input::Tick => core.tick(),
             Input::Expire(due) => core.expire(due),
-            Input::FrontSilent => core.front_silent(),
+            Input::FrontSilent => {
+                core.front_silent();
+                self.beats.front_beats = false;
+            }
             Input::FrontEnded => core.detach(Reason::FrontDead),
             Input::Attach => {
                 core.attach();
@@ -122,6 +127,7 @@ impl Twin {
             Input::Close(slot) => self.beats.rings[usize::from(slot)].word = Word::Close,
             Input::Take(owner) => self.beats.owner_word = Some(owner),
             Input::FrontDies => self.beats.front_beats = false,
+            Input::FrontSpeaks => self.beats.front_beats = true,
         }
         done.stage = self.core.outbox;
         if done.stage.is_some() {

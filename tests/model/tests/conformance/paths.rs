@@ -96,6 +96,8 @@ fn moves(twin: &Twin) -> Vec<Move> {
         inputs.push(Input::FrontEnded);
         if twin.core.front_watched {
             inputs.push(Input::FrontSilent);
+        } else if !twin.beats.front_beats {
+            inputs.push(Input::FrontSpeaks);
         }
     } else {
         inputs.push(Input::Attach);
@@ -140,6 +142,7 @@ pub fn walk(before: Before, settings: Settings, seed: u64) -> Vec<Move> {
         front_starts: 3,
         front_silences: 3,
         drive_faults: 3,
+        drive_starts: 3,
     };
     let mut random = Random(seed);
     let mut system = System::started();
@@ -178,6 +181,7 @@ fn seen_by_supervisor(system: &System, action: Action) -> Option<Input> {
         Action::Open(slot) => Input::Open(slot),
         Action::Close(slot) => Input::Close(slot),
         Action::FrontDies => Input::FrontDies,
+        Action::FrontSpeaks => Input::FrontSpeaks,
         Action::FrontSteps => match system.front.actor {
             front::Actor::Taking(owner) => Input::Take(owner),
             _ => return None,
@@ -191,7 +195,8 @@ fn seen_by_supervisor(system: &System, action: Action) -> Option<Input> {
         | Action::SupervisorFrame
         | Action::BusFails
         | Action::BusRecovers
-        | Action::DriveFails => return None,
+        | Action::DriveFails
+        | Action::DriveStarts => return None,
     })
 }
 

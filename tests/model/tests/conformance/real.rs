@@ -181,7 +181,7 @@ impl Real {
             }
             Input::Close(slot) => self.front.sessions[usize::from(slot)].close(Ending::Client),
             Input::Take(owner) => self.front.beats.take_motor(MOTOR, real_owner(owner)),
-            Input::FrontDies => {}
+            Input::FrontDies | Input::FrontSpeaks => {}
         }
         outcome
     }
