@@ -1,16 +1,17 @@
 //! How well each bus works, and what follows from it.
 //!
 //! Three witnesses: what the kernel says when a frame is handed over, what the interface reports in error
-//! frames, and what its driver says of the controller's state. A controller that is error-passive can no
-//! longer make itself heard, so a stop might not get through: whoever drives on that bus is stopped while
-//! it may still work, as on a bus that is off or down.
+//! frames, and what its driver says of the controller's state. A controller that is error-passive can hardly
+//! make itself heard any more, so a stop might not get through: whoever drives on that bus is stopped while
+//! it may still work. Its frames may get through all the same, so every stage of the stop is sent on it. On a
+//! bus that is off or down nothing does: the stop begins again, gently, when it is back.
 
 use drivers::Frame;
 use shm_proto::Nanos;
-use shm_proto::verdicts::{BusHealth, Event, EventKind};
+use shm_proto::verdicts::{BusHealth, BusVerdict, Event, EventKind};
 
 use super::wire::Wire;
-use super::{Core, motor_index};
+use super::{Bus, Core, motor_index};
 
 /// What an interface reports in one error frame. Source: `include/uapi/linux/can/error.h`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,11 +53,66 @@ impl Report {
     }
 }
 
-/// Whether stops can be relied upon to get through.
-const fn carries_stops(health: BusHealth) -> bool {
-    match health {
-        BusHealth::Unknown | BusHealth::Active | BusHealth::Warning => true,
-        BusHealth::Passive | BusHealth::BusOff | BusHealth::Down => false,
+/// What a stop can expect of a bus.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Reach {
+    /// Frames get through.
+    Well,
+    /// They may.
+    Doubtful,
+    /// None does.
+    Gone,
+}
+
+impl Reach {
+    const fn of(health: BusHealth) -> Self {
+        match health {
+            BusHealth::Unknown | BusHealth::Active | BusHealth::Warning => Self::Well,
+            BusHealth::Passive => Self::Doubtful,
+            BusHealth::BusOff | BusHealth::Down => Self::Gone,
+        }
+    }
+}
+
+/// What the event log has of a bus.
+#[derive(Debug)]
+pub(super) struct Told {
+    /// Whether it works, in the words of `BusVerdict::up`.
+    up: u64,
+    /// Events since then.
+    events: u32,
+    since: Nanos,
+}
+
+/// Events of one bus in one pause: that it went, and that it came back.
+const MOST_BUS_EVENTS: u32 = 2;
+
+impl Told {
+    /// Nothing is told: a bus that was just opened works.
+    pub(super) const NOTHING: Self = Self { up: 1, events: 0, since: Nanos::ZERO };
+
+    /// Counts an event, if there is room for one.
+    fn may_be_told(&mut self, now: Nanos, pause: u64) -> bool {
+        if now.since(self.since) >= pause {
+            (self.events, self.since) = (0, now);
+        }
+        let may = self.events < MOST_BUS_EVENTS;
+        self.events += u32::from(may);
+        may
+    }
+}
+
+impl Bus {
+    /// A bus of which nothing is known.
+    pub(super) const FRESH: Self = Self { verdict: BusVerdict::FRESH, told: Told::NOTHING };
+
+    pub(super) const fn reach(&self) -> Reach {
+        Reach::of(self.verdict.health)
+    }
+
+    fn learn(&mut self, health: BusHealth) {
+        self.verdict.health = health;
+        self.verdict.up = u64::from(matches!(self.reach(), Reach::Well));
     }
 }
 
@@ -80,12 +136,16 @@ impl Core {
         if state.verdict.health == health {
             return;
         }
-        state.verdict.health = health;
-        if carries_stops(health) {
-            self.bus_works(bus, now, wire);
-        } else {
-            self.bus_fails(bus, now, wire);
+        let before = state.reach();
+        state.learn(health);
+        let after = state.reach();
+        if after != Reach::Well {
+            self.trip_bus(bus, now, wire);
         }
+        if before == Reach::Gone && after != Reach::Gone {
+            self.restart_stops(bus, now, wire);
+        }
+        self.tell_bus(bus, now);
         self.publish_bus(bus);
     }
 
@@ -127,29 +187,25 @@ impl Core {
         self.bus_health(bus, BusHealth::Unknown, now, wire);
     }
 
-    /// Stops who drives on a bus that fails, and says so once.
-    fn bus_fails(&mut self, bus: usize, now: Nanos, wire: &mut impl Wire) {
-        self.trip_bus(bus, now, wire);
-        let Some(state) = self.buses.get_mut(bus) else { return };
-        if state.verdict.up == 1 {
-            state.verdict.up = 0;
-            self.verdicts.event(&self.event_of_bus(EventKind::BusDown, bus, now));
-        }
-    }
-
     /// A bus works again: motors that could not be reached are stopped from the first stage on.
-    fn bus_works(&mut self, bus: usize, now: Nanos, wire: &mut impl Wire) {
-        let Some(state) = self.buses.get_mut(bus) else { return };
-        if state.verdict.up == 1 {
-            return;
-        }
-        state.verdict.up = 1;
+    fn restart_stops(&mut self, bus: usize, now: Nanos, wire: &mut impl Wire) {
         for index in 0..self.motors.len() {
             if self.motors[index].is_on(bus) {
                 self.restart_stop(index, now, wire);
             }
         }
-        self.verdicts.event(&self.event_of_bus(EventKind::BusUp, bus, now));
+    }
+
+    /// Writes into the event log whether a bus works, if that is news. After a few such events a little later, and only what
+    /// holds then: a bus that comes and goes must not push the evidence of a stop out of the log.
+    pub(super) fn tell_bus(&mut self, bus: usize, now: Nanos) {
+        let Some(state) = self.buses.get_mut(bus) else { return };
+        if state.verdict.up == state.told.up || !state.told.may_be_told(now, self.settings.violation_pause) {
+            return;
+        }
+        state.told.up = state.verdict.up;
+        let kind = if state.verdict.up == 1 { EventKind::BusUp } else { EventKind::BusDown };
+        self.verdicts.event(&self.event_of_bus(kind, bus, now));
     }
 
     fn event_of_bus(&self, kind: EventKind, bus: usize, now: Nanos) -> Event {
@@ -167,10 +223,7 @@ impl Core {
     /// another.
     pub(super) fn mark_down(&mut self, bus: usize, now: Nanos) {
         let Some(state) = self.buses.get_mut(bus) else { return };
-        state.verdict.health = BusHealth::Down;
-        if state.verdict.up == 1 {
-            state.verdict.up = 0;
-            self.verdicts.event(&self.event_of_bus(EventKind::BusDown, bus, now));
-        }
+        state.learn(BusHealth::Down);
+        self.tell_bus(bus, now);
     }
 }

@@ -88,6 +88,7 @@ pub struct Cost {
 #[derive(Debug)]
 struct Bus {
     verdict: BusVerdict,
+    told: health::Told,
 }
 
 /// The attached front.
@@ -162,7 +163,7 @@ impl Core {
             units: together::units(&motors),
             broadcasts: together::broadcasts(&motors, buses),
             motors,
-            buses: (0..buses).map(|_| Bus { verdict: BusVerdict::FRESH }).collect(),
+            buses: (0..buses).map(|_| Bus::FRESH).collect(),
             heartbeats,
             verdicts,
             trips: TripId::NONE,

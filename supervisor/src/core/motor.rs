@@ -4,6 +4,7 @@ use drivers::{Drive, Frame, Observation, Output, PollWhen, Power, Standstill};
 use shm_proto::verdicts::{Event, EventKind, MotorState, MotorVerdict, Reason, ResetPolicy};
 use shm_proto::{Nanos, Owner, TripId};
 
+use super::health::Reach;
 use super::rest::Rest;
 use super::wire::Wire;
 use super::{Core, FEEDBACK_WINDOW, motor_index};
@@ -108,6 +109,8 @@ pub struct Motor {
     pub(super) occasion: Occasion,
     told: Told,
     violation_told: Nanos,
+    /// How often the stop in force has begun again because a bus came back.
+    restarts: u8,
     tracker: Standstill,
     /// Of a granted motor: whether its session could end now and interrupt nothing.
     rest: Rest,
@@ -143,6 +146,10 @@ impl Why {
 /// on every tick that sends no stop frame.
 const POLL_EVERY: u64 = 8;
 
+/// How often a stop begins again because a bus came back: a loose plug or a controller that leaves bus-off comes back a few
+/// times within a second. A bus that goes on coming and going must not keep a drive from its harder stages.
+const MOST_RESTARTS: u8 = 3;
+
 /// After how long without a word a drive is asked whose polls are not for every day: early enough for several
 /// answers before its silence is a reason to stop, and later than a drive that is commanded answers.
 const SILENCE: u64 = FEEDBACK_WINDOW / 2;
@@ -167,6 +174,7 @@ impl Motor {
             occasion: Occasion::Trip,
             told: Told::Yes,
             violation_told: Nanos::ZERO,
+            restarts: 0,
             tracker: Standstill::NOTHING_SEEN,
             rest: Rest::UNKNOWN,
             seen: Observation::default(),
@@ -410,11 +418,11 @@ impl Motor {
 /// What became of a stage's frames.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Handed {
-    /// No bus that works has refused any, and one has taken all.
+    /// No bus that is there has refused any, and one has taken all.
     All,
-    /// A bus that works has refused some.
+    /// A bus that is there has refused some.
     NotAll,
-    /// No bus works.
+    /// No bus is there.
     Nothing,
 }
 
@@ -459,6 +467,7 @@ impl Core {
             motor.reason = Some(reason);
         }
         motor.occasion = occasion;
+        motor.restarts = 0;
         motor.told = Told::Yes;
         motor.first_stop = Nanos::ZERO;
         motor.confirmed = Nanos::ZERO;
@@ -496,14 +505,14 @@ impl Core {
         }
     }
 
-    /// The same on one bus. One that is known to be down does not count: it is tried with every stage all the
+    /// The same on one bus. One that is known to be gone does not count: it is tried with every stage all the
     /// same, and must not have the others repeated in haste.
     fn send_stage_on(&mut self, bus: usize, index: usize, now: Nanos, wire: &mut impl Wire) -> Handed {
         let motor = &self.motors[index];
-        let was_up = self.buses[bus].verdict.up == 1;
+        let was_there = self.buses[bus].reach() != Reach::Gone;
         // A bus that does not work may come back before anybody says so. What gets out first then has to be
         // gentle: the drive has run on, whatever stage has timed out meanwhile.
-        let stage = if was_up { motor.stage_in_force() } else { 0 };
+        let stage = if was_there { motor.stage_in_force() } else { 0 };
         let frames = motor.drive.stop.stage(stage).frames;
         let sent = self.send(bus, &frames, now, wire);
         let motor = &mut self.motors[index];
@@ -515,16 +524,19 @@ impl Core {
                 motor.first_stop = Nanos::now();
             }
         }
-        match (sent, was_up) {
+        match (sent, was_there) {
             (true, _) => Handed::All,
             (false, true) => Handed::NotAll,
             (false, false) => Handed::Nothing,
         }
     }
 
-    /// After a bus came back: whatever was not proven begins again, gently.
+    /// After a bus came back: whatever was not proven begins again, gently, a bounded number of times.
     pub(super) fn restart_stop(&mut self, index: usize, now: Nanos, wire: &mut impl Wire) {
-        if matches!(self.motors[index].state, State::Stopping { .. } | State::Unverified { .. }) {
+        let motor = &mut self.motors[index];
+        let is_under_way = matches!(motor.state, State::Stopping { .. } | State::Unverified { .. });
+        if is_under_way && motor.restarts < MOST_RESTARTS {
+            motor.restarts += 1;
             self.enter_stage(index, 0, now, wire);
             self.publish_motor(index);
         }
@@ -533,9 +545,10 @@ impl Core {
     /// Repeats, escalates, polls, and trips what must not go on.
     pub(super) fn tend_motors(&mut self, now: Nanos, wire: &mut impl Wire) {
         for bus in 0..self.buses.len() {
-            if self.buses[bus].verdict.up == 0 {
+            if self.buses[bus].reach() != Reach::Well {
                 self.trip_bus(bus, now, wire);
             }
+            self.tell_bus(bus, now);
         }
         for index in 0..self.motors.len() {
             match self.motors[index].state {
@@ -580,8 +593,8 @@ impl Core {
     /// Asks the drive for the next piece of feedback, one frame at a time: an SDO server takes one
     /// request at a time.
     fn poll(&mut self, index: usize, now: Nanos, wire: &mut impl Wire) {
-        let works = |bus: &usize| self.buses[*bus].verdict.up == 1;
-        let Some(bus) = self.motors[index].buses().into_iter().flatten().find(works) else { return };
+        let is_there = |bus: &usize| self.buses[*bus].reach() != Reach::Gone;
+        let Some(bus) = self.motors[index].buses().into_iter().flatten().find(is_there) else { return };
         let motor = &mut self.motors[index];
         let polls = motor.drive.poll;
         if polls.as_slice().is_empty() {

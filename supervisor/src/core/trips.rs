@@ -5,6 +5,7 @@ use core::fmt;
 use shm_proto::verdicts::{Counter, Event, EventKind, Reason, SessionState};
 use shm_proto::{Nanos, Owner, SlotIndex, TripId};
 
+use super::health::Reach;
 use super::motor::{Latch, Motor, Occasion, State, Why};
 use super::wire::Wire;
 use super::{Core, motor_index};
@@ -124,7 +125,7 @@ impl Core {
             let shares = self.has_mates(index) && self.motors[index].owner().is_some();
             belongs(index) || shares && (0..self.motors.len()).any(is_mate)
         };
-        let works = |bus: usize| self.buses[bus].verdict.up == 1;
+        let works = |bus: usize| self.buses[bus].reach() == Reach::Well;
         let rests = |index: usize| {
             let motor = &self.motors[index];
             motor.rests_under_grant(now) && (0..self.buses.len()).all(|bus| works(bus) || !motor.is_on(bus))

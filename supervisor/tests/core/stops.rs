@@ -338,12 +338,64 @@ fn a_bus_that_cannot_be_heard_stops_who_drives_on_it() {
         assert_eq!((bus.tx_errors, bus.rx_errors), (96, 3));
         assert_eq!(bench.sent_to(C), Vec::<String>::new(), "the other bus is well");
         assert_eq!(bench.events(EventKind::BusDown).len(), 1);
-        // Restarted: whatever is not proven is stopped again from the first stage on.
         bench.wire.sent.clear();
         bench.core.reported(0, Report::new(0x100, [0; 8]), bench.now, &mut bench.wire);
-        assert_eq!(bench.sent_to(A), [SET_VELOCITY_MODE, ZERO_VELOCITY]);
+        if health == BusHealth::BusOff {
+            assert_eq!(bench.sent_to(A), [SET_VELOCITY_MODE, ZERO_VELOCITY], "nothing has reached the drive");
+        } else {
+            assert_eq!(bench.sent_to(A), Vec::<String>::new(), "what was sent may have reached the drive");
+        }
         assert_eq!(bench.events(EventKind::BusUp).len(), 1);
     }
+}
+
+/// An interface says that, for as long as the drive of motor A turns on.
+fn turns_on_while(bench: &mut Bench, millis: u64, says: impl Fn(u64) -> BusHealth) {
+    for passed in (0..millis).step_by(10) {
+        bench.core.bus_health(0, says(passed), bench.now, &mut bench.wire);
+        bench.odrive_says(A, 8, 2.0);
+        bench.run(10 * MS);
+    }
+}
+
+#[test]
+fn on_a_doubtful_bus_the_harder_stages_are_sent_not_only_told() {
+    let mut bench = Bench::new(ResetPolicy::Auto);
+    bench.drive(0, &[A]);
+    turns_on_while(&mut bench, 150, |_| BusHealth::Passive);
+    assert_eq!(bench.events(EventKind::Escalated).len(), 1);
+    assert!(
+        bench.sent_to(A).iter().any(|frame| frame == TO_IDLE),
+        "told, and not sent: {:?}",
+        bench.sent_to(A)
+    );
+}
+
+#[test]
+fn a_bus_that_wavers_delays_no_stage_and_does_not_fill_the_log() {
+    let mut bench = Bench::new(ResetPolicy::Auto);
+    bench.drive(0, &[A]);
+    let wavers = |passed: u64| if passed / 40 % 2 == 0 { BusHealth::Passive } else { BusHealth::Warning };
+    let before = bench.view.event_count();
+    turns_on_while(&mut bench, 10_000, wavers);
+    assert_eq!(state(&bench, A), MotorState::Unverified, "it has an end that is told");
+    assert_eq!(bench.events(EventKind::Escalated).len(), 2);
+    let told = bench.view.event_count() - before;
+    assert!(told <= 10, "{told} events push the trip out of the log");
+}
+
+#[test]
+fn a_bus_that_comes_and_goes_begins_a_stop_again_a_few_times_only() {
+    let mut bench = Bench::new(ResetPolicy::Auto);
+    bench.drive(0, &[A]);
+    let flaps = |passed: u64| if passed / 40 % 2 == 0 { BusHealth::BusOff } else { BusHealth::Active };
+    turns_on_while(&mut bench, 1_000, flaps);
+    assert_eq!(state(&bench, A), MotorState::Unverified, "four times three stages of 100 ms are over");
+    assert!(bench.sent_to(A).iter().any(|frame| frame == TO_IDLE), "{:?}", bench.sent_to(A));
+    // One that comes back once after that is no reason to be gentle either: the programme is over.
+    bench.wire.sent.clear();
+    turns_on_while(&mut bench, 100, |_| BusHealth::Active);
+    assert_ne!(bench.sent_to(A)[0], SET_VELOCITY_MODE);
 }
 
 #[test]

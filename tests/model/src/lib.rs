@@ -63,7 +63,7 @@ use drive::Drive;
 use front::{Actor, Front};
 use properties::{Broken, Witness};
 use shared::{Beats, Owner, Ring, SLOTS, Word};
-use supervisor::{Before, Core, Due, Latch, Log, NO_TRIP, Occasion, Settings, State, Step, TripId};
+use supervisor::{Before, Bus, Core, Due, Latch, Log, NO_TRIP, Occasion, Settings, State, Step, TripId};
 use wire::{Heard, Wire};
 
 /// What is configured, and how often each rare event may happen.
@@ -79,6 +79,8 @@ pub struct Scope {
     pub estops: u8,
     /// The interface goes down.
     pub bus_failures: u8,
+    /// The controller becomes error-passive.
+    pub bus_doubts: u8,
     /// The front process dies.
     pub front_deaths: u8,
     /// A front starts again.
@@ -97,6 +99,7 @@ pub struct Spent {
     opens: u8,
     estops: u8,
     bus_failures: u8,
+    bus_doubts: u8,
     front_deaths: u8,
     pub(crate) front_starts: u8,
     front_silences: u8,
@@ -179,6 +182,10 @@ pub enum Action {
     NoticeDown,
     /// The supervisor learns that the interface is up.
     NoticeUp,
+    /// The supervisor learns that the controller is error-passive.
+    NoticeDoubt,
+    /// The supervisor learns that it no longer is.
+    NoticeWell,
     /// `lanyard estop`.
     Estop,
     /// The operator reads the number of the trip that holds the motor.
@@ -273,11 +280,14 @@ impl System {
         } else if self.wire.up {
             actions.push(Action::Report);
         }
-        if self.core.bus_up && !self.wire.up {
-            actions.push(Action::NoticeDown);
-        }
-        if !self.core.bus_up && self.wire.up {
-            actions.push(Action::NoticeUp);
+        match (self.core.bus, self.wire.up) {
+            (Bus::Well | Bus::Doubtful, false) => actions.push(Action::NoticeDown),
+            (Bus::Gone, true) => actions.push(Action::NoticeUp),
+            (Bus::Well, true) if self.spent.bus_doubts < scope.bus_doubts => {
+                actions.push(Action::NoticeDoubt);
+            }
+            (Bus::Doubtful, true) => actions.push(Action::NoticeWell),
+            (Bus::Well, true) | (Bus::Gone, false) => {}
         }
         if self.spent.estops < scope.estops {
             actions.push(Action::Estop);
@@ -401,8 +411,12 @@ impl System {
                     step.received(Heard::Motion);
                 }
                 Action::Report => step.received(Heard::Report(self.drive)),
-                Action::NoticeDown => step.bus_down(),
-                Action::NoticeUp => step.bus_up(),
+                Action::NoticeDown => step.bus(Bus::Gone),
+                Action::NoticeUp | Action::NoticeWell => step.bus(Bus::Well),
+                Action::NoticeDoubt => {
+                    self.spent.bus_doubts += 1;
+                    step.bus(Bus::Doubtful);
+                }
                 Action::Estop => {
                     self.spent.estops += 1;
                     step.estop();
@@ -524,6 +538,9 @@ impl System {
         if matches!(self.core.motor.state, State::Idle | State::Granted { .. }) {
             // The stop before it is over.
             self.core.motor.occasion = Occasion::Trip;
+        }
+        if !matches!(self.core.motor.state, State::Stopping { .. } | State::Unverified) {
+            self.core.motor.restarts = 0;
         }
         for (session, ring) in self.core.sessions.iter_mut().zip(&mut self.beats.rings) {
             if is_over(session.state) {

@@ -16,8 +16,9 @@
 //!
 //! **Ends of stops.** There is no fairness to assume. A tick is possible in every state (as soon as the
 //! frames of the step before are handed over); every tick takes a stop that is neither proven nor reported
-//! a place further in its programme, and nothing but a new stop or a bus that came back takes it back
-//! ([`Broken::NoProgress`]). So it is over after as many ticks as the programme has places.
+//! a place further in its programme, and nothing but a new stop takes it back ([`Broken::NoProgress`]). A bus that came
+//! back begins it again, which counts as a place and happens three times at most. So it is over after as many ticks as the
+//! programme has places, whatever the bus does.
 
 use shm_proto::verdicts::{Reason, ResetPolicy, SessionState};
 use stateright::Property;
@@ -25,7 +26,7 @@ use stateright::Property;
 use crate::drive::Drive;
 use crate::front::{Actor, Front};
 use crate::shared::Owner;
-use crate::supervisor::{Before, Core, Latch, NO_TRIP, Occasion, Run, State};
+use crate::supervisor::{Before, Bus, Core, Latch, Motor, NO_TRIP, Occasion, Run, State};
 use crate::wire::FrontFrame;
 use crate::{Action, Mover, Reset, Scope, System, is_over};
 
@@ -50,6 +51,8 @@ pub enum Broken {
     RevokedWithoutStop,
     /// A motor that is nobody's was heard turning, and was left alone.
     TurnsUnattended,
+    /// A harder stage was decided on, and a gentler one was sent over a bus that was there.
+    GentlerThanSaid,
     /// A session ended without a trip, and its motor was not proven to be at rest since the last motion frame.
     EndedInMotion,
 }
@@ -103,6 +106,9 @@ pub fn broken(before: &System, action: Action, accepted: bool, after: &System) -
     }
     if !what_turns_is_granted_or_stopped(before, action, after) {
         return Some(Broken::TurnsUnattended);
+    }
+    if new.bus != Bus::Gone && new.outbox.is_some_and(|stage| stage != new.motor.stage_in_force()) {
+        return Some(Broken::GentlerThanSaid);
     }
     if !progresses(before, action, after) {
         return Some(Broken::NoProgress);
@@ -184,10 +190,10 @@ pub fn motion_is_answered(system: &System) -> bool {
     !unwanted || stop_is_behind || guard_will_see || repeating
 }
 
-/// How far a stop is; `None` when it is over.
-fn place_in_programme(state: State) -> Option<(u8, u8)> {
-    match state {
-        State::Stopping { stage, since } => Some((stage, since)),
+/// How far a stop is; `None` when it is over. A stop that begins again has one beginning less before it.
+fn place_in_programme(motor: &Motor) -> Option<(u8, u8, u8)> {
+    match motor.state {
+        State::Stopping { stage, since } => Some((motor.restarts, stage, since)),
         State::Idle | State::Granted { .. } | State::Stopped { .. } | State::Unverified => None,
     }
 }
@@ -195,13 +201,12 @@ fn place_in_programme(state: State) -> Option<(u8, u8)> {
 /// Whether the step did what a step must do about a stop under way.
 fn progresses(before: &System, action: Action, after: &System) -> bool {
     let (old, new) = (&before.core.motor, &after.core.motor);
-    let (Some(was), Some(is)) = (place_in_programme(old.state), place_in_programme(new.state)) else {
+    let (Some(was), Some(is)) = (place_in_programme(old), place_in_programme(new)) else {
         // A stop that is over was proven or is reported.
         let over = matches!(new.state, State::Idle | State::Stopped { .. } | State::Unverified);
-        return place_in_programme(old.state).is_none() || over;
+        return place_in_programme(old).is_none() || over;
     };
-    let anew = action == Action::Estop || action == Action::NoticeUp;
-    anew || if action == Action::Tick { is > was } else { is >= was }
+    action == Action::Estop || if action == Action::Tick { is > was } else { is >= was }
 }
 
 /// A grant is that of a session that lives, and none is given while the motor is held.
@@ -266,6 +271,7 @@ const ALWAYS: &[(&str, Condition)] = &[
     ("a reset clears its trip and no other", |_, s| s.broken != Some(Broken::ResetOfAnother)),
     ("a reset needs proof", |_, s| s.broken != Some(Broken::ResetWhileMoving)),
     ("only a reset lets go", |_, s| s.broken != Some(Broken::LatchLost)),
+    ("what is recorded as sent was sent", |_, s| s.broken != Some(Broken::GentlerThanSaid)),
     ("a session that is over stays over", |_, s| s.broken != Some(Broken::Revived)),
     ("a taken motor goes to its taker", |_, s| s.broken != Some(Broken::TakenMotorStopped)),
     ("who may have the motor gets it on a tick", |_, s| s.broken != Some(Broken::NotGranted)),
@@ -328,6 +334,12 @@ fn reached(scope: &Scope) -> Vec<(&'static str, Condition)> {
     });
     want(scope.drive_starts > 0, "a motor that is nobody's turns by itself", |_, s| {
         s.core.motor.state == State::Idle && s.drive == Drive::Turning && s.mover == Mover::Itself
+    });
+    want(scope.bus_doubts > 0, "a stop goes on over a doubtful bus", |_, s| {
+        s.core.bus == Bus::Doubtful && s.core.outbox.is_some_and(|stage| stage > 0)
+    });
+    want(scope.bus_failures > 4, "a bus that comes and goes no longer begins the stop again", |_, s| {
+        s.core.motor.restarts == 3 && matches!(s.core.motor.state, State::Stopping { stage: 2, .. })
     });
     want(scope.drive_faults > 0, "the drive faults", |_, s| tripped_by(s, Reason::DriveFault));
     want(latches && scope.opens > 1, "a reset lets a session move again", |_, s| {

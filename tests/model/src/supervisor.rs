@@ -19,6 +19,8 @@ pub const NO_TRIP: TripId = 0;
 
 /// Ticks after which a stage has timed out.
 const STAGE_TIMEOUT: u8 = 2;
+/// How often a stop begins again because the bus came back.
+const MOST_RESTARTS: u8 = 3;
 /// Ticks after which a running drive has been silent for too long.
 const FEEDBACK_WINDOW: u8 = 2;
 
@@ -139,6 +141,8 @@ pub struct Motor {
     pub stop: Stop,
     /// What the stop is made for.
     pub occasion: Occasion,
+    /// How often it has begun again because the bus came back.
+    pub restarts: u8,
     /// Of a granted motor.
     pub rest: Rest,
     /// Of a granted motor.
@@ -208,6 +212,17 @@ impl Settings {
     }
 }
 
+/// `core::health::Reach`: what a stop can expect of the bus, as far as is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Bus {
+    /// Frames get through.
+    Well,
+    /// They may.
+    Doubtful,
+    /// None does.
+    Gone,
+}
+
 /// `core::Core`, with one motor on one bus.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Core {
@@ -219,8 +234,8 @@ pub struct Core {
     pub sessions: [Session; SLOTS as usize],
     /// The motor.
     pub motor: Motor,
-    /// `BusVerdict::up`: whether the bus works, as far as is known.
-    pub bus_up: bool,
+    /// What is known of the bus.
+    pub bus: Bus,
     /// The trip that holds everything, if any.
     pub latch: TripId,
     /// The last trip's number.
@@ -314,10 +329,11 @@ impl Core {
                 reason: Reason::Startup,
                 stop: Stop::HandedOver,
                 occasion: Occasion::Trip,
+                restarts: 0,
                 rest: Rest::Unknown,
                 movement: Movement::None,
             },
-            bus_up: true,
+            bus: Bus::Well,
             latch: NO_TRIP,
             trips: NO_TRIP,
             outbox: None,
@@ -350,7 +366,7 @@ impl Core {
             self.motor.stop = Stop::HandedOver;
         }
         if outcome == Sent::Down {
-            self.bus_up = false;
+            self.bus = Bus::Gone;
         }
     }
 }
@@ -447,22 +463,27 @@ impl Step<'_> {
         true
     }
 
-    /// `Core::bus_down`.
-    pub fn bus_down(&mut self) {
-        if self.core.bus_up {
-            self.core.bus_up = false;
+    /// `Core::bus_health`.
+    pub fn bus(&mut self, bus: Bus) {
+        let before = std::mem::replace(&mut self.core.bus, bus);
+        if before == bus {
+            return;
+        }
+        if bus != Bus::Well {
             self.trip_bus();
+        }
+        if before == Bus::Gone {
+            self.restart_stop();
         }
     }
 
-    /// `Core::bus_up`.
-    pub fn bus_up(&mut self) {
-        if !self.core.bus_up {
-            self.core.bus_up = true;
-            // `restart_stop`
-            if matches!(self.core.motor.state, State::Stopping { .. } | State::Unverified) {
-                self.enter_stage(0);
-            }
+    /// `motor::restart_stop`.
+    fn restart_stop(&mut self) {
+        let motor = &mut self.core.motor;
+        let is_under_way = matches!(motor.state, State::Stopping { .. } | State::Unverified);
+        if is_under_way && motor.restarts < MOST_RESTARTS {
+            motor.restarts += 1;
+            self.enter_stage(0);
         }
     }
 
@@ -561,7 +582,7 @@ impl Step<'_> {
     /// `trips::is_at_rest_under`.
     fn rests_under_grant(&self) -> bool {
         let motor = &self.core.motor;
-        motor.rest != Rest::Unknown && motor.movement != Movement::Unexplained && self.core.bus_up
+        motor.rest != Rest::Unknown && motor.movement != Movement::Unexplained && self.core.bus == Bus::Well
     }
 
     /// `trips::trip_owner_of`.
@@ -631,6 +652,7 @@ impl Step<'_> {
         motor.reason = reason;
         motor.stop = Stop::Refused;
         motor.occasion = occasion;
+        motor.restarts = 0;
         // Of no motor but a granted one.
         (motor.rest, motor.movement) = (Rest::Unknown, Movement::None);
         self.enter_stage(0);
@@ -667,13 +689,13 @@ impl Step<'_> {
 
     /// `motor::send_stage`.
     fn send_stage(&mut self) {
-        let stage = if self.core.bus_up { self.core.motor.stage_in_force() } else { 0 };
+        let stage = if self.core.bus == Bus::Gone { 0 } else { self.core.motor.stage_in_force() };
         self.core.outbox = Some(stage);
     }
 
     /// `motor::tend_motors`.
     fn tend_motors(&mut self) {
-        if !self.core.bus_up {
+        if self.core.bus != Bus::Well {
             self.trip_bus();
         }
         match self.core.motor.state {

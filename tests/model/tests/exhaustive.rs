@@ -16,6 +16,7 @@ const fn quiet(policy: ResetPolicy, after: AfterStop) -> Scope {
         opens: 2,
         estops: 0,
         bus_failures: 0,
+        bus_doubts: 0,
         front_deaths: 0,
         front_starts: 0,
         front_silences: 0,
@@ -86,9 +87,20 @@ fn a_front_that_stays_silent() {
 
 #[test]
 fn a_bus_that_fails_while_the_front_may_die() {
-    let scope =
-        Scope { opens: 1, front_deaths: 1, bus_failures: 1, ..quiet(ResetPolicy::Auto, AfterStop::Hold) };
-    explore("bus", scope, 75_000);
+    let scope = Scope {
+        opens: 1,
+        front_deaths: 1,
+        bus_failures: 1,
+        bus_doubts: 1,
+        ..quiet(ResetPolicy::Auto, AfterStop::Hold)
+    };
+    explore("bus", scope, 400_000);
+}
+
+#[test]
+fn a_bus_that_comes_and_goes() {
+    let scope = Scope { opens: 1, bus_failures: 5, ..quiet(ResetPolicy::Manual, AfterStop::Release) };
+    explore("flapping", scope, 1_900_000);
 }
 
 #[test]

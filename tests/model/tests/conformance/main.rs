@@ -11,7 +11,7 @@ mod real;
 use drivers::AfterStop;
 use lanyard_model::drive::Drive;
 use lanyard_model::shared::{Beats, Owner, Ring, Word};
-use lanyard_model::supervisor::{Before, Core, Due, Log, NO_TRIP, Settings, Step, TripId};
+use lanyard_model::supervisor::{Before, Bus, Core, Due, Log, NO_TRIP, Settings, Step, TripId};
 use lanyard_model::wire::{Heard, Sent};
 use shm_proto::verdicts::{Reason, ResetPolicy};
 
@@ -37,8 +37,7 @@ enum Input {
     Report(Drive),
     Estop,
     Reset(Which),
-    NoticeDown,
-    NoticeUp,
+    Bus(Bus),
     /// Not inputs of a step, but words in the front's segment.
     Open(u8),
     Close(u8),
@@ -118,8 +117,7 @@ impl Twin {
             Input::Report(drive) => core.received(Heard::Report(drive)),
             Input::Estop => core.estop(),
             Input::Reset(_) => done.reset = Some(core.reset(named)),
-            Input::NoticeDown => core.bus_down(),
-            Input::NoticeUp => core.bus_up(),
+            Input::Bus(bus) => core.bus(bus),
             Input::Open(slot) => {
                 let ring = &mut self.beats.rings[usize::from(slot)];
                 *ring = Ring { incarnation: ring.incarnation + 1, word: Word::Alive };

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 
 use lanyard_model::drive::Drive;
 use lanyard_model::shared::{Owner, SLOTS, Word};
-use lanyard_model::supervisor::{Before, Core, Log, NO_TRIP, Settings};
+use lanyard_model::supervisor::{Before, Bus, Core, Log, NO_TRIP, Settings};
 use lanyard_model::wire::Sent;
 use lanyard_model::{Action, Scope, System, front};
 
@@ -85,7 +85,11 @@ fn moves(twin: &Twin) -> Vec<Move> {
     if twin.core.motor.trip > 1 {
         inputs.push(Input::Reset(Which::Number(twin.core.motor.trip - 1)));
     }
-    inputs.push(if twin.core.bus_up { Input::NoticeDown } else { Input::NoticeUp });
+    for bus in [Bus::Well, Bus::Doubtful, Bus::Gone] {
+        if twin.core.bus != bus {
+            inputs.push(Input::Bus(bus));
+        }
+    }
     let lives = [twin.core.owner(0).is_some(), twin.core.owner(1).is_some()];
     for due in [[true, false], [false, true], [true, true]] {
         if (0..2).all(|slot| lives[slot] || !due[slot]) {
@@ -137,7 +141,8 @@ pub fn walk(before: Before, settings: Settings, seed: u64) -> Vec<Move> {
         before,
         opens: 20,
         estops: 3,
-        bus_failures: 3,
+        bus_failures: 6,
+        bus_doubts: 3,
         front_deaths: 3,
         front_starts: 3,
         front_silences: 3,
@@ -174,8 +179,9 @@ fn seen_by_supervisor(system: &System, action: Action) -> Option<Input> {
         Action::Attach => Input::Attach,
         Action::Receive => Input::Motion,
         Action::Report => Input::Report(system.drive),
-        Action::NoticeDown => Input::NoticeDown,
-        Action::NoticeUp => Input::NoticeUp,
+        Action::NoticeDown => Input::Bus(Bus::Gone),
+        Action::NoticeDoubt => Input::Bus(Bus::Doubtful),
+        Action::NoticeUp | Action::NoticeWell => Input::Bus(Bus::Well),
         Action::Estop => Input::Estop,
         Action::Reset => Input::Reset(Which::Number(system.operator.noted)),
         Action::Open(slot) => Input::Open(slot),

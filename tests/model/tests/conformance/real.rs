@@ -13,12 +13,12 @@ use config::Config;
 use drivers::{AfterStop, ArbitrationId, Drive as RealDrive, Frame};
 use lanyard_model::drive::{Drive, STAGES};
 use lanyard_model::shared::{Owner, SLOTS, Word};
-use lanyard_model::supervisor::{Before, Latch, Settings, State};
+use lanyard_model::supervisor::{Before, Bus, Latch, Settings, State};
 use lanyard_model::wire::Sent;
 use shm_proto::layout::BeatLayout;
 use shm_proto::verdicts::{
-    EventKind, Identity, LeftMotor, MotorState, MotorVerdict, PastEvidence, Phase, Reason, Remains,
-    ResetPolicy,
+    BusHealth, EventKind, Identity, LeftMotor, MotorState, MotorVerdict, PastEvidence, Phase, Reason,
+    Remains, ResetPolicy,
 };
 use shm_proto::{
     BeatSegment, BeatView, BeatWriter, Capacity, Ending, Generation, Incarnation, MotorIndex, Nanos,
@@ -170,8 +170,11 @@ impl Real {
                 let trip = TripId(u64::from(twin.trip(which)));
                 outcome.reset = Some(self.core.reset(trip, self.now).is_ok());
             }
-            Input::NoticeDown => self.core.bus_down(0, libc::ENETDOWN, self.now, &mut self.kernel),
-            Input::NoticeUp => self.core.bus_up(0, self.now, &mut self.kernel),
+            Input::Bus(Bus::Gone) => self.core.bus_down(0, libc::ENETDOWN, self.now, &mut self.kernel),
+            Input::Bus(Bus::Doubtful) => {
+                self.core.bus_health(0, BusHealth::Passive, self.now, &mut self.kernel);
+            }
+            Input::Bus(Bus::Well) => self.core.bus_up(0, self.now, &mut self.kernel),
             Input::Open(slot) => {
                 // What it alleges is so old that its deadline is over by the tick that sees it, unless
                 // the beat of that tick moves it.
