@@ -78,6 +78,11 @@ fn report(robot: &Robot, case: &Case) -> Result<Report> {
 /// Drives the motor, lets the client die, and waits for what has to follow. Returns the frames by which it turned.
 fn is_driven_and_stopped(robot: &Robot, clients: &mut Clients, case: &Case) -> Result<Vec<Seen>> {
     let mut client = robot.client(clients)?;
+    // A drive that is off may answer to nothing but the second stage of the stop at the start, which comes later than a
+    // command waits for its grant.
+    robot
+        .lanyard
+        .wait_for_motor(NAME, STILL, "is proven at rest after the start", |motor| motor.state() == "idle")?;
     let from = Moment::now();
     client.ask("set_power", json!({ "name": NAME, "power": 0.4 }))?;
     robot.sim.wait_for_speed(case.node, TURNING, MOVE)?;
