@@ -70,6 +70,13 @@ fn show(journal: &Bookmark) {
     }
 }
 
+/// Whether a service neither runs nor is about to. One that waits for its adapter, or for another service, is: if it were
+/// started anew, it could be replaced in the moment in which it arms, and what it had to tell once would be gone.
+fn is_left_stopped(name: &str) -> Result<bool> {
+    let unit = Unit::show(name)?;
+    Ok(matches!(unit.state(), "inactive" | "failed") && unit.get("Job").is_empty())
+}
+
 impl Scene {
     fn open() -> Result<Self> {
         let mut drives = DRIVES.lock().unwrap_or_else(PoisonError::into_inner);
@@ -94,7 +101,7 @@ impl Scene {
     /// Waits until both services run, the supervisor is armed, and the wheel is proven to stand still; starts what
     /// a failed test has left stopped.
     fn ready(&self) -> Result<()> {
-        if Unit::show(SUPERVISOR)?.state() != "active" || Unit::show(FRONT)?.state() != "active" {
+        if is_left_stopped(SUPERVISOR)? || is_left_stopped(FRONT)? {
             run("systemctl", &["restart", "--no-block", TARGET])?;
         }
         Unit::wait(SUPERVISOR, "runs", |unit| unit.state() == "active")?;
