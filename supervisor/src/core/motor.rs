@@ -303,9 +303,15 @@ impl Motor {
         }
     }
 
-    /// The stage of its stop in which a motor that is nobody's ought to be: without torque where it is to be released.
+    /// The stage of its stop in which a motor at rest ought to be: the one that was proven, or, where nothing holds it any
+    /// more, the one without torque if it is to be released.
     fn stage_at_rest(&self) -> usize {
-        self.drive.stop.release(0).unwrap_or(0)
+        match self.state {
+            State::Stopped { stage } => stage,
+            State::Idle | State::Granted { .. } | State::Stopping { .. } | State::Unverified { .. } => {
+                self.drive.stop.release(0).unwrap_or(0)
+            }
+        }
     }
 
     /// Keeps the newest of everything an observation says.
@@ -332,8 +338,8 @@ impl Motor {
     }
 
     /// Whether a motor that was proven to stand still has been set in motion or energised since.
-    fn violates(&self, stage: usize) -> bool {
-        let proven = self.drive.stop.stage(stage);
+    fn violates(&self) -> bool {
+        let proven = self.drive.stop.stage(self.stage_at_rest());
         let energised = match self.seen.power {
             Some(power) => !matches!(power, Power::Off | Power::Fault),
             None => self.seen.output == Some(Output::Driving),
@@ -639,19 +645,17 @@ impl Core {
                     self.proven(index, stage, now, wire);
                 }
             }
-            State::Stopped { stage } if motor.violates(stage) => {
-                self.stop_again(index, now, wire);
-            }
-            // A drive that was switched off and on, or that another master or an input of its own commands.
-            State::Idle if motor.violates(motor.stage_at_rest()) => {
-                self.stop_again(index, now, wire);
+            // Also an idle one: its drive was switched off and on, or another master or an input of its own commands it.
+            State::Stopped { .. } | State::Idle => {
+                if motor.violates() {
+                    self.stop_again(index, now, wire);
+                }
             }
             State::Granted { .. } => {
                 if let Some(reason) = motor.fails(now) {
                     self.trip_owner_of(index, reason, now, wire);
                 }
             }
-            State::Stopped { .. } | State::Idle => {}
         }
     }
 

@@ -202,16 +202,6 @@ pub struct Settings {
     pub after: AfterStop,
 }
 
-impl Settings {
-    /// `Motor::stage_at_rest`.
-    const fn stage_at_rest(self) -> u8 {
-        match self.after {
-            AfterStop::Release => 1,
-            AfterStop::Hold => 0,
-        }
-    }
-}
-
 /// `core::health::Reach`: what a stop can expect of the bus, as far as is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Bus {
@@ -753,15 +743,10 @@ impl Step<'_> {
                     self.proven(stage);
                 }
             }
-            State::Stopped { stage } if drive.violates(stage) => {
-                let trip = self.trip_of_violation();
-                self.begin_trip(trip, Reason::Violation);
-                self.record_motor(EventKind::Guarded);
-            }
-            State::Idle if drive.violates(self.settings.stage_at_rest()) => {
-                let trip = self.trip_of_violation();
-                self.begin_trip(trip, Reason::Violation);
-                self.record_motor(EventKind::Guarded);
+            State::Stopped { .. } | State::Idle => {
+                if drive.violates(self.stage_at_rest()) {
+                    self.stop_again();
+                }
             }
             State::Granted { owner, run } => match (drive, run) {
                 (Drive::Faulted, Run::Seen { .. }) => self.trip_owner_of(Reason::DriveFault),
@@ -770,7 +755,6 @@ impl Step<'_> {
                 }
                 (Drive::Off | Drive::Faulted, Run::NotSeen) => {}
             },
-            State::Stopped { .. } | State::Idle => {}
         }
     }
 
@@ -791,12 +775,26 @@ impl Step<'_> {
     /// `motor::guard`.
     fn guard(&mut self) {
         if self.core.motor.is_at_rest() {
-            let trip = self.trip_of_violation();
-            self.begin_trip(trip, Reason::Violation);
-            self.record_motor(EventKind::Guarded);
+            self.stop_again();
         } else {
             self.trip_after_all();
             self.send_stage();
+        }
+    }
+
+    /// `motor::stop_again`.
+    fn stop_again(&mut self) {
+        let trip = self.trip_of_violation();
+        self.begin_trip(trip, Reason::Violation);
+        self.record_motor(EventKind::Guarded);
+    }
+
+    /// `Motor::stage_at_rest`.
+    fn stage_at_rest(&self) -> u8 {
+        match (self.core.motor.state, self.settings.after) {
+            (State::Stopped { stage }, _) => stage,
+            (_, AfterStop::Release) => 1,
+            (_, AfterStop::Hold) => 0,
         }
     }
 
