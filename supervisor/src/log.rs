@@ -5,7 +5,7 @@
 //! next line that can be written.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -14,7 +14,6 @@ use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::socket::{MsgFlags, send};
 use nix::sys::time::TimeSpec;
 use nix::unistd::write;
-use std::os::fd::AsRawFd;
 
 /// Bytes of a line, at most. A pipe that can be written at all takes that many at once (PIPE_BUF).
 const LINE_BYTES: usize = 4096;

@@ -10,8 +10,8 @@ use super::{Core, motor_index};
 /// What is known of a session that the front wants to give a motor to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Standing {
-    /// It lives.
-    Live,
+    /// This one lives.
+    Live(Owner),
     /// It does not, or nothing was wished.
     Over,
     /// Too many sessions have changed in this tick to look at this one, too.
@@ -35,19 +35,19 @@ impl Core {
             return;
         }
         let standing = wished.map_or(Standing::Over, |owner| self.standing(owner, now, wire));
-        match (wished, standing, held) {
-            (Some(owner), Standing::Live, _) if self.mates_agree(index, owner) => self.grant(index, owner),
+        match (standing, held) {
+            (Standing::Live(owner), _) if self.mates_agree(index, owner) => self.grant(index, owner),
             // Another session drives motors that one frame commands together with this one.
-            (Some(_), Standing::Live, _) => {}
+            (Standing::Live(_), _) => {}
             // Whatever holds the motor goes on holding it until that session was looked at.
-            (Some(_), Standing::NotLookedAt, _) => {}
+            (Standing::NotLookedAt, _) => {}
             // The word no longer names the session that holds the motor, nor any other that lives:
             // nobody answers for this motor.
-            (_, _, Some(_)) => {
+            (Standing::Over, Some(_)) => {
                 self.tally.bad_owners += 1;
                 self.stop_motor(index, Reason::Corrupt, now, wire);
             }
-            (_, _, None) => {}
+            (Standing::Over, None) => {}
         }
     }
 
@@ -61,7 +61,7 @@ impl Core {
             self.looks -= 1;
             self.welcome(owner.slot, now, wire);
         }
-        if self.may_drive(owner, now) { Standing::Live } else { Standing::Over }
+        if self.may_drive(owner, now) { Standing::Live(owner) } else { Standing::Over }
     }
 
     /// Whether a session lives, and the front speaks that answers for it: a front that is silent has stopped looking at its

@@ -76,7 +76,7 @@ impl Reach {
 
 /// What the event log has of a bus.
 #[derive(Debug)]
-pub(super) struct Told {
+pub(super) struct BusLog {
     /// Whether it works, in the words of `BusVerdict::up`.
     up: u64,
     /// Events since then.
@@ -87,7 +87,7 @@ pub(super) struct Told {
 /// Events of one bus in one pause: that it went, and that it came back.
 const MOST_BUS_EVENTS: u32 = 2;
 
-impl Told {
+impl BusLog {
     /// Nothing is told: a bus that was just opened works.
     pub(super) const NOTHING: Self = Self { up: 1, events: 0, since: Nanos::ZERO };
 
@@ -104,7 +104,7 @@ impl Told {
 
 impl Bus {
     /// A bus of which nothing is known.
-    pub(super) const FRESH: Self = Self { verdict: BusVerdict::FRESH, told: Told::NOTHING };
+    pub(super) const FRESH: Self = Self { verdict: BusVerdict::FRESH, log: BusLog::NOTHING };
 
     pub(super) const fn reach(&self) -> Reach {
         Reach::of(self.verdict.health)
@@ -200,10 +200,10 @@ impl Core {
     /// holds then: a bus that comes and goes must not push the evidence of a stop out of the log.
     pub(super) fn tell_bus(&mut self, bus: usize, now: Nanos) {
         let Some(state) = self.buses.get_mut(bus) else { return };
-        if state.verdict.up == state.told.up || !state.told.may_be_told(now, self.settings.violation_pause) {
+        if state.verdict.up == state.log.up || !state.log.may_be_told(now, self.settings.violation_pause) {
             return;
         }
-        state.told.up = state.verdict.up;
+        state.log.up = state.verdict.up;
         let kind = if state.verdict.up == 1 { EventKind::BusUp } else { EventKind::BusDown };
         self.verdicts.event(&self.event_of_bus(kind, bus, now));
     }

@@ -88,7 +88,7 @@ pub struct Cost {
 #[derive(Debug)]
 struct Bus {
     verdict: BusVerdict,
-    told: health::Told,
+    log: health::BusLog,
 }
 
 /// The attached front.

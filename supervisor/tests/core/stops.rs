@@ -358,6 +358,11 @@ fn turns_on_while(bench: &mut Bench, millis: u64, says: impl Fn(u64) -> BusHealt
     }
 }
 
+/// The one, then the other, for 40 ms each.
+fn in_turns(one: BusHealth, other: BusHealth) -> impl Fn(u64) -> BusHealth {
+    move |passed| if (passed / 40).is_multiple_of(2) { one } else { other }
+}
+
 #[test]
 fn on_a_doubtful_bus_the_harder_stages_are_sent_not_only_told() {
     let mut bench = Bench::new(ResetPolicy::Auto);
@@ -375,10 +380,8 @@ fn on_a_doubtful_bus_the_harder_stages_are_sent_not_only_told() {
 fn a_bus_that_wavers_delays_no_stage_and_does_not_fill_the_log() {
     let mut bench = Bench::new(ResetPolicy::Auto);
     bench.drive(0, &[A]);
-    let wavers =
-        |passed: u64| if (passed / 40).is_multiple_of(2) { BusHealth::Passive } else { BusHealth::Warning };
     let before = bench.view.event_count();
-    turns_on_while(&mut bench, 10_000, wavers);
+    turns_on_while(&mut bench, 10_000, in_turns(BusHealth::Passive, BusHealth::Warning));
     assert_eq!(state(&bench, A), MotorState::Unverified, "it has an end that is told");
     assert_eq!(bench.events(EventKind::Escalated).len(), 2);
     let told = bench.view.event_count() - before;
@@ -389,9 +392,7 @@ fn a_bus_that_wavers_delays_no_stage_and_does_not_fill_the_log() {
 fn a_bus_that_comes_and_goes_begins_a_stop_again_a_few_times_only() {
     let mut bench = Bench::new(ResetPolicy::Auto);
     bench.drive(0, &[A]);
-    let flaps =
-        |passed: u64| if (passed / 40).is_multiple_of(2) { BusHealth::BusOff } else { BusHealth::Active };
-    turns_on_while(&mut bench, 1_000, flaps);
+    turns_on_while(&mut bench, 1_000, in_turns(BusHealth::BusOff, BusHealth::Active));
     assert_eq!(state(&bench, A), MotorState::Unverified, "four times three stages of 100 ms are over");
     assert!(bench.sent_to(A).iter().any(|frame| frame == TO_IDLE), "{:?}", bench.sent_to(A));
     // One that comes back once after that is no reason to be gentle either: the programme is over.
