@@ -13,6 +13,9 @@ use crate::python;
 use crate::rig::{self, Request, WhereArgs};
 use crate::workspace::{Workspace, say};
 
+/// Robots side by side: three keep the one processor of user-mode Linux busy; more only make each other late.
+const ROBOTS: u32 = 3;
+
 /// Arguments of `cargo xtask order`.
 #[derive(Args, Debug)]
 pub struct OrderArgs {
@@ -21,6 +24,9 @@ pub struct OrderArgs {
     /// How often each sequence is played
     #[arg(long, default_value_t = 50, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     times: u32,
+    /// How many robots play side by side, each on a CAN interface of its own: most of a sequence is waiting
+    #[arg(long, default_value_t = ROBOTS, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=32))]
+    robots: u32,
     /// Play only sequences with this in their name, such as "one segment: Stop" or "held"
     #[arg(long, value_name = "NAME")]
     only: Option<String>,
@@ -36,14 +42,18 @@ pub struct OrderArgs {
 pub fn main(workspace: &Workspace, args: &OrderArgs) -> Result<u8> {
     let python = python::ensure_venv(workspace, &python::CLIENTS)?;
     let packages = ["supervisor", "front", "ctl", "tests"];
-    let build = ["build", "--bins"].into_iter().chain(packages.iter().flat_map(|package| ["-p", package]));
+    let build = ["build", "--release", "--bins"]
+        .into_iter()
+        .chain(packages.iter().flat_map(|package| ["-p", package]));
     workspace.run_cargo(&build.collect::<Vec<_>>())?;
-    let programs = workspace.target.join("debug");
+    let programs = workspace.target.join("release");
     let mut command: Vec<OsString> = vec![programs.join("lanyard-order").into()];
     command.extend(["--bin-dir".into(), programs.into(), "--python".into(), python.into()]);
     command.extend(["--times".into(), args.times.to_string().into()]);
+    command.extend(["--robots".into(), args.robots.to_string().into()]);
     command.extend(args.only.iter().flat_map(|only| ["--only".into(), only.into()]));
     say("playing sequences of commands; the progress is on stderr, the table on stdout");
-    let request = Request::new(&args.place, &workspace.root, Duration::from_secs(args.timeout), command);
+    let mut request = Request::new(&args.place, &workspace.root, Duration::from_secs(args.timeout), command);
+    request.vcans = args.robots;
     rig::run(workspace, &request, &mut rig::pass_through)
 }

@@ -1,11 +1,13 @@
 //! `lanyard-order`: what was commanded last is what happens, played often. Started by `cargo xtask order` on a rig.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::{Mutex, PoisonError};
+use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use clap::Parser;
 
 use tests::order::patterns::{pairs, triples};
@@ -14,7 +16,7 @@ use tests::order::{Bench, Pattern, Start, Verdict, Way};
 use tests::python::Clients;
 use tests::robot::{Robot, Setup};
 
-/// Plays every pair and every triple of commands, unawaited, against a simulated robot, and counts how each ended.
+/// Plays every pair and every triple of commands, unawaited, against simulated robots, and counts how each ended.
 ///
 /// Exit code 0: every sequence ended right every time.
 #[derive(Debug, Parser)]
@@ -28,9 +30,9 @@ struct Arguments {
     #[arg(long, value_name = "PROGRAM")]
     python: PathBuf,
 
-    /// CAN interface to use; nothing else may be on it
-    #[arg(long, value_name = "INTERFACE", default_value = "vcan0")]
-    bus: String,
+    /// How many robots play at once, each on a CAN interface of its own: vcan0, vcan1, ...
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    robots: u32,
 
     /// How often each sequence is played
     #[arg(long, default_value_t = 50, value_name = "N")]
@@ -69,20 +71,52 @@ fn patterns() -> Vec<Pattern> {
 /// How often one sequence ended in which way, by the way's name.
 type Counts = BTreeMap<String, u32>;
 
-/// Plays them all and prints a line for each; returns what was counted.
+/// The sequences that are still to be played, and what was seen of the others.
+struct Work<'a> {
+    waiting: VecDeque<&'a Pattern>,
+    table: Vec<Counts>,
+    done: usize,
+    wrong: usize,
+    begun: Instant,
+    told: Instant,
+}
+
+/// Plays them all on robots side by side and prints a line for each; returns what was counted.
 fn play(arguments: &Arguments, patterns: &[Pattern]) -> Result<Vec<Counts>> {
+    let work = Mutex::new(Work {
+        waiting: patterns.iter().collect(),
+        table: Vec::new(),
+        done: 0,
+        wrong: 0,
+        begun: Instant::now(),
+        told: Instant::now(),
+    });
+    let shared = &work;
+    let total = patterns.len() * usize::try_from(arguments.times)?;
+    thread::scope(|scope| {
+        let robots: Vec<_> = (0..arguments.robots)
+            .map(|number| scope.spawn(move || drive(arguments, number, shared, total)))
+            .collect();
+        robots
+            .into_iter()
+            .try_for_each(|robot| robot.join().map_err(|_| anyhow!("a robot's thread panicked"))?)
+    })?;
+    Ok(work.into_inner().unwrap_or_else(PoisonError::into_inner).table)
+}
+
+/// Plays sequences on one robot until none waits.
+fn drive(arguments: &Arguments, number: u32, work: &Mutex<Work<'_>>, total: usize) -> Result<()> {
+    let lock = || work.lock().unwrap_or_else(PoisonError::into_inner);
     let mut clients = Clients::start_with(&arguments.python)?;
     let robot = Setup::base()
-        .on(&arguments.bus)
+        .on(&format!("vcan{number}"))
         .programs(&arguments.bin_dir)
         .window(&format!("{}ms", WINDOW.as_millis()))
         .supervisor_key("front_window", "\"5s\"")
         .start()?;
     let mut bench = connect(&robot, &mut clients)?;
-    let (begun, mut told) = (Instant::now(), Instant::now());
-    let total = patterns.len() * usize::try_from(arguments.times)?;
-    let (mut table, mut done, mut wrong) = (Vec::new(), 0_usize, 0_usize);
-    for pattern in patterns {
+    loop {
+        let Some(pattern) = lock().waiting.pop_front() else { return Ok(()) };
         let mut counts = Counts::new();
         for _ in 0..arguments.times {
             let way = match one(&mut bench, pattern) {
@@ -96,20 +130,23 @@ fn play(arguments: &Arguments, patterns: &[Pattern]) -> Result<Vec<Counts>> {
                     continue;
                 }
             };
-            wrong += usize::from(way != Verdict::Right);
             *counts.entry(way.to_string()).or_default() += 1;
-            done += 1;
-            if told.elapsed() > PROGRESS {
-                told = Instant::now();
-                let minutes = begun.elapsed().as_secs() / 60;
-                eprintln!("order: {done} of {total} played, {wrong} wrong, {minutes} min: {pattern}");
+            let mut work = lock();
+            work.wrong += usize::from(way != Verdict::Right);
+            work.done += 1;
+            if work.told.elapsed() > PROGRESS {
+                work.told = Instant::now();
+                let minutes = work.begun.elapsed().as_secs() / 60;
+                eprintln!(
+                    "order: {} of {total} played, {} wrong, {minutes} min: {pattern}",
+                    work.done, work.wrong
+                );
             }
         }
         // At once: a run of hours that is ended early has shown something all the same.
         println!("{}", line(pattern, &counts));
-        table.push(counts);
+        lock().table.push(counts);
     }
-    Ok(table)
 }
 
 /// A client with a session that drives. On a rig that stands still for a window it takes more than one.

@@ -184,6 +184,10 @@ impl<'a> Bench<'a> {
                 None
             };
         }
+        if answer.is_none() {
+            // Without an answer only the drive tells when the command has come through; if it never does, it is wrong.
+            let _ = self.reaches(&LEFT, last.speed());
+        }
         sleep(SETTLES);
         self.judge(last, answer)
     }
