@@ -30,6 +30,9 @@ pub struct OrderArgs {
     /// Play only sequences with this in their name, such as "one segment: Stop" or "held"
     #[arg(long, value_name = "NAME")]
     only: Option<String>,
+    /// Leave out the first N of them, which were played before
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    skip: usize,
     /// Everything is killed after this time
     #[arg(long, default_value_t = 43_200, value_name = "SECS", value_parser = clap::value_parser!(u64).range(1..))]
     timeout: u64,
@@ -50,6 +53,7 @@ pub fn main(workspace: &Workspace, args: &OrderArgs) -> Result<u8> {
     let mut command: Vec<OsString> = vec![programs.join("lanyard-order").into()];
     command.extend(["--bin-dir".into(), programs.into(), "--python".into(), python.into()]);
     command.extend(["--times".into(), args.times.to_string().into()]);
+    command.extend(["--skip".into(), args.skip.to_string().into()]);
     command.extend(["--robots".into(), args.robots.to_string().into()]);
     command.extend(args.only.iter().flat_map(|only| ["--only".into(), only.into()]));
     say("playing sequences of commands; the progress is on stderr, the table on stdout");

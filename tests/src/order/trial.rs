@@ -189,7 +189,17 @@ impl<'a> Bench<'a> {
             let _ = self.reaches(&LEFT, last.speed());
         }
         sleep(SETTLES);
-        self.judge(last, answer)
+        let verdict = self.judge(last, answer)?;
+        if verdict != Verdict::Right {
+            self.is_alive().with_context(|| format!("{pattern}: {verdict}"))?;
+        }
+        Ok(verdict)
+    }
+
+    /// Makes sure that the client's session lives: one that was lost on a rig that stood still has stopped its motors.
+    fn is_alive(&mut self) -> Result<()> {
+        let stop = self.guarded(Call::stop_all());
+        self.client.ask(&stop).context("the session was lost")
     }
 
     fn judge(&self, last: Command, answer: Option<Answer>) -> Result<Verdict> {
