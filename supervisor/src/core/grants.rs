@@ -36,7 +36,7 @@ impl Core {
         }
         let standing = wished.map_or(Standing::Over, |owner| self.standing(owner, now, wire));
         match (standing, held) {
-            (Standing::Live(owner), _) if self.mates_agree(index, owner) => self.grant(index, owner),
+            (Standing::Live(owner), _) if self.mates_agree(index, owner) => self.grant(index, owner, now),
             // Another session drives motors that one frame commands together with this one.
             (Standing::Live(_), _) => {}
             // Whatever holds the motor goes on holding it until that session was looked at.
@@ -91,13 +91,13 @@ impl Core {
         })
     }
 
-    fn grant(&mut self, index: usize, owner: Owner) {
+    fn grant(&mut self, index: usize, owner: Owner, now: Nanos) {
         let armed = self.phase == Phase::Armed;
         let motor = &mut self.motors[index];
         let run = match motor.state {
             // The session that used it last takes it over as it runs.
             State::Granted { run, .. } => run,
-            _ if armed && motor.may_be_granted() => Run::NotSeen,
+            _ if armed && motor.may_be_granted(now) => Run::NotSeen,
             _ => return,
         };
         motor.follow(owner, run);
@@ -117,7 +117,7 @@ impl Core {
                 .filter(|owner| *owner != loser)
                 .filter(|owner| self.may_drive(*owner, now));
             if let Some(taker) = taker {
-                self.grant(index, taker);
+                self.grant(index, taker, now);
             }
         }
     }

@@ -11,6 +11,7 @@
 
 mod grants;
 mod health;
+mod heard;
 mod heartbeats;
 mod inherited;
 mod motor;

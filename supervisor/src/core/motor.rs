@@ -1,10 +1,11 @@
 //! One motor: `Idle -> Granted -> Stopping(stage) -> Stopped | Unverified -> Idle`.
 
-use drivers::{Drive, Frame, Observation, Output, PollWhen, Power, Standstill};
+use drivers::{Drive, Frame, FrameList, Observation, Output, PollWhen, Power, Standstill};
 use shm_proto::verdicts::{Event, EventKind, MotorState, MotorVerdict, Reason, ResetPolicy};
 use shm_proto::{Nanos, Owner, TripId};
 
 use super::health::Reach;
+use super::heard::Heard;
 use super::rest::Rest;
 use super::wire::Wire;
 use super::{Core, FEEDBACK_WINDOW, motor_index};
@@ -13,7 +14,10 @@ use super::{Core, FEEDBACK_WINDOW, motor_index};
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum State {
     /// Nobody's; may be granted.
-    Idle,
+    Idle {
+        /// The stage in which it was last proven to stand still.
+        stage: usize,
+    },
     /// Follows a session.
     Granted {
         /// Which one.
@@ -45,8 +49,13 @@ pub enum State {
 /// Whether a granted drive has been seen producing torque.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Run {
-    /// Not yet: a fault or silence is what the front's enabling has to deal with.
+    /// Not yet, and no motion frame was heard: a fault is what the front's enabling has to deal with.
     NotSeen,
+    /// Not yet, but it is being commanded: a fault is still the enabling's, silence is a reason to stop.
+    Commanded {
+        /// When the first motion frame was heard.
+        since: Nanos,
+    },
     /// It has: from now on fault and silence are reasons to stop.
     Seen,
 }
@@ -115,7 +124,7 @@ pub struct Motor {
     /// Of a granted motor: whether its session could end now and interrupt nothing.
     rest: Rest,
     seen: Observation,
-    heard: Nanos,
+    heard: Heard,
     next_poll: usize,
     stops_sent: u64,
     guarded: u64,
@@ -142,9 +151,10 @@ impl Why {
     }
 }
 
-/// How often a granted or stopped drive that must be asked is asked, in ticks. A stopping one is asked
-/// on every tick that sends no stop frame.
-const POLL_EVERY: u64 = 8;
+/// How often a granted or stopped drive that must be asked is asked, nanoseconds: a drive that answers one of four
+/// questions at a time has answered all of them within a third of [`FEEDBACK_WINDOW`]. A stopping one is asked on every
+/// tick that sends no stop frame.
+const POLL_PERIOD: u64 = 40_000_000;
 
 /// How often a stop begins again because a bus came back: a loose plug or a controller that leaves bus-off comes back a few
 /// times within a second. A bus that goes on coming and going must not keep a drive from its harder stages.
@@ -164,7 +174,7 @@ impl Motor {
             drive,
             permit: Permit::Withheld,
             stage_timeout,
-            state: State::Idle,
+            state: State::Idle { stage: 0 },
             latch: Latch::Open,
             trip: TripId::NONE,
             reason: None,
@@ -178,7 +188,7 @@ impl Motor {
             tracker: Standstill::NOTHING_SEEN,
             rest: Rest::UNKNOWN,
             seen: Observation::default(),
-            heard: Nanos::ZERO,
+            heard: Heard::NOTHING,
             next_poll: 0,
             stops_sent: 0,
             guarded: 0,
@@ -232,9 +242,36 @@ impl Motor {
         self.permit = Permit::Given;
     }
 
+    /// It is nobody's from now on, and may be granted: what held it was cleared.
+    pub(super) fn release(&mut self) {
+        self.latch = Latch::Open;
+        if let Some(stage) = self.proven_stage() {
+            self.state = State::Idle { stage };
+        }
+    }
+
     /// Proven to stand still, or never moved since it was.
     pub(super) fn is_at_rest(&self) -> bool {
-        matches!(self.state, State::Idle | State::Stopped { .. })
+        self.proven_stage().is_some()
+    }
+
+    /// The stage in which a motor at rest was last proven to stand still.
+    fn proven_stage(&self) -> Option<usize> {
+        match self.state {
+            State::Idle { stage } | State::Stopped { stage } => Some(stage),
+            State::Granted { .. } | State::Stopping { .. } | State::Unverified { .. } => None,
+        }
+    }
+
+    /// Since when everything that the proof of its standstill needs has been known: proof that is old proves nothing.
+    fn known_since(&self) -> Nanos {
+        let stage = self.proven_stage().unwrap_or(0);
+        self.heard.all_of(&self.drive.stop.stage(stage).proof)
+    }
+
+    /// Whether what is known of its standstill is fresh.
+    pub(super) fn is_heard(&self, now: Nanos) -> bool {
+        now.since(self.known_since()) <= FEEDBACK_WINDOW
     }
 
     /// Granted, proven to stand still since the last motion frame that was heard, and nothing speaks against it.
@@ -258,9 +295,10 @@ impl Motor {
         }
     }
 
-    /// Whether a live session may take it.
-    pub(super) fn may_be_granted(&self) -> bool {
-        self.latch == Latch::Open && self.is_at_rest()
+    /// Whether a live session may take it. Silence since the proof may be a drive that has lost its power, or was set in
+    /// motion by somebody else.
+    pub(super) fn may_be_granted(&self, now: Nanos) -> bool {
+        self.latch == Latch::Open && self.is_at_rest() && self.is_heard(now)
     }
 
     /// Whether a stop for that reason leaves the trip that stopped the motor before in force: to start and to end are
@@ -299,7 +337,7 @@ impl Motor {
         match self.state {
             State::Stopping { stage, .. } | State::Stopped { stage } => stage,
             State::Unverified { .. } => self.drive.stop.stages().len() - 1,
-            State::Idle | State::Granted { .. } => 0,
+            State::Idle { .. } | State::Granted { .. } => 0,
         }
     }
 
@@ -308,15 +346,16 @@ impl Motor {
     fn stage_at_rest(&self) -> usize {
         match self.state {
             State::Stopped { stage } => stage,
-            State::Idle | State::Granted { .. } | State::Stopping { .. } | State::Unverified { .. } => {
-                self.drive.stop.release(0).unwrap_or(0)
-            }
+            State::Idle { .. }
+            | State::Granted { .. }
+            | State::Stopping { .. }
+            | State::Unverified { .. } => self.drive.stop.release(0).unwrap_or(0),
         }
     }
 
     /// Keeps the newest of everything an observation says.
     fn learn(&mut self, seen: &Observation, now: Nanos) {
-        self.heard = now;
+        self.heard.note(seen, now);
         self.seen.power = seen.power.or(self.seen.power);
         self.seen.output = seen.output.or(self.seen.output);
         self.seen.velocity = seen.velocity.or(self.seen.velocity);
@@ -364,33 +403,70 @@ impl Motor {
         }
     }
 
-    /// Whether a drive that is not being stopped may be asked for feedback now.
+    /// Whether a drive that is not being stopped may be asked for feedback now. One that is driven is left alone while it
+    /// says anything: in some families a question is a gentle stop.
     fn may_be_asked(&self, now: Nanos) -> bool {
         match self.drive.poll_when {
             PollWhen::Always => true,
-            PollWhen::WhenSilent => now.since(self.heard) > SILENCE,
+            PollWhen::WhenSilent if self.is_at_rest() => now.since(self.known_since()) > SILENCE,
+            PollWhen::WhenSilent => now.since(self.heard.anything) > SILENCE,
         }
     }
 
-    /// Why a running motor must not go on, if so.
+    /// The next frame that asks the drive, in turn. Where questions go unanswered without torque, the frames that took it
+    /// away are sent again between them: some drives that are off answer nothing else, and they cannot energise it.
+    fn next_question(&mut self) -> Option<Frame> {
+        let answers_its_stop = |stage: &usize| {
+            self.drive.poll_when == PollWhen::WhenSilent
+                && !self.drive.stop.stage(*stage).kind.leaves_torque()
+        };
+        let polls = self.drive.poll;
+        let again = match self.proven_stage().filter(answers_its_stop) {
+            Some(stage) => self.drive.stop.stage(stage).frames,
+            None => FrameList::EMPTY,
+        };
+        let count = polls.as_slice().len() + again.as_slice().len();
+        self.next_poll = (self.next_poll + 1).checked_rem(count)?;
+        polls.as_slice().iter().chain(again.as_slice()).nth(self.next_poll).copied()
+    }
+
+    /// A motion frame for it was heard while it was granted.
+    fn commanded(&mut self, now: Nanos) {
+        self.rest.commanded();
+        if let State::Granted { run: run @ Run::NotSeen, .. } = &mut self.state {
+            *run = Run::Commanded { since: now };
+        }
+    }
+
+    /// Why a granted motor must not go on, if so.
     fn fails(&self, now: Nanos) -> Option<Reason> {
-        let State::Granted { run: Run::Seen, .. } = self.state else { return None };
+        let State::Granted { run, .. } = self.state else { return None };
+        let commanded = match run {
+            // An hour may lie between the grant and the first command.
+            Run::NotSeen => return None,
+            Run::Commanded { since } => since,
+            Run::Seen => Nanos::ZERO,
+        };
+        // Of all that a drive says, its speed is what tells that it runs as it should: other messages may go on without.
+        if now.since(self.heard.speed.max(commanded)) > FEEDBACK_WINDOW {
+            return Some(Reason::FeedbackLost);
+        }
+        if run != Run::Seen {
+            return None;
+        }
         let faulty = match self.seen.power {
             Some(power) => power == Power::Fault,
             // A family without a word on its power stage may still have one on faults.
             None => self.seen.fault.flatten().is_some(),
         };
-        if faulty {
-            return Some(Reason::DriveFault);
-        }
-        (now.since(self.heard) > FEEDBACK_WINDOW).then_some(Reason::FeedbackLost)
+        faulty.then_some(Reason::DriveFault)
     }
 
     fn verdict(&self) -> MotorVerdict {
         MotorVerdict {
             grant: self.owner(),
             state: match self.state {
-                State::Idle => MotorState::Idle,
+                State::Idle { .. } => MotorState::Idle,
                 State::Granted { .. } => MotorState::Granted,
                 State::Stopping { .. } => MotorState::Stopping,
                 State::Stopped { .. } => MotorState::Stopped,
@@ -413,7 +489,7 @@ impl Motor {
                 Power::Fault => 5,
             }),
             fault: self.seen.fault.flatten().map_or(0, |fault| u64::from(fault.0)),
-            feedback: self.heard,
+            feedback: self.known_since(),
             guarded: self.guarded,
             bus: self.bus as u64,
             latched: u64::from(self.latch == Latch::Held),
@@ -569,10 +645,10 @@ impl Core {
                 }
                 State::Unverified { again } if now >= again => self.send_stage(index, now, wire),
                 State::Unverified { .. } => self.poll(index, now, wire),
-                State::Idle | State::Stopped { .. } | State::Granted { .. } => {
+                State::Idle { .. } | State::Stopped { .. } | State::Granted { .. } => {
                     if let Some(reason) = self.motors[index].fails(now) {
                         self.trip_owner_of(index, reason, now, wire);
-                    } else if (self.ticks + index as u64).is_multiple_of(POLL_EVERY)
+                    } else if (self.ticks + index as u64).is_multiple_of(self.ticks_between_polls())
                         && self.motors[index].may_be_asked(now)
                     {
                         self.poll(index, now, wire);
@@ -601,14 +677,12 @@ impl Core {
     fn poll(&mut self, index: usize, now: Nanos, wire: &mut impl Wire) {
         let is_there = |bus: &usize| self.buses[*bus].reach() != Reach::Gone;
         let Some(bus) = self.motors[index].buses().into_iter().flatten().find(is_there) else { return };
-        let motor = &mut self.motors[index];
-        let polls = motor.drive.poll;
-        if polls.as_slice().is_empty() {
-            return;
-        }
-        motor.next_poll = (motor.next_poll + 1) % polls.as_slice().len();
-        let frame = polls.as_slice()[motor.next_poll];
+        let Some(frame) = self.motors[index].next_question() else { return };
         self.send_one(bus, &frame, now, wire);
+    }
+
+    fn ticks_between_polls(&self) -> u64 {
+        (POLL_PERIOD / self.settings.tick.max(1)).max(1)
     }
 
     /// What a received frame means for a motor.
@@ -627,7 +701,7 @@ impl Core {
             return;
         }
         if commands {
-            motor.rest.commanded();
+            motor.commanded(now);
         }
         let Some(seen) = motor.drive.decode(frame) else { return };
         motor.learn(&seen, now);
@@ -646,7 +720,7 @@ impl Core {
                 }
             }
             // Also an idle one: its drive was switched off and on, or another master or an input of its own commands it.
-            State::Stopped { .. } | State::Idle => {
+            State::Stopped { .. } | State::Idle { .. } => {
                 if motor.violates() {
                     self.stop_again(index, now, wire);
                 }
@@ -670,7 +744,7 @@ impl Core {
         } else {
             motor.state = State::Stopped { stage };
             if motor.reason == Some(Reason::Startup) && motor.latch == Latch::Open {
-                motor.state = State::Idle;
+                motor.state = State::Idle { stage };
             }
             self.record_motor(EventKind::Standstill, index, now);
         }

@@ -6,7 +6,7 @@ use shm_proto::verdicts::{Counter, Event, EventKind, Reason, SessionState};
 use shm_proto::{Nanos, Owner, SlotIndex, TripId};
 
 use super::health::Reach;
-use super::motor::{Latch, Motor, Occasion, State, Why};
+use super::motor::{Latch, Motor, Occasion, Why};
 use super::wire::Wire;
 use super::{Core, motor_index};
 
@@ -20,6 +20,11 @@ pub enum ResetRefused {
         /// Its place in the configuration.
         motor: usize,
     },
+    /// The drive of a motor of the trip was proven to stand still, but has been silent since.
+    NotHeard {
+        /// Its place in the configuration.
+        motor: usize,
+    },
 }
 
 impl fmt::Display for ResetRefused {
@@ -30,6 +35,11 @@ impl fmt::Display for ResetRefused {
                 f,
                 "motor number {motor} is not proven to stand still; see `lanyard status`, mend the drive, \
                  then reset again"
+            ),
+            Self::NotHeard { motor } => write!(
+                f,
+                "the drive of motor number {motor} is silent, so nobody knows whether it still stands still; give it \
+                 power, or see to its cable, then reset again"
             ),
         }
     }
@@ -256,7 +266,7 @@ impl Core {
     ///
     /// # Errors
     ///
-    /// When no motor is held by that trip, or one of them is not proven to stand still.
+    /// When no motor is held by that trip, or one of them is not proven to stand still by feedback that is fresh.
     pub fn reset(&mut self, trip: TripId, now: Nanos) -> Result<(), ResetRefused> {
         let held = |motor: &&Motor| motor.trip == trip && motor.latch == Latch::Held;
         let is_latch = self.latch != TripId::NONE && self.latch == trip;
@@ -267,12 +277,15 @@ impl Core {
         if let Some(motor) = moving {
             return Err(ResetRefused::NotAtRest { motor });
         }
+        let silent = self.motors.iter().position(|motor| held(&motor) && !motor.is_heard(now));
+        if let Some(motor) = silent {
+            return Err(ResetRefused::NotHeard { motor });
+        }
         let mut event = Event::new(EventKind::Reset, now);
         event.trip = trip;
         for (index, motor) in self.motors.iter_mut().enumerate() {
             if motor.trip == trip && motor.latch == Latch::Held {
-                motor.latch = Latch::Open;
-                motor.state = State::Idle;
+                motor.release();
                 event.motors.insert(motor_index(index));
             }
         }

@@ -6,6 +6,7 @@
 
 mod asking;
 mod bounds;
+mod freshness;
 mod idle;
 mod inheritance;
 mod looks;

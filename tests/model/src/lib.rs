@@ -153,7 +153,7 @@ pub struct System {
     pub mover: Mover,
     /// The operator.
     pub operator: Operator,
-    /// What a bystander has seen of the motor under its grant.
+    /// What a bystander has seen of the motor under its grant, or at rest.
     pub witness: Witness,
     /// Used budget.
     pub spent: Spent,
@@ -436,9 +436,13 @@ impl System {
             (Reset::Accepted, _) if self.core.motor.owner().is_some() => Reset::Granted,
             (reset, _) => reset,
         };
-        self.witness = match self.core.motor.owner() {
-            Some(_) => before.witness.after(&before, action),
-            None => Witness::Doubts,
+        // What was seen of a motor that is nobody's says nothing of it under a grant, and the other way round.
+        let motors = [&before.core.motor, &self.core.motor];
+        let stays_granted = motors.iter().all(|motor| motor.owner().is_some());
+        self.witness = if stays_granted || self.core.motor.is_at_rest() {
+            before.witness.after(&before, action)
+        } else {
+            Witness::Doubts
         };
         self.broken = self.broken.or_else(|| properties::broken(&before, action, accepted, &self));
         self

@@ -45,6 +45,8 @@ pub enum Broken {
     TakenMotorStopped,
     /// A motor that may be granted was not granted to the live session that wants it.
     NotGranted,
+    /// A motor was granted whose drive had been silent for too long.
+    GrantedUnheard,
     /// A stop did not get on with its programme.
     NoProgress,
     /// A motor lost its grant, and no stop was sent.
@@ -74,7 +76,8 @@ pub fn broken(before: &System, action: Action, accepted: bool, after: &System) -
         if (!held && old.motor != new.motor) || (old.latch != trip && old.latch != new.latch) {
             return Some(Broken::ResetOfAnother);
         }
-        if held && !old.motor.is_at_rest() {
+        let is_heard = before.witness.has_heard_lately();
+        if held && !(old.motor.is_at_rest() && is_heard) {
             return Some(Broken::ResetWhileMoving);
         }
     } else if old.motor.latch == Latch::Held && new.motor.latch == Latch::Open {
@@ -116,6 +119,10 @@ pub fn broken(before: &System, action: Action, accepted: bool, after: &System) -
     if old.motor.owner().is_some() && new.motor.owner().is_none() && new.outbox != Some(0) {
         return Some(Broken::RevokedWithoutStop);
     }
+    let is_granted_anew = old.motor.owner().is_none() && new.motor.owner().is_some();
+    if is_granted_anew && !before.witness.after(before, action).has_heard_lately() {
+        return Some(Broken::GrantedUnheard);
+    }
     let ended_at_rest = old.motor.owner().is_some() && new.motor.occasion == Occasion::EndAtRest;
     if ended_at_rest && !before.witness.after(before, action).has_seen_rest() {
         return Some(Broken::EndedInMotion);
@@ -123,14 +130,17 @@ pub fn broken(before: &System, action: Action, accepted: bool, after: &System) -
     None
 }
 
-/// What somebody beside the supervisor has seen who reads the same frames and knows nothing of its rules: whether the
-/// drive has said, since the last motion frame and not too long ago, that it stands still.
+/// What somebody beside the supervisor has seen who reads the same frames and knows nothing of its rules: of a granted
+/// motor, whether the drive has said, since the last motion frame and not too long ago, that it stands still; of another
+/// one, when the drive was heard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Witness {
     /// It has not.
     Doubts,
     /// It has, so many ticks ago.
     HasSeenRest(u8),
+    /// The drive of a motor that is nobody's was heard so many ticks ago.
+    HasHeard(u8),
 }
 
 impl Witness {
@@ -138,15 +148,27 @@ impl Witness {
     #[must_use]
     pub fn after(self, before: &System, action: Action) -> Self {
         match (action, self) {
-            _ if before.core.motor.owner().is_none() => Self::Doubts,
+            (Action::Report, _) if before.core.motor.owner().is_none() => Self::HasHeard(0),
+            (Action::Tick, Self::HasHeard(0)) if before.core.motor.is_at_rest() => Self::HasHeard(1),
+            (action, heard) if before.core.motor.owner().is_none() => {
+                if action == Action::Tick {
+                    Self::Doubts
+                } else {
+                    heard
+                }
+            }
             (Action::Report, _) if matches!(before.drive, Drive::Off | Drive::Holding) => {
                 Self::HasSeenRest(0)
             }
             (Action::Report | Action::Receive, _) => Self::Doubts,
             (Action::Tick, Self::HasSeenRest(0)) => Self::HasSeenRest(1),
-            (Action::Tick, _) => Self::Doubts,
+            (Action::Tick, _) | (_, Self::HasHeard(_)) => Self::Doubts,
             (_, seen) => seen,
         }
+    }
+
+    const fn has_heard_lately(self) -> bool {
+        matches!(self, Self::HasHeard(_))
     }
 
     const fn has_seen_rest(self) -> bool {
@@ -272,6 +294,7 @@ const ALWAYS: &[(&str, Condition)] = &[
     ("a reset needs proof", |_, s| s.broken != Some(Broken::ResetWhileMoving)),
     ("only a reset lets go", |_, s| s.broken != Some(Broken::LatchLost)),
     ("what is recorded as sent was sent", |_, s| s.broken != Some(Broken::GentlerThanSaid)),
+    ("what is granted was heard lately", |_, s| s.broken != Some(Broken::GrantedUnheard)),
     ("a session that is over stays over", |_, s| s.broken != Some(Broken::Revived)),
     ("a taken motor goes to its taker", |_, s| s.broken != Some(Broken::TakenMotorStopped)),
     ("who may have the motor gets it on a tick", |_, s| s.broken != Some(Broken::NotGranted)),
@@ -295,6 +318,12 @@ fn reached(scope: &Scope) -> Vec<(&'static str, Condition)> {
         }),
         ("a motion frame was under way when a session ended at rest", |_, s| {
             s.core.motor.occasion == Occasion::EndAtRest && s.drive == Drive::Turning
+        }),
+        ("a motor is given to nobody because its drive is silent", |_, s| {
+            s.core.motor.is_at_rest()
+                && !s.core.motor.is_heard()
+                && s.core.front_watched
+                && s.beats.owner_word.is_some_and(|owner| lives(&s.core, owner))
         }),
         ("feedback is lost", |_, s| tripped_by(s, Reason::FeedbackLost)),
         ("a stop is violated", |_, s| tripped_by(s, Reason::Violation)),

@@ -21,7 +21,7 @@ pub const NO_TRIP: TripId = 0;
 const STAGE_TIMEOUT: u8 = 2;
 /// How often a stop begins again because the bus came back.
 const MOST_RESTARTS: u8 = 3;
-/// Ticks after which a running drive has been silent for too long.
+/// Ticks after which a drive has been silent for too long.
 const FEEDBACK_WINDOW: u8 = 2;
 
 /// `core::motor::State`.
@@ -55,8 +55,13 @@ pub enum State {
 /// `core::motor::Run`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Run {
-    /// Not yet.
+    /// Not yet, and no motion frame was heard.
     NotSeen,
+    /// Not yet, but it is commanded.
+    Commanded {
+        /// Ticks since the first motion frame, or since the drive was heard after it.
+        unheard: u8,
+    },
     /// It has.
     Seen {
         /// Ticks since the drive was heard.
@@ -143,6 +148,8 @@ pub struct Motor {
     pub occasion: Occasion,
     /// How often it has begun again because the bus came back.
     pub restarts: u8,
+    /// Of a motor at rest: ticks since its drive was heard.
+    pub unheard: u8,
     /// Of a granted motor.
     pub rest: Rest,
     /// Of a granted motor.
@@ -165,10 +172,24 @@ impl Motor {
         matches!(self.state, State::Idle | State::Stopped { .. })
     }
 
+    /// `Motor::is_heard`.
+    #[must_use]
+    pub const fn is_heard(&self) -> bool {
+        self.unheard < FEEDBACK_WINDOW
+    }
+
+    /// A tick later.
+    fn age(&mut self) {
+        self.rest = self.rest.aged();
+        if self.is_at_rest() {
+            self.unheard = FEEDBACK_WINDOW.min(self.unheard + 1);
+        }
+    }
+
     /// `Motor::may_be_granted`.
     #[must_use]
     pub fn may_be_granted(&self) -> bool {
-        self.latch == Latch::Open && self.is_at_rest()
+        self.latch == Latch::Open && self.is_at_rest() && self.is_heard()
     }
 
     /// `Motor::stage_in_force`.
@@ -320,6 +341,7 @@ impl Core {
                 stop: Stop::HandedOver,
                 occasion: Occasion::Trip,
                 restarts: 0,
+                unheard: 0,
                 rest: Rest::Unknown,
                 movement: Movement::None,
             },
@@ -364,7 +386,7 @@ impl Core {
 impl Step<'_> {
     /// `Core::step` on a tick. Every session that lives has beaten.
     pub fn tick(&mut self) {
-        self.core.motor.rest = self.core.motor.rest.aged();
+        self.core.motor.age();
         self.look_for_changes();
         self.settle_grant();
         self.tend_motors();
@@ -416,12 +438,15 @@ impl Step<'_> {
         }
     }
 
-    /// `Rest::commanded`.
+    /// `Motor::commanded`.
     fn commanded(&mut self) {
         let motor = &mut self.core.motor;
         motor.rest = Rest::Unknown;
         if motor.movement == Movement::None {
             motor.movement = Movement::Commanded;
+        }
+        if let State::Granted { run: run @ Run::NotSeen, .. } = &mut motor.state {
+            *run = Run::Commanded { unheard: 0 };
         }
     }
 
@@ -439,7 +464,7 @@ impl Step<'_> {
         let motor = &mut self.core.motor;
         let held = motor.trip == trip && motor.latch == Latch::Held;
         let is_latch = self.core.latch != NO_TRIP && self.core.latch == trip;
-        if trip == NO_TRIP || !(is_latch || held) || (held && !motor.is_at_rest()) {
+        if trip == NO_TRIP || !(is_latch || held) || (held && !(motor.is_at_rest() && motor.is_heard())) {
             return false;
         }
         if held {
@@ -530,6 +555,7 @@ impl Step<'_> {
             (motor.rest, motor.movement) = (Rest::Unknown, Movement::None);
         }
         motor.state = State::Granted { owner, run };
+        motor.unheard = 0;
     }
 
     /// `grants::hand_over_taken`.
@@ -643,6 +669,7 @@ impl Step<'_> {
         motor.stop = Stop::Refused;
         motor.occasion = occasion;
         motor.restarts = 0;
+        motor.unheard = 0;
         // Of no motor but a granted one.
         (motor.rest, motor.movement) = (Rest::Unknown, Movement::None);
         self.enter_stage(0);
@@ -700,14 +727,20 @@ impl Step<'_> {
                 }
             }
             State::Unverified => self.send_stage(),
-            State::Granted { owner, run: Run::Seen { unheard } } => {
-                if unheard + 1 >= FEEDBACK_WINDOW {
-                    self.trip_owner_of(Reason::FeedbackLost);
-                } else {
-                    self.core.motor.state = State::Granted { owner, run: Run::Seen { unheard: unheard + 1 } };
-                }
+            State::Granted { run: Run::Commanded { unheard } | Run::Seen { unheard }, .. }
+                if unheard + 1 >= FEEDBACK_WINDOW =>
+            {
+                self.trip_owner_of(Reason::FeedbackLost);
             }
-            State::Granted { run: Run::NotSeen, .. } | State::Idle | State::Stopped { .. } => {}
+            State::Granted { owner, run } => {
+                let run = match run {
+                    Run::NotSeen => Run::NotSeen,
+                    Run::Commanded { unheard } => Run::Commanded { unheard: unheard + 1 },
+                    Run::Seen { unheard } => Run::Seen { unheard: unheard + 1 },
+                };
+                self.core.motor.state = State::Granted { owner, run };
+            }
+            State::Idle | State::Stopped { .. } => {}
         }
     }
 
@@ -744,6 +777,7 @@ impl Step<'_> {
                 }
             }
             State::Stopped { .. } | State::Idle => {
+                motor.unheard = 0;
                 if drive.violates(self.stage_at_rest()) {
                     self.stop_again();
                 }
@@ -752,6 +786,9 @@ impl Step<'_> {
                 (Drive::Faulted, Run::Seen { .. }) => self.trip_owner_of(Reason::DriveFault),
                 (Drive::Holding | Drive::Turning, _) | (Drive::Off, Run::Seen { .. }) => {
                     motor.state = State::Granted { owner, run: Run::Seen { unheard: 0 } };
+                }
+                (Drive::Off | Drive::Faulted, Run::Commanded { .. }) => {
+                    motor.state = State::Granted { owner, run: Run::Commanded { unheard: 0 } };
                 }
                 (Drive::Off | Drive::Faulted, Run::NotSeen) => {}
             },
@@ -766,6 +803,7 @@ impl Step<'_> {
         }
         let motor = &mut self.core.motor;
         motor.state = State::Stopped { stage };
+        motor.unheard = 0;
         if motor.reason == Reason::Startup && motor.latch == Latch::Open {
             motor.state = State::Idle;
         }
