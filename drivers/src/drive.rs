@@ -54,6 +54,18 @@ pub trait Protocol: fmt::Debug + Send + Sync {
         None
     }
 
+    /// The frame after which a drive listens again that another master has told to be deaf; `None` for families that
+    /// cannot be told so. It neither energises nor moves the drive.
+    fn wake(&self) -> Option<Frame> {
+        None
+    }
+
+    /// Whether a frame, sent by anyone, makes this drive deaf to its stops until it is woken.
+    fn deafens(&self, frame: &Frame) -> bool {
+        let _ = frame;
+        false
+    }
+
     /// A fault in the words of the drive's manual; the bare number where a family has none.
     ///
     /// # Errors

@@ -307,6 +307,15 @@ impl Protocol for Model {
         canopen::is_for_everybody(frame, self.node)
     }
 
+    fn wake(&self) -> Option<Frame> {
+        Some(canopen::start(self.node))
+    }
+
+    /// NMT stop and the two resets.
+    fn deafens(&self, frame: &Frame) -> bool {
+        canopen::deafens(frame, self.node)
+    }
+
     /// Whether the frame would energise or move this motor: a write of anything but a stop, a setpoint of 0 or the
     /// communication profile, on any channel, since the watchdog resumes on any command; and every receive PDO, which
     /// a script or a mapping may take for anything.

@@ -85,15 +85,22 @@ pub fn confirms(interface: &str) -> Confirms {
 fn filters(config: &Config, bus: usize) -> Vec<CanFilter> {
     let drives = || config.motors.iter().filter(|motor| motor.is_on(bus)).map(|motor| &motor.drive);
     let wanted = |drive: &Drive| drive.reports.iter().chain(&drive.commands).map(exact).collect::<Vec<_>>();
-    let each: Vec<CanFilter> = drives().flat_map(wanted).collect();
+    // What wakes a drive goes out by the id by which it is made deaf.
+    let mut wakes: Vec<ArbitrationId> =
+        drives().filter_map(|drive| Some(drive.protocol.wake()?.id())).collect();
+    wakes.dedup();
+    let wakes = || wakes.iter().map(exact);
+    let each: Vec<CanFilter> = drives().flat_map(wanted).chain(wakes()).collect();
     if each.len() <= MOST_FILTERS {
         return each;
     }
     let all_own =
         |drive: &Drive| drive.reports.iter().chain(&drive.commands).all(|id| drive.owns.contains(id));
     let whole = |drive: &Drive| block(&drive.owns).filter(|_| all_own(drive));
-    let blocks: Vec<CanFilter> =
-        drives().flat_map(|drive| whole(drive).map_or_else(|| wanted(drive), |one| vec![one])).collect();
+    let blocks: Vec<CanFilter> = drives()
+        .flat_map(|drive| whole(drive).map_or_else(|| wanted(drive), |one| vec![one]))
+        .chain(wakes())
+        .collect();
     if blocks.len() <= MOST_FILTERS { blocks } else { vec![CanFilter::new(0, 0)] }
 }
 

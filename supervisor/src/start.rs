@@ -307,11 +307,12 @@ pub fn heartbeats(config: &Config) -> Vec<Periodic> {
                 Some(known) => {
                     known.period = known.period.min(period);
                     known.marks.extend(mark);
+                    known.hearers.push(index);
                 }
                 None => {
                     let frame = heartbeat.frame;
                     let marks = mark.into_iter().collect();
-                    all.push(Periodic { bus, frame, period, due: Nanos::ZERO, marks });
+                    all.push(Periodic::new(bus, frame, period, index, marks));
                 }
             }
         }

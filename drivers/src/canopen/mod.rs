@@ -3,7 +3,7 @@
 
 pub(crate) mod sdo;
 
-use crate::frame::{ArbitrationId, Frame};
+use crate::frame::{ArbitrationId, Format, Frame};
 
 /// Services of the network, which have no identifier of one node (CiA 301): commands to its management, the clock's tick,
 /// the time of day; and the requests of the layer settings (CiA 305).
@@ -23,6 +23,37 @@ pub(crate) fn is_for_everybody(frame: &Frame, node: u8) -> Option<bool> {
         }
         ArbitrationId::Standard(SYNC | TIME | LSS_REQUEST) => Some(true),
         _ => None,
+    }
+}
+
+/// Command specifiers of the network's management (CANopenNode `CO_NMT_Heartbeat.h`).
+const START: u8 = 0x01;
+const STOP: u8 = 0x02;
+const PRE_OPERATIONAL: u8 = 0x80;
+const RESET_NODE: u8 = 0x81;
+const RESET_COMMUNICATION: u8 = 0x82;
+
+fn command(specifier: u8, node: u8) -> Frame {
+    Frame::classic(ArbitrationId::standard(NMT), &[specifier, node])
+}
+
+/// Has the node take and send PDOs, whatever its state. One that is started already does nothing. It moves no motor.
+pub(crate) fn start(node: u8) -> Frame {
+    command(START, node)
+}
+
+/// Has the node stop its PDOs; SDO goes on.
+pub(crate) fn make_pre_operational(node: u8) -> Frame {
+    command(PRE_OPERATIONAL, node)
+}
+
+/// Whether the frame ends both PDO and SDO of the node, for good or until it has booted.
+pub(crate) fn deafens(frame: &Frame, node: u8) -> bool {
+    let is_command = frame.id() == ArbitrationId::standard(NMT) && frame.format() == Format::Classic;
+    let named = [ALL_NODES, node];
+    match frame.payload() {
+        [STOP | RESET_NODE | RESET_COMMUNICATION, whom] => is_command && named.contains(whom),
+        _ => false,
     }
 }
 

@@ -4,16 +4,12 @@ use super::keys::Keys;
 use super::objects as o;
 use super::statusword::{controlword, state};
 use super::{Model, RPDO, TPDO1, Transport};
-use crate::canopen::{Object, sdo};
+use crate::canopen::{self, Object, sdo};
 use crate::enable::{EnableProgramme, EnableStep, Until};
 use crate::feedback::Power;
-use crate::frame::{ArbitrationId, Frame, FrameList};
+use crate::frame::{Frame, FrameList};
 use alloc::vec;
 use alloc::vec::Vec;
-
-/// NMT command specifiers (CANopenNode `CO_NMT_Heartbeat.h`).
-const NMT_START: u8 = 0x01;
-const NMT_PRE_OPERATIONAL: u8 = 0x80;
 
 /// PDO transmission type 255: acted on, or sent, when it arrives or changes, without SYNC.
 const EVENT_DRIVEN: u8 = 255;
@@ -23,10 +19,6 @@ const PDO_NO_REMOTE: u32 = 1 << 30;
 /// Statusword and velocity at most every 5 ms (in 100 us): the noise of a velocity would otherwise put a
 /// frame on the bus in every control cycle.
 const TPDO1_INHIBIT: u16 = 50;
-
-fn nmt(command: u8, node: u8) -> Frame {
-    Frame::classic(ArbitrationId::standard(0x000), &[command, node])
-}
 
 /// A step that writes one object and waits until the drive has confirmed it. A drive that refuses one
 /// (see [`crate::Observation::refused`]) is not enabled: what is set up here is what stops it later.
@@ -42,13 +34,13 @@ pub(super) fn programme(keys: &Keys) -> EnableProgramme {
     let command = |word| sdo::write_u16(node, o::CONTROLWORD, word);
     // Many drives take a PDO mapping only while pre-operational.
     let first = match model.transport {
-        Transport::Sdo => NMT_START,
-        Transport::Pdo => NMT_PRE_OPERATIONAL,
+        Transport::Sdo => canopen::start(node),
+        Transport::Pdo => canopen::make_pre_operational(node),
     };
     // Torque off first: the set-up must not reach a drive that moves, and the fault reset after it needs a
     // rising edge of bit 7, of which this is the low half.
     let mut steps = vec![EnableStep {
-        frames: FrameList::new(&[nmt(first, node), command(controlword::DISABLE_VOLTAGE)]),
+        frames: FrameList::new(&[first, command(controlword::DISABLE_VOLTAGE)]),
         until: Some(Until::Answer(o::CONTROLWORD.key())),
     }];
     if model.transport == Transport::Pdo {
@@ -58,7 +50,7 @@ pub(super) fn programme(keys: &Keys) -> EnableProgramme {
     let advance = |word, until| EnableStep { frames: FrameList::new(&[command(word)]), until: Some(until) };
     steps.extend([
         EnableStep {
-            frames: FrameList::new(&[nmt(NMT_START, node), command(controlword::FAULT_RESET)]),
+            frames: FrameList::new(&[canopen::start(node), command(controlword::FAULT_RESET)]),
             until: Some(Until::State(state::SWITCH_ON_DISABLED)),
         },
         advance(controlword::SHUTDOWN, Until::State(state::READY_TO_SWITCH_ON)),

@@ -9,6 +9,8 @@
 //!   a drive that is switched on, and *halt* is only defined where the mode has it.
 //! * Not by NMT *stop*: it ends PDO and SDO, so the statusword can no longer be read and nothing can be
 //!   proven, and the drive reacts to it only if it implements 6007 that way.
+//! * A node that another master has told NMT *stop*, or to boot, hears neither: NMT *start* goes before the stop
+//!   whenever that was heard or the node is silent. It energises nothing.
 //! * There is no third stage. What is left, NMT *reset node*, takes the feedback, the drive's watchdog on
 //!   the master (1016) and its reaction (6007) away; a drive that does not do what 6040 says has to be
 //!   stopped from outside (power, STO).
@@ -226,6 +228,15 @@ impl Protocol for Model {
 
     fn is_reached_by(&self, frame: &Frame) -> Option<bool> {
         canopen::is_for_everybody(frame, self.node)
+    }
+
+    fn wake(&self) -> Option<Frame> {
+        Some(canopen::start(self.node))
+    }
+
+    /// NMT stop and the two resets.
+    fn deafens(&self, frame: &Frame) -> bool {
+        canopen::deafens(frame, self.node)
     }
 
     /// Whether the frame would energise or move this drive: an SDO write (see `objects`), or a receive PDO.

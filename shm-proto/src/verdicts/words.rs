@@ -124,6 +124,11 @@ numbered! {
         UpstreamLost = 22, "upstream lost";
         /// The front was told to exit, and ended its sessions.
         FrontEnded = 23, "front ended";
+        /// Another master on the bus made the drive deaf to its stops.
+        MadeDeaf = 24, "drive made deaf";
+        /// Another motor on the bus could not be proven to stand still after its last stage: the sign of life that both
+        /// drives hear is withdrawn, so that its own watchdog stops it.
+        HeartbeatWithdrawn = 25, "heartbeat withdrawn";
     }
 }
 
@@ -155,6 +160,8 @@ numbered! {
         /// A session ended while all of its motors were proven to be at rest: they are stopped all the same, which
         /// interrupts nothing and is no trip.
         EndedAtRest = 12, "ended at rest";
+        /// The supervisor no longer sends the sign of life that a motor hears which nothing else has stopped.
+        HeartbeatWithdrawn = 13, "heartbeat withdrawn";
     }
 }
 

@@ -92,12 +92,12 @@ impl Core {
     }
 
     fn grant(&mut self, index: usize, owner: Owner, now: Nanos) {
-        let armed = self.phase == Phase::Armed;
+        let may_begin = self.phase == Phase::Armed && !self.lacks_sign_of_life(index);
         let motor = &mut self.motors[index];
         let run = match motor.state {
             // The session that used it last takes it over as it runs.
             State::Granted { run, .. } => run,
-            _ if armed && motor.may_be_granted(now) => Run::NotSeen,
+            _ if may_begin && motor.may_be_granted(now) => Run::NotSeen,
             _ => return,
         };
         motor.follow(owner, run);

@@ -3,13 +3,18 @@
 //! They come from the pass that looks after deadlines and from nowhere else, never from a timer of the kernel:
 //! whoever hangs falls silent. In some families the frame also says which drives may run; those bits are
 //! composed here, from what holds at the moment of sending.
+//!
+//! A sign of life must not keep running what nothing else can stop. One motor that is not proven to stand still after its
+//! last stage ends it: all others that hear it are stopped first. An axis that is to hold must not lose its torque by the
+//! drive's own watchdog, so a sign of life that one hears goes on.
 
 use drivers::Frame;
 use shm_proto::Nanos;
+use shm_proto::verdicts::{Event, EventKind, Reason};
 
-use super::Core;
 use super::motor::Motor;
 use super::wire::Wire;
+use super::{Core, motor_index};
 
 /// A frame that is sent over and over on one bus.
 #[derive(Clone, Debug)]
@@ -24,9 +29,31 @@ pub struct Periodic {
     pub due: Nanos,
     /// Motors whose running it permits, with their bits. None in families where the frame says nothing.
     pub marks: Vec<(usize, [u8; 8])>,
+    /// All motors whose drives hear it.
+    pub hearers: Vec<usize>,
+    voice: Voice,
+}
+
+/// Whether a sign of life is sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Voice {
+    Speaks,
+    Withdrawn,
 }
 
 impl Periodic {
+    /// A frame that one motor hears, due at once.
+    #[must_use]
+    pub fn new(bus: usize, frame: Frame, period: u64, hearer: usize, marks: Vec<(usize, [u8; 8])>) -> Self {
+        Self { bus, frame, period, due: Nanos::ZERO, marks, hearers: vec![hearer], voice: Voice::Speaks }
+    }
+
+    /// Whether it feeds the watchdog of a drive that nothing has stopped, and no axis needs it to keep its torque.
+    fn is_to_end(&self, motors: &[Motor]) -> bool {
+        let hearers = || self.hearers.iter().filter_map(|index| motors.get(*index));
+        hearers().any(Motor::is_beyond_stages) && !hearers().any(Motor::is_to_hold)
+    }
+
     /// The frame as it is now.
     fn composed(&self, motors: &[Motor]) -> Frame {
         let permitted = self.marks.iter().filter(|(motor, _)| motors.get(*motor).is_some_and(Motor::may_run));
@@ -38,6 +65,7 @@ impl Core {
     /// Sends what is due.
     pub(super) fn beat_on_buses(&mut self, now: Nanos, wire: &mut impl Wire) {
         for index in 0..self.heartbeats.len() {
+            self.judge_voice(index, now, wire);
             if now >= self.heartbeats[index].due {
                 self.beat(index, now, wire);
             }
@@ -56,8 +84,42 @@ impl Core {
         }
     }
 
+    /// Withdraws a sign of life once nothing that hears it is driven or being stopped, and gives it back when there is no
+    /// reason left.
+    fn judge_voice(&mut self, index: usize, now: Nanos, wire: &mut impl Wire) {
+        if !self.heartbeats[index].is_to_end(&self.motors) {
+            self.heartbeats[index].voice = Voice::Speaks;
+            return;
+        }
+        let mut all_done = true;
+        for place in 0..self.heartbeats[index].hearers.len() {
+            let hearer = self.heartbeats[index].hearers[place];
+            self.trip_owner_of(hearer, Reason::HeartbeatWithdrawn, now, wire);
+            let motor = &self.motors[hearer];
+            all_done &= motor.is_at_rest() || motor.is_beyond_stages();
+        }
+        if all_done && self.heartbeats[index].voice == Voice::Speaks {
+            self.heartbeats[index].voice = Voice::Withdrawn;
+            let mut event = Event::new(EventKind::HeartbeatWithdrawn, now);
+            for hearer in &self.heartbeats[index].hearers {
+                event.motors.insert(motor_index(*hearer));
+            }
+            self.verdicts.event(&event);
+        }
+    }
+
+    /// Whether a drive would be started without the sign of life that it watches.
+    pub(super) fn lacks_sign_of_life(&self, motor: usize) -> bool {
+        self.heartbeats
+            .iter()
+            .any(|heartbeat| heartbeat.hearers.contains(&motor) && heartbeat.is_to_end(&self.motors))
+    }
+
     fn beat(&mut self, index: usize, now: Nanos, wire: &mut impl Wire) {
         let heartbeat = &mut self.heartbeats[index];
+        if heartbeat.voice == Voice::Withdrawn {
+            return;
+        }
         heartbeat.due = now.after(heartbeat.period);
         let bus = heartbeat.bus;
         let frame = heartbeat.composed(&self.motors);

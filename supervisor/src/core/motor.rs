@@ -1,6 +1,6 @@
 //! One motor: `Idle -> Granted -> Stopping(stage) -> Stopped | Unverified -> Idle`.
 
-use drivers::{Drive, Frame, FrameList, Observation, Output, PollWhen, Power, Standstill};
+use drivers::{AfterStop, Drive, Frame, FrameList, Observation, Output, PollWhen, Power, Standstill};
 use shm_proto::verdicts::{Event, EventKind, MotorState, MotorVerdict, Reason, ResetPolicy};
 use shm_proto::{Nanos, Owner, TripId};
 
@@ -88,6 +88,15 @@ pub(super) enum Occasion {
     EndAtRest,
 }
 
+/// Whether a drive hears its stops.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Hearing {
+    /// As far as is known.
+    Listens,
+    /// Another master has told it not to, and it has not told its speed since.
+    Deaf,
+}
+
 /// Whether a stop is told in the event log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Told {
@@ -125,6 +134,7 @@ pub struct Motor {
     rest: Rest,
     seen: Observation,
     heard: Heard,
+    hearing: Hearing,
     next_poll: usize,
     stops_sent: u64,
     guarded: u64,
@@ -189,6 +199,7 @@ impl Motor {
             rest: Rest::UNKNOWN,
             seen: Observation::default(),
             heard: Heard::NOTHING,
+            hearing: Hearing::Listens,
             next_poll: 0,
             stops_sent: 0,
             guarded: 0,
@@ -215,6 +226,16 @@ impl Motor {
     /// The frame that stops it and all others of its family.
     pub(super) fn broadcast(&self) -> Option<Frame> {
         self.drive.broadcast
+    }
+
+    /// Whether it was stopped by every means there is and is still not proven to stand still.
+    pub(super) fn is_beyond_stages(&self) -> bool {
+        matches!(self.state, State::Unverified { .. })
+    }
+
+    /// Whether it may not lose its torque at standstill.
+    pub(super) fn is_to_hold(&self) -> bool {
+        self.drive.stop.after == AfterStop::Hold
     }
 
     /// The buses that reach it, the one over which it is driven first.
@@ -356,6 +377,9 @@ impl Motor {
     /// Keeps the newest of everything an observation says.
     fn learn(&mut self, seen: &Observation, now: Nanos) {
         self.heard.note(seen, now);
+        if seen.velocity.is_some() {
+            self.hearing = Hearing::Listens;
+        }
         self.seen.power = seen.power.or(self.seen.power);
         self.seen.output = seen.output.or(self.seen.output);
         self.seen.velocity = seen.velocity.or(self.seen.velocity);
@@ -413,9 +437,15 @@ impl Motor {
         }
     }
 
+    /// The frame that a drive needs before it can hear anything else, if it may be deaf: it was made so, or is silent.
+    fn wake(&self, now: Nanos) -> Option<Frame> {
+        let may_be_deaf = self.hearing == Hearing::Deaf || now.since(self.heard.speed) > SILENCE;
+        self.drive.protocol.wake().filter(|_| may_be_deaf)
+    }
+
     /// The next frame that asks the drive, in turn. Where questions go unanswered without torque, the frames that took it
     /// away are sent again between them: some drives that are off answer nothing else, and they cannot energise it.
-    fn next_question(&mut self) -> Option<Frame> {
+    fn next_question(&mut self, now: Nanos) -> Option<Frame> {
         let answers_its_stop = |stage: &usize| {
             self.drive.poll_when == PollWhen::WhenSilent
                 && !self.drive.stop.stage(*stage).kind.leaves_torque()
@@ -425,9 +455,11 @@ impl Motor {
             Some(stage) => self.drive.stop.stage(stage).frames,
             None => FrameList::EMPTY,
         };
-        let count = polls.as_slice().len() + again.as_slice().len();
+        // While it is stopped, each repetition begins with it; while it is driven, its silence ends that.
+        let wake = self.proven_stage().and_then(|_| self.wake(now));
+        let count = polls.as_slice().len() + again.as_slice().len() + usize::from(wake.is_some());
         self.next_poll = (self.next_poll + 1).checked_rem(count)?;
-        polls.as_slice().iter().chain(again.as_slice()).nth(self.next_poll).copied()
+        polls.as_slice().iter().chain(again.as_slice()).chain(&wake).nth(self.next_poll).copied()
     }
 
     /// A motion frame for it was heard while it was granted.
@@ -596,6 +628,9 @@ impl Core {
         // gentle: the drive has run on, whatever stage has timed out meanwhile.
         let stage = if was_there { motor.stage_in_force() } else { 0 };
         let frames = motor.drive.stop.stage(stage).frames;
+        if let Some(wake) = motor.wake(now) {
+            self.send_one(bus, &wake, now, wire);
+        }
         let sent = self.send(bus, &frames, now, wire);
         let motor = &mut self.motors[index];
         if sent {
@@ -677,7 +712,7 @@ impl Core {
     fn poll(&mut self, index: usize, now: Nanos, wire: &mut impl Wire) {
         let is_there = |bus: &usize| self.buses[*bus].reach() != Reach::Gone;
         let Some(bus) = self.motors[index].buses().into_iter().flatten().find(is_there) else { return };
-        let Some(frame) = self.motors[index].next_question() else { return };
+        let Some(frame) = self.motors[index].next_question(now) else { return };
         self.send_one(bus, &frame, now, wire);
     }
 
@@ -695,6 +730,11 @@ impl Core {
         wire: &mut impl Wire,
     ) {
         let motor = &mut self.motors[index];
+        if motor.drive.protocol.deafens(frame) {
+            motor.hearing = Hearing::Deaf;
+            self.trip_owner_of(index, Reason::MadeDeaf, now, wire);
+            return;
+        }
         let commands = motor.drive.is_motion(frame);
         if motor.owner().is_none() && commands {
             self.guard(index, now, wire);

@@ -79,7 +79,9 @@ const fn interrupts_nothing(reason: Reason) -> bool {
         | Reason::TargetLost
         | Reason::ListenerClosed
         | Reason::UpstreamLost
-        | Reason::FrontEnded => false,
+        | Reason::FrontEnded
+        | Reason::MadeDeaf
+        | Reason::HeartbeatWithdrawn => false,
     }
 }
 

@@ -6,6 +6,7 @@
 
 mod asking;
 mod bounds;
+mod deaf;
 mod freshness;
 mod idle;
 mod inheritance;

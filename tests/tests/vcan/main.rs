@@ -33,6 +33,7 @@ mod realtime;
 mod reflection;
 mod scene;
 mod sessions;
+mod signs;
 mod start;
 mod supervisor;
 mod tunnel;
