@@ -196,10 +196,11 @@ impl<'a> Bench<'a> {
         Ok(verdict)
     }
 
-    /// Makes sure that the client's session lives: one that was lost on a rig that stood still has stopped its motors.
+    /// Makes sure that the client's session lives: one that was lost on a rig that stood still has stopped its motors. A
+    /// stop would be obeyed from anybody.
     fn is_alive(&mut self) -> Result<()> {
-        let stop = self.guarded(Call::stop_all());
-        self.client.ask(&stop).context("the session was lost")
+        let turn = self.guarded(Command::Power(TURNING).call(NAMES));
+        self.client.ask(&turn).context("the session was lost")
     }
 
     fn judge(&self, last: Command, answer: Option<Answer>) -> Result<Verdict> {
