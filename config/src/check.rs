@@ -21,7 +21,7 @@ use crate::tunnel;
 use crate::upstream;
 use crate::{
     Base, Broadcasts, Bus, BusFormat, Config, ConfigError, Direction, Front, HardwareWatchdog,
-    LONGEST_WINDOW, Motor, SHORTEST_WINDOW, Supervisor,
+    LONGEST_WINDOW, Motor, Overspeed, SHORTEST_WINDOW, Supervisor,
 };
 
 const fn millis(millis: u64) -> Duration {
@@ -336,7 +336,7 @@ fn buses(root: &mut Reader<'_>, problems: &mut Problems) -> Vec<Bus> {
 }
 
 /// The keys of every `[[motor]]`; the others are its family's.
-pub const MOTOR_KEYS: [&str; 13] = [
+pub const MOTOR_KEYS: [&str; 15] = [
     "name",
     "bus",
     "second_bus",
@@ -348,6 +348,8 @@ pub const MOTOR_KEYS: [&str; 13] = [
     "standstill_rpm",
     "reversed",
     "stage_timeout",
+    "overspeed_margin",
+    "overspeed_time",
     "window",
     "require_progress",
 ];
@@ -416,6 +418,12 @@ fn motor(
     };
     let stage_timeout =
         table.duration(problems, "stage_timeout", millis(20)..=millis(10_000), supervisor.stage_timeout);
+    let overspeed = Overspeed {
+        // Room for a speed controller that overshoots.
+        margin: table.number(problems, "overspeed_margin", 0.0..=10.0).unwrap_or(0.1),
+        // Longer than an overshoot lasts, a fifth of what an encoder may be silent.
+        time: table.duration(problems, "overspeed_time", millis(0)..=millis(5_000), millis(100)),
+    };
     let rules = sessions::rules_of_resource(table, problems);
     let span = table.span();
     let family = family?;
@@ -457,7 +465,7 @@ fn motor(
     drive.broadcast = ids::without_broadcast(drive.broadcast, reached(), buses);
     let driver = family.name;
     let bus = bus?;
-    Some(Motor { name, bus, second_bus, driver, drive, direction, max_rpm, stage_timeout, rules })
+    Some(Motor { name, bus, second_bus, driver, drive, direction, max_rpm, stage_timeout, overspeed, rules })
 }
 
 fn family_of(table: &mut Reader<'_>, problems: &mut Problems) -> Option<&'static Family> {

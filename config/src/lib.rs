@@ -192,6 +192,8 @@ pub struct Motor {
     pub max_rpm: f64,
     /// `stage_timeout`: this motor's own, else the supervisor's.
     pub stage_timeout: Duration,
+    /// When it counts as too fast.
+    pub overspeed: Overspeed,
     /// What whoever drives it must keep to.
     pub rules: ResourceRules,
 }
@@ -207,6 +209,15 @@ impl Motor {
     pub fn is_on(&self, bus: usize) -> bool {
         self.buses().any(|reaches| reaches == bus)
     }
+}
+
+/// When a motor is too fast, which stops it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Overspeed {
+    /// `overspeed_margin`: how much faster than `max_rpm` it may turn, as a part of that.
+    pub margin: f64,
+    /// `overspeed_time`: for how long it may be faster than that.
+    pub time: Duration,
 }
 
 /// Which way positive commands turn a motor.

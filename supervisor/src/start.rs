@@ -8,6 +8,7 @@ use std::sync::{Arc, Barrier};
 use std::time::Duration;
 
 use config::{Config, LONGEST_WINDOW, SHORTEST_WINDOW};
+use drivers::RevolutionsPerSecond;
 use nix::poll::ppoll;
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
@@ -15,7 +16,7 @@ use shm_proto::verdicts::{Identity, Predecessor};
 use shm_proto::{Nanos, VerdictSegment, VerdictView, Window};
 
 use crate::bus::{Buses, Confirms, Rebind};
-use crate::core::{Core, First, Motor, Periodic, Settings};
+use crate::core::{Core, First, Motor, Periodic, Settings, SpeedLimits};
 use crate::inheritance::inherit;
 use crate::keeper::Prepared;
 use crate::netlink::Netlink;
@@ -285,7 +286,8 @@ pub fn build_core(config: &Config, buses: usize, verdicts: VerdictSegment) -> Co
         .motors
         .iter()
         .map(|motor| {
-            let plain = Motor::new(motor.bus, motor.drive.clone(), nanos(motor.stage_timeout));
+            let plain =
+                Motor::new(motor.bus, motor.drive.clone(), nanos(motor.stage_timeout), speed_limits(motor));
             motor.second_bus.into_iter().fold(plain, Motor::also_on)
         })
         .collect();
@@ -318,6 +320,21 @@ pub fn heartbeats(config: &Config) -> Vec<Periodic> {
         }
     }
     all
+}
+
+/// What a motor's speed is compared with while it is driven. What a drive may report of a shaft that stands still is added:
+/// a slow motor's noise is no overspeed.
+#[must_use]
+pub fn speed_limits(motor: &config::Motor) -> SpeedLimits {
+    /// A tenth of full speed against all commands is no rocking of a load.
+    const WRONG_WAY: f64 = 0.1;
+    let noise = motor.drive.stop.stage(0).proof.max_speed.0;
+    let limit = |rpm: f64| RevolutionsPerSecond(RevolutionsPerSecond::from_rpm(rpm).0 + noise);
+    SpeedLimits {
+        most: limit(motor.max_rpm * (1.0 + motor.overspeed.margin)),
+        wrong_way: limit(motor.max_rpm * WRONG_WAY),
+        patience: nanos(motor.overspeed.time),
+    }
 }
 
 /// Takes the signals out of their usual way: the real-time thread reads them from a descriptor.

@@ -129,6 +129,10 @@ numbered! {
         /// Another motor on the bus could not be proven to stand still after its last stage: the sign of life that both
         /// drives hear is withdrawn, so that its own watchdog stops it.
         HeartbeatWithdrawn = 25, "heartbeat withdrawn";
+        /// The motor was faster than it may be told to turn.
+        Overspeed = 26, "overspeed";
+        /// The motor turned against every command of the last second.
+        WrongWay = 27, "turned the wrong way";
     }
 }
 

@@ -15,6 +15,7 @@ mod heard;
 mod heartbeats;
 mod inherited;
 mod motor;
+mod plausibility;
 mod rest;
 mod sessions;
 mod together;
@@ -31,6 +32,7 @@ pub use health::Report;
 pub use heartbeats::Periodic;
 pub use inherited::{Inheritance, Inherited};
 pub use motor::{Latch, Motor};
+pub use plausibility::SpeedLimits;
 pub use trips::ResetRefused;
 pub use wire::{SendError, Wire};
 

@@ -6,6 +6,7 @@ use shm_proto::{Nanos, Owner, TripId};
 
 use super::health::Reach;
 use super::heard::Heard;
+use super::plausibility::{Plausibility, SpeedLimits};
 use super::rest::Rest;
 use super::wire::Wire;
 use super::{Core, FEEDBACK_WINDOW, motor_index};
@@ -132,6 +133,9 @@ pub struct Motor {
     tracker: Standstill,
     /// Of a granted motor: whether its session could end now and interrupt nothing.
     rest: Rest,
+    /// Of a granted motor: whether it does what it is told.
+    plausibility: Plausibility,
+    limits: SpeedLimits,
     seen: Observation,
     heard: Heard,
     hearing: Hearing,
@@ -177,7 +181,7 @@ const SILENCE: u64 = FEEDBACK_WINDOW / 2;
 impl Motor {
     /// A motor that nothing is known of.
     #[must_use]
-    pub fn new(bus: usize, drive: Drive, stage_timeout: u64) -> Self {
+    pub fn new(bus: usize, drive: Drive, stage_timeout: u64, limits: SpeedLimits) -> Self {
         Self {
             bus,
             second: None,
@@ -197,6 +201,8 @@ impl Motor {
             restarts: 0,
             tracker: Standstill::NOTHING_SEEN,
             rest: Rest::UNKNOWN,
+            plausibility: Plausibility::NOTHING_TOLD,
+            limits,
             seen: Observation::default(),
             heard: Heard::NOTHING,
             hearing: Hearing::Listens,
@@ -258,6 +264,7 @@ impl Motor {
     pub(super) fn follow(&mut self, owner: Owner, run: Run) {
         if self.owner().is_none() {
             self.rest = Rest::UNKNOWN;
+            self.plausibility = Plausibility::NOTHING_TOLD;
         }
         self.state = State::Granted { owner, run };
         self.permit = Permit::Given;
@@ -462,6 +469,24 @@ impl Motor {
         polls.as_slice().iter().chain(again.as_slice()).chain(&wake).nth(self.next_poll).copied()
     }
 
+    /// Takes in what a frame tells the drive, if it is a command, and says whether it is a motion frame.
+    fn listen(&mut self, frame: &Frame, now: Nanos) -> Commands {
+        let moves = self.drive.is_motion(frame);
+        if self.owner().is_none() {
+            return if moves { Commands::Unwanted } else { Commands::None };
+        }
+        if self.drive.commands.contains(&frame.id())
+            && let Some(drivers::meaning::Heard::Command(meaning)) = self.drive.hears(frame)
+        {
+            self.plausibility.told(&meaning, now);
+        }
+        if moves {
+            self.commanded(now);
+            return Commands::Motion;
+        }
+        Commands::None
+    }
+
     /// A motion frame for it was heard while it was granted.
     fn commanded(&mut self, now: Nanos) {
         self.rest.commanded();
@@ -527,6 +552,17 @@ impl Motor {
             latched: u64::from(self.latch == Latch::Held),
         }
     }
+}
+
+/// What a frame commands a motor to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Commands {
+    /// Nothing that moves it.
+    None,
+    /// Motion, under a grant.
+    Motion,
+    /// Motion, and no session has it.
+    Unwanted,
 }
 
 /// What became of a stage's frames.
@@ -735,18 +771,15 @@ impl Core {
             self.trip_owner_of(index, Reason::MadeDeaf, now, wire);
             return;
         }
-        let commands = motor.drive.is_motion(frame);
-        if motor.owner().is_none() && commands {
+        let commands = motor.listen(frame, now);
+        if commands == Commands::Unwanted {
             self.guard(index, now, wire);
             return;
-        }
-        if commands {
-            motor.commanded(now);
         }
         let Some(seen) = motor.drive.decode(frame) else { return };
         motor.learn(&seen, now);
         // Between two buses there is no order: on the other one this may be from before the last motion frame.
-        if !commands && bus == motor.bus {
+        if commands == Commands::None && bus == motor.bus {
             motor.rest.observe(&motor.drive.stop.stage(0).proof, &seen, now);
         }
         match motor.state {
@@ -766,7 +799,9 @@ impl Core {
                 }
             }
             State::Granted { .. } => {
-                if let Some(reason) = motor.fails(now) {
+                let implausible =
+                    seen.velocity.and_then(|speed| motor.plausibility.measured(speed, &motor.limits, now));
+                if let Some(reason) = motor.fails(now).or(implausible) {
                     self.trip_owner_of(index, reason, now, wire);
                 }
             }

@@ -81,7 +81,9 @@ const fn interrupts_nothing(reason: Reason) -> bool {
         | Reason::UpstreamLost
         | Reason::FrontEnded
         | Reason::MadeDeaf
-        | Reason::HeartbeatWithdrawn => false,
+        | Reason::HeartbeatWithdrawn
+        | Reason::Overspeed
+        | Reason::WrongWay => false,
     }
 }
 

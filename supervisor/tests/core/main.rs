@@ -12,6 +12,7 @@ mod idle;
 mod inheritance;
 mod looks;
 mod operator;
+mod plausibility;
 mod record;
 mod rest;
 mod sessions;

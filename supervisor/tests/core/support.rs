@@ -17,6 +17,7 @@ use shm_proto::{
 };
 use supervisor::core::{Core, Inheritance, Motor, SendError, Settings, Wire};
 use supervisor::inheritance::{self, Found};
+use supervisor::start::speed_limits;
 
 /// One millisecond.
 pub const MS: u64 = 1_000_000;
@@ -197,7 +198,7 @@ impl Bench {
             policy,
         };
         let motor = |motor: &config::Motor| {
-            let plain = Motor::new(motor.bus, motor.drive.clone(), 100 * MS);
+            let plain = Motor::new(motor.bus, motor.drive.clone(), 100 * MS, speed_limits(motor));
             motor.second_bus.into_iter().fold(plain, Motor::also_on)
         };
         let motors = config.motors.iter().map(motor).collect();

@@ -16,6 +16,7 @@ use shm_proto::{
     VerdictSegment, VerdictView, Window,
 };
 use supervisor::core::{Core, Motor, SendError, Settings, Wire};
+use supervisor::start::speed_limits;
 
 use crate::script::{Deed, Record};
 
@@ -105,8 +106,11 @@ impl Rig {
             tick: TICK,
             policy,
         };
-        let motors =
-            ROBOT.motors.iter().map(|motor| Motor::new(motor.bus, motor.drive.clone(), 100 * MS)).collect();
+        let motors = ROBOT
+            .motors
+            .iter()
+            .map(|motor| Motor::new(motor.bus, motor.drive.clone(), 100 * MS, speed_limits(motor)))
+            .collect();
         let core = Core::new(settings, motors, 1, Vec::new(), segment, SESSIONS);
 
         let layout = BeatLayout::new(capacity);

@@ -19,7 +19,8 @@ const TOO_LONG: Duration = Duration::from_millis(800);
 /// looked, with no trip. A VESC has no enabling, so no step of one is missing either.
 #[test]
 fn a_drive_that_fell_silent_before_the_grant_is_not_driven() -> Result<()> {
-    const VESC: &str = "driver = \"vesc\"\nid = 1\npole_pairs = 14\nafter_stop = \"release\"\nmax_rpm = 300\n";
+    const VESC: &str =
+        "driver = \"vesc\"\nid = 1\npole_pairs = 14\nafter_stop = \"release\"\nmax_rpm = 300\n";
     let setup = Setup::new().with_drive("joint", VESC, "vesc:node=1,pole_pairs=14");
     play(setup, |robot, clients| {
         robot.lanyard.wait_for_motor("joint", STILL, "is proven", |motor| motor.state() == "idle")?;
@@ -48,6 +49,26 @@ fn a_running_drive_that_no_longer_tells_its_speed_is_stopped() -> Result<()> {
         robot.sim.order("3 feedback-loss on")?;
         robot.lanyard.wait_for_trip(lost, "feedback lost", "left", START)?;
         robot.listener.wait_for_stop(&LEFT, lost, START)?;
+        robot.sim.wait_for_standstill(LEFT.node, STILL).map(drop)
+    })
+}
+
+/// Fails if a granted motor is not watched: somebody else's frames turned it at four times its `max_rpm`.
+#[test]
+fn a_granted_motor_that_somebody_else_drives_too_fast_is_stopped() -> Result<()> {
+    play(Setup::base().window("5s"), |robot, clients| {
+        let mut client = robot.client(clients)?;
+        robot.drive(&mut client, &LEFT, 0.1)?;
+        let stranger = Intruder::open("vcan0")?;
+        let from = Moment::now();
+        // 20 rev/s backwards, more often than the front commands; 0x0D is the velocity.
+        let [v0, v1, v2, v3] = (-20.0_f32).to_le_bytes();
+        let fast = || stranger.send(0x06D, &[v0, v1, v2, v3, 0, 0, 0, 0]);
+        for _ in 0..500 {
+            fast()?;
+            std::thread::sleep(Duration::from_millis(4));
+        }
+        robot.lanyard.wait_for_trip(from, "overspeed", "left", START)?;
         robot.sim.wait_for_standstill(LEFT.node, STILL).map(drop)
     })
 }

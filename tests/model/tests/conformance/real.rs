@@ -26,6 +26,7 @@ use shm_proto::{
 };
 use supervisor::core::{Core, Motor, SendError, Settings as RealSettings, Wire};
 use supervisor::inheritance::{Found, inherit};
+use supervisor::start::speed_limits;
 
 use super::{Done, Input, Move, Twin};
 
@@ -119,7 +120,7 @@ impl Real {
             violation_pause: 0,
             policy: settings.policy,
         };
-        let motors = vec![Motor::new(0, drive.clone(), STAGE_TIMEOUT)];
+        let motors = vec![Motor::new(0, drive.clone(), STAGE_TIMEOUT, speed_limits(&config.motors[0]))];
         let mut core = Core::new(times, motors, 1, Vec::new(), verdicts, u16::from(SLOTS));
         let mut kernel = Kernel { answer: Sent::Ok, given: Vec::new() };
         let now = Nanos::now();
