@@ -38,7 +38,7 @@ use crate::registry::{Common, Family, Key, Sheet};
 use crate::settings::{Settings, SettingsError, Value};
 use crate::stop::{PowerProof, Proof, Stage, StageKind, StopProgramme};
 use crate::units::RevolutionsPerSecond;
-use crate::watchdog::{Watchdog, WatchdogSet};
+use crate::watchdog::{Feeds, Watchdog, WatchdogSet};
 
 /// The family.
 pub const FAMILY: Family = Family {
@@ -244,6 +244,11 @@ impl Protocol for Model {
             (id::STEER_NEUTRAL, _) => Told::Other,
             _ => Told::AsListed,
         }
+    }
+
+    /// Motion commands do (manual); whether the brake and the mode do is unverified, so they count.
+    fn feeds_watchdog(&self, _frame: &Frame) -> Feeds {
+        Feeds::Yes
     }
 
     /// Motion commands other than zeros, modes other than standby, letting go of the brake; and what changes

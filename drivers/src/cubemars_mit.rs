@@ -40,7 +40,7 @@ use crate::registry::{Common, Family, Key, Sheet};
 use crate::settings::{Settings, SettingsError, Value};
 use crate::stop::{AfterStop, PowerProof, Proof, Stage, StageKind, StopProgramme};
 use crate::units::RevolutionsPerSecond;
-use crate::watchdog::{Watchdog, WatchdogSet};
+use crate::watchdog::{Feeds, Watchdog, WatchdogSet};
 
 /// The family.
 pub const FAMILY: Family = Family {
@@ -199,6 +199,11 @@ impl Protocol for Model {
             None if frame.id() == self.id() => Told::SetPoint(mit::demand(frame.payload(), self.v_max)),
             _ => Told::AsListed,
         }
+    }
+
+    /// Which frames a CAN timeout counts is not documented: all count.
+    fn feeds_watchdog(&self, _frame: &Frame) -> Feeds {
+        Feeds::Yes
     }
 
     /// Whether the frame would energise or move this drive: any on its id but `FD` and those that only damp.

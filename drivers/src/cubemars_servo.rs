@@ -42,7 +42,7 @@ use crate::registry::{Common, Family, Key, Sheet};
 use crate::settings::{Settings, SettingsError, Value};
 use crate::stop::{AfterStop, PowerProof, Proof, Stage, StageKind, StopProgramme};
 use crate::units::{Revolutions, RevolutionsPerSecond};
-use crate::watchdog::{Watchdog, WatchdogSet};
+use crate::watchdog::{Feeds, Watchdog, WatchdogSet};
 
 /// The family.
 pub const FAMILY: Family = Family {
@@ -209,6 +209,11 @@ impl Protocol for Model {
             (Some(_), _) => Told::Other,
             (None, _) => Told::AsListed,
         }
+    }
+
+    /// Which frames a CAN timeout counts is not documented: all count.
+    fn feeds_watchdog(&self, _frame: &Frame) -> Feeds {
+        Feeds::Yes
     }
 
     /// Whether the frame would move this drive: a set-point other than 0. A brake current works against the motion,

@@ -56,7 +56,7 @@ use crate::registry::{Common, Family, Key, Sheet};
 use crate::settings::{Settings, SettingsError, Value};
 use crate::stop::{AfterStop, PowerProof, Proof, Stage, StageKind, StopProgramme};
 use crate::units::{Revolutions, RevolutionsPerSecond};
-use crate::watchdog::{Watchdog, WatchdogSet};
+use crate::watchdog::{Feeds, Watchdog, WatchdogSet};
 
 /// The family.
 pub const FAMILY: Family = Family {
@@ -355,6 +355,11 @@ impl Protocol for Model {
             #[expect(clippy::cast_possible_truncation, reason = "f32 is the resolution of speeds here")]
             Demand::Speed(RevolutionsPerSecond(speed as f32))
         }))
+    }
+
+    /// A readiness does, whatever it says; whether a set-point alone does is unverified, so it counts.
+    fn feeds_watchdog(&self, _frame: &Frame) -> Feeds {
+        Feeds::Yes
     }
 
     /// Whether the frame would engage or move this drive: setpoint and readiness, from any node at any priority.

@@ -43,7 +43,7 @@ use crate::registry::{Common, Family, Key, Sheet};
 use crate::settings::{Settings, SettingsError, Value};
 use crate::stop::{AfterStop, PowerProof, Proof, Stage, StageKind, StopProgramme};
 use crate::units::RevolutionsPerSecond;
-use crate::watchdog::{Watchdog, WatchdogReading, WatchdogSet};
+use crate::watchdog::{Feeds, Watchdog, WatchdogReading, WatchdogSet};
 
 /// The family.
 pub const FAMILY: Family = Family {
@@ -379,6 +379,11 @@ impl Protocol for Model {
         }
         let understood = frame.format() == Format::Classic && frame.payload().len() >= 4;
         Some(!understood || frame.payload().starts_with(&[self.id, 0]))
+    }
+
+    /// Which frames TIMEOUT counts is unverified: all count, the refresh too.
+    fn feeds_watchdog(&self, _frame: &Frame) -> Feeds {
+        Feeds::Yes
     }
 
     /// Whether the frame would energise or move this drive, in whatever mode it is.

@@ -40,7 +40,7 @@ use crate::registry::{Common, Family, Key, Sheet};
 use crate::settings::{Settings, SettingsError, Value};
 use crate::stop::{AfterStop, PowerProof, Proof, Stage, StageKind, StopProgramme};
 use crate::units::{Amperes, RevolutionsPerSecond};
-use crate::watchdog::{Watchdog, WatchdogSet};
+use crate::watchdog::{Feeds, Watchdog, WatchdogSet};
 
 /// The family.
 pub const FAMILY: Family = Family {
@@ -248,6 +248,11 @@ impl Protocol for Model {
         } else {
             Told::AsListed
         }
+    }
+
+    /// A C620 is only reported to stop when commands cease, so every command counts.
+    fn feeds_watchdog(&self, _frame: &Frame) -> Feeds {
+        Feeds::Yes
     }
 
     /// A frame with anything but zeros in this motor's part, whatever it tells the other three. One that is

@@ -12,7 +12,7 @@ use crate::frame::{ArbitrationId, Format, Frame, FrameList};
 use crate::meaning::Told;
 use crate::stop::StopProgramme;
 use crate::units::{Amperes, RevolutionsPerSecond};
-use crate::watchdog::{Watchdog, WatchdogReading};
+use crate::watchdog::{Feeds, Watchdog, WatchdogReading};
 
 /// What only a family's own code can say of a drive, in frames. None of it allocates.
 pub trait Protocol: fmt::Debug + Send + Sync {
@@ -28,6 +28,10 @@ pub trait Protocol: fmt::Debug + Send + Sync {
 
     /// What a received frame says of this drive; `None` for frames of others, of wrong length, or without news.
     fn decode(&self, frame: &Frame) -> Option<Observation>;
+
+    /// Whether a frame that reaches this drive keeps its own watchdog content, whatever else it does. Where no source
+    /// tells, it does: then no frame of the kind is ever repeated without end.
+    fn feeds_watchdog(&self, frame: &Frame) -> Feeds;
 
     /// Whether a frame, sent by anyone, would energise or move this drive. When a frame cannot be understood
     /// but is addressed to a command id of the drive, the answer is yes.
@@ -299,6 +303,15 @@ impl Drive {
     #[must_use]
     pub fn is_motion(&self, frame: &Frame) -> bool {
         self.protocol.is_motion(frame)
+    }
+
+    /// Whether the frame keeps the watchdog of this drive content: it reaches the drive, and counts there.
+    #[must_use]
+    pub fn feeds_watchdog(&self, frame: &Frame) -> Feeds {
+        if self.heartbeat.is_some_and(|heartbeat| heartbeat.frame.id() == frame.id()) {
+            return Feeds::Yes;
+        }
+        if self.is_reached_by(frame) { self.protocol.feeds_watchdog(frame) } else { Feeds::No }
     }
 
     /// Whether a frame with this identifier could mean anything to this drive, or to a drive of its family

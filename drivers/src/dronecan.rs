@@ -52,7 +52,7 @@ use crate::registry::{Common, Family, Key, Sheet};
 use crate::settings::{Settings, SettingsError, Value};
 use crate::stop::{AfterStop, PowerProof, Proof, Stage, StageKind, StopProgramme};
 use crate::units::RevolutionsPerSecond;
-use crate::watchdog::{Watchdog, WatchdogSet};
+use crate::watchdog::{Feeds, Watchdog, WatchdogSet};
 
 /// The family.
 pub const FAMILY: Family = Family {
@@ -378,6 +378,11 @@ impl Protocol for Model {
             };
             Demand::Speed(RevolutionsPerSecond::from_rpm(rpm))
         }))
+    }
+
+    /// Commands do; what else an ESC counts is its vendor's choice, so everything counts.
+    fn feeds_watchdog(&self, _frame: &Frame) -> Feeds {
+        Feeds::Yes
     }
 
     /// Whether the frame would arm or move this ESC: commands of either kind, from any node at any priority.

@@ -102,7 +102,7 @@ impl Drive {
         if self.heartbeat.is_some_and(|heartbeat| heartbeat.frame.id() == id) {
             return Some(Heard::Heartbeat);
         }
-        if !self.protocol.is_reached_by(frame).unwrap_or_else(|| self.lists(id)) {
+        if !self.is_reached_by(frame) {
             return None;
         }
         // A remote request, or an empty frame, asks for the report.
@@ -111,6 +111,11 @@ impl Drive {
             return Some(Heard::Report);
         }
         Some(Heard::Command(self.meaning(frame)))
+    }
+
+    /// Whether the frame reaches this drive.
+    pub(crate) fn is_reached_by(&self, frame: &Frame) -> bool {
+        self.protocol.is_reached_by(frame).unwrap_or_else(|| self.lists(frame.id()))
     }
 
     /// Whether the identifier is in one of the drive's tables of what it takes.

@@ -48,7 +48,7 @@ use crate::registry::{Common, Family, Key, Sheet};
 use crate::settings::{Settings, SettingsError, Value};
 use crate::stop::{AfterStop, PowerProof, Proof, Stage, StageKind, StopProgramme};
 use crate::units::{Revolutions, RevolutionsPerSecond};
-use crate::watchdog::{Watchdog, WatchdogSet};
+use crate::watchdog::{Feeds, Watchdog, WatchdogSet};
 
 mod subframe;
 
@@ -407,6 +407,18 @@ impl Protocol for Model {
             }
         }
         written.told()
+    }
+
+    /// A frame that writes is a command and does, whatever mode it sets; one that only reads does not (fw,
+    /// `moteus_controller.cc`).
+    fn feeds_watchdog(&self, frame: &Frame) -> Feeds {
+        let only_reads = |frame: &Frame| {
+            Subframes::of(frame.payload()).all(|subframe| match subframe {
+                Ok(Subframe::Read | Subframe::Reply { .. } | Subframe::Other) => true,
+                Ok(Subframe::Write { .. } | Subframe::ToServer(_)) | Err(_) => false,
+            })
+        };
+        if frame.format() == Format::FdBrs && only_reads(frame) { Feeds::No } else { Feeds::Yes }
     }
 
     /// Whatever is not understood, and every write but one of a mode that stops. Classic frames count as well:

@@ -34,7 +34,7 @@ use crate::registry::{Common, Family, Key, Sheet};
 use crate::settings::{Settings, SettingsError, Value};
 use crate::stop::{PowerProof, Proof, Stage, StageKind, StopProgramme};
 use crate::units::{Revolutions, RevolutionsPerSecond};
-use crate::watchdog::{Watchdog, WatchdogSet};
+use crate::watchdog::{Feeds, Watchdog, WatchdogSet};
 
 /// The family.
 pub const FAMILY: Family = Family {
@@ -302,6 +302,11 @@ impl Protocol for Model {
             (Some(_), _) => Told::Other,
             (None, _) => Told::AsListed,
         }
+    }
+
+    /// Every frame that is addressed to the axis does, an empty or remote one too (can_simple, `do_command`).
+    fn feeds_watchdog(&self, _frame: &Frame) -> Feeds {
+        Feeds::Yes
     }
 
     /// Whether the frame would energise or move this axis.

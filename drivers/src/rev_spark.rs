@@ -49,7 +49,7 @@ use crate::registry::{Common, Family, Key, Sheet};
 use crate::settings::{Settings, SettingsError, Value};
 use crate::stop::{AfterStop, PowerProof, Proof, Stage, StageKind, StopProgramme};
 use crate::units::{Revolutions, RevolutionsPerSecond};
-use crate::watchdog::{Watchdog, WatchdogSet};
+use crate::watchdog::{Feeds, Watchdog, WatchdogSet};
 
 /// The family.
 pub const FAMILY: Family = Family {
@@ -288,6 +288,11 @@ impl Protocol for Model {
             (Some(_), _) => Told::Other,
             (None, _) => Told::AsListed,
         }
+    }
+
+    /// The heartbeats alone do; a set-point is followed only while they come (FRC; frames).
+    fn feeds_watchdog(&self, frame: &Frame) -> Feeds {
+        if [SECONDARY_HEARTBEAT, UNIVERSAL_HEARTBEAT].contains(&frame.id()) { Feeds::Yes } else { Feeds::No }
     }
 
     /// Whether the frame would energise or move this SPARK: a setpoint, an unknown command, or a heartbeat that

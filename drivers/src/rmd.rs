@@ -42,7 +42,7 @@ use crate::registry::{Common, Family, Key, Sheet};
 use crate::settings::{Settings, SettingsError, Value};
 use crate::stop::{AfterStop, PowerProof, Proof, Stage, StageKind, StopProgramme};
 use crate::units::{Revolutions, RevolutionsPerSecond};
-use crate::watchdog::{Watchdog, WatchdogSet};
+use crate::watchdog::{Feeds, Watchdog, WatchdogSet};
 
 /// The family.
 pub const FAMILY: Family = Family {
@@ -228,6 +228,11 @@ impl Protocol for Model {
             [command::BRAKE_RELEASE, ..] => Told::AsListed,
             _ => Told::Other,
         }
+    }
+
+    /// Any communication may (manual 2.30 does not say which): all frames count.
+    fn feeds_watchdog(&self, _frame: &Frame) -> Feeds {
+        Feeds::Yes
     }
 
     /// Whether the frame would energise or move this drive. A speed of 0 closes the loop and opens the brake,

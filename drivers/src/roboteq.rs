@@ -44,7 +44,7 @@ use crate::registry::{Common, Family, Key, Sheet};
 use crate::settings::{Settings, SettingsError, Value};
 use crate::stop::{AfterStop, PowerProof, Proof, Stage, StageKind, StopProgramme};
 use crate::units::{Revolutions, RevolutionsPerSecond};
-use crate::watchdog::{Watchdog, WatchdogSet};
+use crate::watchdog::{Feeds, Watchdog, WatchdogSet};
 
 /// The family.
 pub const FAMILY: Family = Family {
@@ -314,6 +314,17 @@ impl Protocol for Model {
     /// NMT stop and the two resets.
     fn deafens(&self, frame: &Frame) -> bool {
         canopen::deafens(frame, self.node)
+    }
+
+    /// Runtime commands do, the stops too (user manual, `RWD`). A query is none in the words of the manual.
+    fn feeds_watchdog(&self, frame: &Frame) -> Feeds {
+        if frame.id() != sdo::request_id(self.node) {
+            return Feeds::Yes;
+        }
+        match sdo::request_of(frame) {
+            sdo::Request::Harmless => Feeds::No,
+            sdo::Request::Write(..) | sdo::Request::LongWrite(_) | sdo::Request::Unknown => Feeds::Yes,
+        }
     }
 
     /// Whether the frame would energise or move this motor: a write of anything but a stop, a setpoint of 0 or the

@@ -51,7 +51,7 @@ use crate::registry::{Common, Family, Key, Sheet};
 use crate::settings::{Settings, SettingsError, Value};
 use crate::stop::{AfterStop, PowerProof, Proof, Stage, StageKind, StopProgramme};
 use crate::units::RevolutionsPerSecond;
-use crate::watchdog::{Watchdog, WatchdogReading, WatchdogSet};
+use crate::watchdog::{Feeds, Watchdog, WatchdogReading, WatchdogSet};
 
 /// The family.
 pub const FAMILY: Family = Family {
@@ -353,6 +353,11 @@ impl Protocol for Model {
         let [kind, _, _, target] = number.to_be_bytes();
         let is_request = !matches!(kind, kind::REPORT | kind::FAULTS);
         (is_request && target == self.id).then_some(true)
+    }
+
+    /// Which frames `canTimeout` counts is unverified: all count.
+    fn feeds_watchdog(&self, _frame: &Frame) -> Feeds {
+        Feeds::Yes
     }
 
     /// Whether the frame would energise or move this drive, whoever sends it; see the head of this file for what

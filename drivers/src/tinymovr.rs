@@ -51,7 +51,7 @@ use crate::registry::{Common, Family, Key, Sheet};
 use crate::settings::{Settings, SettingsError, Value};
 use crate::stop::{AfterStop, PowerProof, Proof, Stage, StageKind, StopProgramme};
 use crate::units::{Revolutions, RevolutionsPerSecond};
-use crate::watchdog::{Watchdog, WatchdogReading, WatchdogSet};
+use crate::watchdog::{Feeds, Watchdog, WatchdogReading, WatchdogSet};
 
 /// The family.
 pub const FAMILY: Family = Family {
@@ -386,6 +386,11 @@ impl Protocol for Model {
             (_, Some(endpoint::STATE | endpoint::MODE), _) => Told::AsListed,
             _ => Told::Other,
         }
+    }
+
+    /// Every frame that passes the acceptance filter does, a read too (fw, `CAN_process_interrupt`).
+    fn feeds_watchdog(&self, _frame: &Frame) -> Feeds {
+        Feeds::Yes
     }
 
     /// Whether the frame would energise or move this drive.

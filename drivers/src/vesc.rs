@@ -39,7 +39,7 @@ use crate::registry::{Common, Family, Key, Sheet};
 use crate::settings::{Settings, SettingsError, Value};
 use crate::stop::{AfterStop, PowerProof, Proof, Stage, StageKind, StopProgramme};
 use crate::units::{Revolutions, RevolutionsPerSecond};
-use crate::watchdog::{Watchdog, WatchdogSet};
+use crate::watchdog::{Feeds, Watchdog, WatchdogSet};
 
 /// The family.
 pub const FAMILY: Family = Family {
@@ -215,6 +215,16 @@ impl Protocol for Model {
             (Some(command), _) if command::SET_POINTS.contains(&command) => Told::SetPoint(Demand::Other),
             (Some(_), _) => Told::Other,
             (None, _) => Told::AsListed,
+        }
+    }
+
+    /// Every command that drives, brakes or lets go does; reports and pings do not (fw, `timeout_reset`).
+    fn feeds_watchdog(&self, frame: &Frame) -> Feeds {
+        match self.command_of(frame) {
+            Some(command) if command::HARMLESS.contains(&command) => Feeds::No,
+            Some(_) => Feeds::Yes,
+            // A report of its own, or of another drive.
+            None => Feeds::No,
         }
     }
 

@@ -31,6 +31,15 @@ pub enum WatchdogSet {
     Missing,
 }
 
+/// Whether a frame keeps a drive's own watchdog content.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Feeds {
+    /// It does, or no source says that it does not.
+    Yes,
+    /// It does not.
+    No,
+}
+
 /// What a drive says of its watchdog.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WatchdogReading {

@@ -11,7 +11,8 @@ use anyhow::{Context, Result};
 use clap::Args;
 use drivers::registry::{self, Common, Family};
 use drivers::{
-    AfterStop, Drive, Format, PollWhen, RevolutionsPerSecond, Setpoint, Settings, Value, WatchdogSet,
+    AfterStop, Drive, Feeds, Format, Frame, PollWhen, RevolutionsPerSecond, Setpoint, Settings, Value,
+    WatchdogSet,
 };
 
 use crate::workspace::Workspace;
@@ -98,6 +99,17 @@ fn watchdog(drive: &Drive) -> &'static str {
     }
 }
 
+/// What the kernel sends by itself, and how it ends.
+fn unattended(drive: &Drive) -> &'static str {
+    let last = drive.unattended_stages().last().map(|stage| stage.frames);
+    let feeds = |frame: &Frame| drive.feeds_watchdog(frame) == Feeds::Yes;
+    if last.is_some_and(|frames| frames.as_slice().iter().any(feeds)) {
+        "the kernel sends each stage for about `stage_timeout`, and then nothing: a stop feeds this watchdog, too, or may"
+    } else {
+        "the kernel sends each stage for about `stage_timeout`, and the last one for ever: no stop feeds this watchdog"
+    }
+}
+
 fn row(text: &mut String, family: &Family, drive: &Drive) -> Result<()> {
     let heartbeat = match &drive.heartbeat {
         Some(heartbeat) if heartbeat.mark != [0; 8] => "permits running",
@@ -156,6 +168,7 @@ fn section(text: &mut String, family: &Family, drive: &Drive) -> Result<()> {
         still.samples
     )?;
     writeln!(text, "\nOwn watchdog: {}.", drive.watchdog.advice)?;
+    writeln!(text, "\nWithout the supervisor: {}.", unattended(drive))?;
     if !sheet.unverified.is_empty() {
         writeln!(text, "\nUnverified on hardware:\n")?;
         for item in sheet.unverified {

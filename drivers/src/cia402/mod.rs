@@ -53,7 +53,7 @@ use crate::registry::{Common, Family, Sheet};
 use crate::settings::{Settings, SettingsError, Value};
 use crate::stop::{AfterStop, PowerProof, Proof, Stage, StageKind, StopProgramme};
 use crate::units::{Revolutions, RevolutionsPerSecond};
-use crate::watchdog::{Watchdog, WatchdogReading, WatchdogSet};
+use crate::watchdog::{Feeds, Watchdog, WatchdogReading, WatchdogSet};
 
 /// The family.
 pub const FAMILY: Family = Family {
@@ -237,6 +237,13 @@ impl Protocol for Model {
     /// NMT stop and the two resets.
     fn deafens(&self, frame: &Frame) -> bool {
         canopen::deafens(frame, self.node)
+    }
+
+    /// The heartbeat of the master does ([`Drive::heartbeat`]), and the remote request of node guarding where a drive is set
+    /// up for that (CiA 301). SDO and PDO do not (CANopenNode, `CO_HBconsumer.h`).
+    fn feeds_watchdog(&self, frame: &Frame) -> Feeds {
+        let is_guarding = frame.id() == self.id(NMT_ERROR_CONTROL) && frame.format() == Format::Remote;
+        if is_guarding { Feeds::Yes } else { Feeds::No }
     }
 
     /// Whether the frame would energise or move this drive: an SDO write (see `objects`), or a receive PDO.

@@ -44,7 +44,7 @@ use crate::registry::{Common, Family, Key, Sheet};
 use crate::settings::{Settings, SettingsError, Value};
 use crate::stop::{AfterStop, PowerProof, Proof, Stage, StageKind, StopProgramme};
 use crate::units::{Revolutions, RevolutionsPerSecond};
-use crate::watchdog::{Watchdog, WatchdogSet};
+use crate::watchdog::{Feeds, Watchdog, WatchdogSet};
 use number::{Field, Number};
 use text::{Pattern, parse_id};
 
@@ -287,6 +287,8 @@ struct Model {
     output: Option<OutputReading>,
     /// Stop and poll frames: what may be seen without anything moving.
     quiet: Vec<Frame>,
+    /// The polls, if `poll_feeds_watchdog` is false.
+    idle_polls: Vec<Frame>,
     commands: Vec<ArbitrationId>,
 }
 
@@ -340,6 +342,11 @@ impl Protocol for Model {
             }
             _ => Told::AsListed,
         }
+    }
+
+    /// Everything counts but the polls of which the configuration says that they do not.
+    fn feeds_watchdog(&self, frame: &Frame) -> Feeds {
+        if self.idle_polls.contains(frame) { Feeds::No } else { Feeds::Yes }
     }
 
     fn is_motion(&self, frame: &Frame) -> bool {
@@ -556,6 +563,8 @@ fn build(settings: &Settings, common: &Common) -> Result<Drive, SettingsError> {
     harmless(settings, &model, &stop, &poll, &enable)?;
 
     let stops: Vec<Frame> = stop.stages().iter().flat_map(|stage| stage.frames.as_slice()).copied().collect();
+    let feeds = settings.flag("poll_feeds_watchdog", true)?;
+    model.idle_polls = if feeds { Vec::new() } else { poll.clone() };
     model.quiet = stops.iter().chain(&poll).chain(&broadcast).copied().collect();
     let told = stops.iter().chain(&enable).chain(&broadcast).chain([&model.velocity]);
     let commands = unique(ids(settings, "motion")?.into_iter().chain(told.map(Frame::id)));
@@ -573,7 +582,6 @@ fn build(settings: &Settings, common: &Common) -> Result<Drive, SettingsError> {
     let owns = unique(used.filter(|id| !shares.contains(id)));
     let sent = model.quiet.iter().chain(&enable).chain([&model.velocity]).map(Frame::format);
     let is_fd = sent.chain(patterns.iter().map(Pattern::format)).any(|format| format == Format::FdBrs);
-    let feeds = settings.flag("poll_feeds_watchdog", true)?;
     let until = model.power.is_some().then_some(Until::Power(Power::On));
     Ok(Drive {
         family: FAMILY.name,
@@ -615,6 +623,7 @@ fn model(settings: &Settings, common: &Common) -> Result<Model, SettingsError> {
         power: power(settings)?,
         output: output(settings)?,
         quiet: Vec::new(),
+        idle_polls: Vec::new(),
         commands: Vec::new(),
     })
 }
