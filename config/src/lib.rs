@@ -15,6 +15,7 @@ pub mod error;
 pub mod exit;
 mod exposure;
 mod ids;
+pub mod kernel_plan;
 mod kortex;
 mod origins;
 mod reader;

@@ -1,43 +1,38 @@
 //! The kernel-armed stop: jobs in the kernel that send the stops when this process no longer puts them off.
 //!
-//! Each bus has jobs of CAN_BCM, the kernel's broadcast manager: a list of frames, the first a *marker* that no
-//! drive hears, the others the first stop stage of every motor. Arming a job sends the marker at once; should
-//! nobody arm it again for `kernel_stop`, a timer of the kernel sends the stops, one after the other and then
-//! from the beginning, without this process: it may be stopped, starved, stuck in a loop, or dead.
+//! Each bus has jobs of CAN_BCM, the kernel's broadcast manager: lists of frames, of which the first is a *marker* that no
+//! drive hears. Arming a job sends its marker at once. Should this process not arm it again in time, a timer of the
+//! kernel sends the rest, however this process is: stopped, starved, stuck in a loop, or dead.
 //!
-//! What lives here: the jobs, and the real-time thread's part: one non-blocking `write` for each. What must
-//! never: anything that could keep a drive's own watchdog content while this process hangs.
+//! The jobs of a bus follow each other. The first begins after `kernel_stop` and has the first stop stage of every motor;
+//! the next ones have the harder stages, each for about `stage_timeout`. Then comes silence wherever a stop would
+//! feed the watchdog of a drive, and the last stage for ever elsewhere ([`drivers::unattended`]).
+//!
+//! What lives here: the jobs, and the real-time thread's part: non-blocking writes. What must never: anything that could keep
+//! a drive's own watchdog content while this process hangs.
 //!
 //! What it cannot do. The kernel sends with the queue priority of motion frames, tries again only one round
-//! later when the queue is full, and knows nothing of proof or of later stages. Its timers run on the CPU that
-//! armed them, on a kernel with PREEMPT_RT in a thread of low priority, on one before 6.5 in such a thread when
+//! later when the queue is full, and knows nothing of proof: it goes on to the next stage by the clock. Its timers run on the
+//! CPU that armed them, on a kernel with PREEMPT_RT in a thread of low priority, on one before 6.5 in such a thread when
 //! there is much to do: a *busy loop* of the real-time thread then keeps the kernel from sending, too. So such
-//! a loop is ended by the kernel's tick ([`limit_loops`]), and then the timers run.
-//!
-//! Source: Linux 6.1, `net/can/bcm.c` and `include/uapi/linux/can/bcm.h`.
+//! a loop is ended by the kernel's tick ([`limit_loops`]), and then the timers run. A bus whose bit rate was lowered since
+//! the start is sent more than it carries; its frames are then sent as fast as it can.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
-use config::{Config, Motor};
-use drivers::frame::MAX_PAYLOAD;
-use drivers::{ArbitrationId, Drive, Format, Frame, marker};
+use config::Config;
+use config::kernel_plan::KernelPlan;
+use drivers::unattended::{BitRates, Job, Turn};
 use nix::errno::Errno;
 use nix::sys::resource::{Resource, setrlimit};
 use nix::unistd::write;
 use shm_proto::Nanos;
 
-use crate::{bus, sys};
+use crate::netlink::Netlink;
+use crate::{bcm, bus, log, sys};
 
-/// Frames the kernel takes for one job (MAX_NFRAMES).
-const MOST_FRAMES: usize = 256;
-/// How long a round over all frames of a bus should take: drives whose frame was lost get it again as soon as
-/// the supervisor itself would send it (20 ms) or earlier.
-const ROUND: Duration = Duration::from_millis(10);
-/// No frame faster than this after another: the longest frame of a classic bus at 125 kbit/s takes 1.08 ms, and
-/// what does not fit on the bus would fill the queue that it is to leave.
-const SHORTEST_GAP: Duration = Duration::from_millis(1);
 /// A job is put off once in this time. More often would only load the bus: each time sends a marker, which is
 /// 80 bits on a bus with ODrives, 0.64 ms at 125 kbit/s.
 const LONGEST_PERIOD: Duration = Duration::from_millis(10);
@@ -58,67 +53,16 @@ pub fn limit_loops(kernel_stop: Duration) -> io::Result<()> {
     Ok(setrlimit(Resource::RLIMIT_RTTIME, micros(kernel_stop * 4 / 5), micros(kernel_stop * 2))?)
 }
 
-/// How the kernel is spoken to (linux/can/bcm.h).
-mod bcm {
-    pub const TX_SETUP: u32 = 1;
-    pub const TX_DELETE: u32 = 2;
-    /// Both intervals and the count are taken over.
-    pub const SETTIMER: u32 = 0x0001;
-    /// The timer begins now, and the frame at hand is sent at once.
-    pub const STARTTIMER: u32 = 0x0002;
-    /// The frame at hand is the first again.
-    pub const TX_RESET_MULTI_IDX: u32 = 0x0200;
-    /// The frames are `struct canfd_frame`.
-    pub const CAN_FD_FRAME: u32 = 0x0800;
-    /// How many of the frames follow each other by the first interval. The one sent at once counts, too, so
-    /// two leave one first interval to wait.
-    pub const COUNT: u32 = 2;
-}
-
-/// How the frames of a job are laid out: a job has one form only.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Form {
-    Classic,
-    Fd,
-}
-
-impl Form {
-    fn of(format: Format) -> Self {
-        match format {
-            Format::Classic | Format::Remote => Self::Classic,
-            Format::FdBrs => Self::Fd,
-        }
-    }
-
-    fn flags(self) -> u32 {
-        match self {
-            Self::Classic => 0,
-            Self::Fd => bcm::CAN_FD_FRAME,
-        }
-    }
-
-    /// Bytes of a frame's data.
-    fn room(self) -> usize {
-        match self {
-            Self::Classic => 8,
-            Self::Fd => MAX_PAYLOAD,
-        }
-    }
-
-    fn marker(self, id: ArbitrationId) -> Frame {
-        match self {
-            Self::Classic => Frame::classic(id, &[]),
-            Self::Fd => Frame::fd(id, &[]),
-        }
-    }
-}
-
 /// One job, as the words it is armed and deleted with.
 #[derive(Debug)]
-struct Job {
+struct Armed {
     bus: usize,
-    setup: Vec<u8>,
+    /// Written one after the other, each time it is put off.
+    messages: Vec<Vec<u8>>,
     delete: Vec<u8>,
+    /// From one putting off to the next.
+    period: u64,
+    due: Nanos,
 }
 
 /// A socket whose interface is gone is left alone until it is connected to another.
@@ -138,7 +82,7 @@ struct Line {
 /// How often the jobs were put off, and how often the kernel refused.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tally {
-    /// Times that all jobs of buses that are there were put off.
+    /// Times that all jobs that were due were put off.
     pub rearms: u64,
     /// Jobs that the kernel refused to take.
     pub errors: u64,
@@ -148,9 +92,7 @@ pub struct Tally {
 #[derive(Debug)]
 pub struct KernelStop {
     lines: Vec<Line>,
-    jobs: Vec<Job>,
-    period: u64,
-    due: Nanos,
+    jobs: Vec<Armed>,
     tally: Tally,
 }
 
@@ -158,7 +100,7 @@ impl KernelStop {
     /// No jobs: for a kernel that cannot, or a benchmark.
     #[must_use]
     pub fn none() -> Self {
-        Self { lines: Vec::new(), jobs: Vec::new(), period: 0, due: Nanos::ZERO, tally: Tally::default() }
+        Self { lines: Vec::new(), jobs: Vec::new(), tally: Tally::default() }
     }
 
     /// Opens a socket for every bus and builds its jobs. Nothing is armed yet.
@@ -168,10 +110,12 @@ impl KernelStop {
     /// When the kernel has no broadcast manager, or an interface is not there; the text says what to do.
     pub fn open(config: &Config) -> Result<Self, String> {
         let mut stop = Self::none();
-        stop.period = nanos(period(config.supervisor.kernel_stop, config.supervisor.tick));
-        for index in 0..config.buses.len() {
+        // Without it the bit rates are not known, and the frames come more slowly.
+        let netlink = Netlink::open().ok();
+        for (index, bus) in config.buses.iter().enumerate() {
             stop.lines.push(Line { socket: socket_of(config, index)?, link: Link::Connected });
-            stop.jobs.extend(jobs_of(config, index)?);
+            let link = netlink.as_ref().and_then(|netlink| netlink.look_at(&bus.interface).ok().flatten());
+            stop.jobs.extend(jobs_of(config, index, link.and_then(|link| link.rates))?);
         }
         Ok(stop)
     }
@@ -195,36 +139,41 @@ impl KernelStop {
     ///
     /// What the kernel refuses is tried again in the next pass.
     pub fn put_off(&mut self, now: Nanos) -> Option<Tally> {
-        if self.jobs.is_empty() || now < self.due {
-            return None;
-        }
-        let errors = self.tally.errors;
-        for job in &self.jobs {
-            let Some(line) = self.lines.get_mut(job.bus) else { continue };
-            if line.link == Link::Lost {
+        let Self { lines, jobs, tally } = self;
+        let before = *tally;
+        let mut looked_at = false;
+        for job in jobs.iter_mut().filter(|job| now >= job.due) {
+            looked_at = true;
+            let Some(line) = lines.get_mut(job.bus).filter(|line| line.link == Link::Connected) else {
+                job.due = now.after(job.period);
                 continue;
-            }
-            if let Err(error) = write(&line.socket, &job.setup) {
-                self.tally.errors += 1;
-                // The interface was removed and the socket belongs to none. Housekeeping connects it to the
-                // next one; until then it is not touched, lest this thread wait for the socket's lock.
-                if matches!(error, Errno::ENOTCONN | Errno::ENODEV | Errno::ENXIO) {
-                    line.link = Link::Lost;
+            };
+            let refused = job.messages.iter().find_map(|message| write(&line.socket, message).err());
+            match refused {
+                None => job.due = now.after(job.period),
+                Some(error) => {
+                    tally.errors += 1;
+                    // The interface was removed and the socket belongs to none. Housekeeping connects it to the
+                    // next one; until then it is not touched, lest this thread wait for the socket's lock.
+                    if matches!(error, Errno::ENOTCONN | Errno::ENODEV | Errno::ENXIO) {
+                        line.link = Link::Lost;
+                    }
                 }
             }
         }
-        if self.tally.errors == errors {
-            self.tally.rearms += 1;
-            self.due = now.after(self.period);
+        if looked_at && tally.errors == before.errors {
+            tally.rearms += 1;
         }
-        Some(self.tally)
+        looked_at.then_some(*tally)
     }
 
     /// The interface of a bus works again, perhaps another one under its name: its jobs are armed at once.
     pub fn restore(&mut self, bus: usize) {
         if let Some(line) = self.lines.get_mut(bus) {
             line.link = Link::Connected;
-            self.due = Nanos::ZERO;
+        }
+        for job in self.jobs.iter_mut().filter(|job| job.bus == bus) {
+            job.due = Nanos::ZERO;
         }
     }
 
@@ -239,10 +188,14 @@ impl KernelStop {
     }
 }
 
-/// How long at least from one putting off to the next. A little less than is meant, because the loop comes round
-/// with the ticks: a tick that is a microsecond early must count, or it would only be the next one.
+/// How long at least from one putting off of the first jobs to the next.
 fn period(wait: Duration, tick: Duration) -> Duration {
-    let meant = LONGEST_PERIOD.min(wait / TIMES);
+    with_the_ticks(LONGEST_PERIOD.min(wait / TIMES), tick)
+}
+
+/// A little less than is meant, because the loop comes round with the ticks: a tick that is a microsecond early must
+/// count, or it would only be the next one.
+fn with_the_ticks(meant: Duration, tick: Duration) -> Duration {
     meant - (tick / 2).min(meant / 4)
 }
 
@@ -270,122 +223,29 @@ fn socket_of(config: &Config, index: usize) -> Result<OwnedFd, String> {
 }
 
 /// The jobs of one bus of a configuration.
-fn jobs_of(config: &Config, index: usize) -> Result<Vec<Job>, String> {
-    let motors: Vec<&Motor> = config.motors.iter().filter(|motor| motor.is_on(index)).collect();
-    jobs(index, &config.buses[index].name, &motors, config.supervisor.kernel_stop)
-}
-
-/// The jobs of one bus.
-fn jobs(bus: usize, name: &str, motors: &[&Motor], wait: Duration) -> Result<Vec<Job>, String> {
-    let drives = motors.iter().map(|motor| &motor.drive);
-    let Some(marker) = marker::unheard(drives.clone()) else {
-        return Err(format!(
-            "bus \"{name}\": its drives hear every identifier there is, so there is none for the frame that puts \
-             the kernel's stops off; spread them over two buses"
+fn jobs_of(config: &Config, index: usize, rates: Option<BitRates>) -> Result<Vec<Armed>, String> {
+    let plan = KernelPlan::of(config, index, rates)?;
+    if plan.is_spread_out() {
+        log::line(&format!(
+            "WARNING: bus \"{}\": if this supervisor is killed or hangs, the last motor is sent its first stop {} ms after \
+             kernel_stop; spread the motors over two buses, or raise the bit rate",
+            config.buses[index].name,
+            plan.spread().as_millis()
         ));
+    }
+    let tick = config.supervisor.tick;
+    let (first, later) = (period(plan.times.wait, tick), with_the_ticks(plan.times.slack(), tick));
+    let armed = |(key, job): (u32, &Job)| Armed {
+        bus: index,
+        messages: bcm::put_off(key, job),
+        delete: bcm::delete(key, job),
+        period: nanos(match job.turn {
+            Turn::First => first,
+            Turn::Later => later,
+        }),
+        due: Nanos::ZERO,
     };
-    let lists = lists(drives, marker);
-    let gap = gap(lists.iter().map(Vec::len).sum(), lists.len());
-    Ok((0..)
-        .zip(&lists)
-        .map(|(key, list)| Job { bus, setup: setup(key, list, wait, gap), delete: delete(key, list) })
-        .collect())
-}
-
-/// The frames of each job: the marker, then the first stop stage of as many drives as fit. A drive's frames
-/// stay together in their order.
-fn lists<'a>(drives: impl Iterator<Item = &'a Drive>, marker: ArbitrationId) -> Vec<Vec<Frame>> {
-    let mut lists: Vec<Vec<Frame>> = Vec::new();
-    for drive in drives {
-        let frames = drive.stop.stage(0).frames;
-        let frames = frames.as_slice();
-        let form = Form::of(drive.format);
-        let fits = |list: &&mut Vec<Frame>| {
-            Form::of(list[0].format()) == form && list.len() + frames.len() <= MOST_FRAMES
-        };
-        match lists.iter_mut().find(fits) {
-            Some(list) => list.extend(frames),
-            None => lists.push([&[form.marker(marker)], frames].concat()),
-        }
-    }
-    lists
-}
-
-/// The time between two frames of a job, for a bus with so many frames in so many jobs, which send side by side.
-fn gap(frames: usize, jobs: usize) -> Duration {
-    let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX).max(1);
-    (ROUND / count(frames)).clamp(SHORTEST_GAP, ROUND) * count(jobs)
-}
-
-/// The words that arm a job or put it off.
-fn setup(key: u32, frames: &[Frame], wait: Duration, gap: Duration) -> Vec<u8> {
-    let form = form_of(frames);
-    let flags = bcm::SETTIMER | bcm::STARTTIMER | bcm::TX_RESET_MULTI_IDX | form.flags();
-    let count = u32::try_from(frames.len()).unwrap_or(u32::MAX);
-    let mut message = head(bcm::TX_SETUP, flags, bcm::COUNT, (wait, gap), key, count);
-    for frame in frames {
-        push_frame(&mut message, form, frame);
-    }
-    message
-}
-
-/// The words that delete a job: the kernel knows it by its key and the form of its frames.
-fn delete(key: u32, frames: &[Frame]) -> Vec<u8> {
-    head(bcm::TX_DELETE, form_of(frames).flags(), 0, (Duration::ZERO, Duration::ZERO), key, 0)
-}
-
-fn form_of(frames: &[Frame]) -> Form {
-    frames.first().map_or(Form::Classic, |frame| Form::of(frame.format()))
-}
-
-/// `struct bcm_msg_head`, as C lays it out here: the times are `long`s, the frames begin at a multiple of 8.
-fn head(
-    opcode: u32,
-    flags: u32,
-    count: u32,
-    (first, second): (Duration, Duration),
-    key: u32,
-    frames: u32,
-) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    for word in [opcode, flags, count] {
-        bytes.extend(word.to_ne_bytes());
-    }
-    pad(&mut bytes, size_of::<libc::c_long>());
-    for time in [first, second] {
-        let seconds = libc::c_long::try_from(time.as_secs()).unwrap_or(libc::c_long::MAX);
-        bytes.extend(seconds.to_ne_bytes());
-        bytes.extend(libc::c_long::from(time.subsec_micros().cast_signed()).to_ne_bytes());
-    }
-    for word in [key, frames] {
-        bytes.extend(word.to_ne_bytes());
-    }
-    pad(&mut bytes, 8);
-    bytes
-}
-
-fn pad(bytes: &mut Vec<u8>, alignment: usize) {
-    bytes.resize(bytes.len().next_multiple_of(alignment), 0);
-}
-
-/// `struct can_frame` or `struct canfd_frame`: identifier with flags, length, three more bytes, data.
-fn push_frame(bytes: &mut Vec<u8>, form: Form, frame: &Frame) {
-    let id = match frame.id() {
-        ArbitrationId::Standard(id) => u32::from(id),
-        ArbitrationId::Extended(id) => id | libc::CAN_EFF_FLAG,
-    };
-    let (id, flags) = match frame.format() {
-        Format::Classic => (id, 0),
-        Format::Remote => (id | libc::CAN_RTR_FLAG, 0),
-        // CANFD_BRS: the data goes at the higher bit rate.
-        Format::FdBrs => (id, 1),
-    };
-    let payload = frame.payload();
-    let length = payload.len().min(form.room());
-    bytes.extend(id.to_ne_bytes());
-    bytes.extend([u8::try_from(length).unwrap_or(0), flags, 0, 0]);
-    bytes.extend(&payload[..length]);
-    bytes.resize(bytes.len() + form.room() - length, 0);
+    Ok((0..).zip(&plan.jobs).map(armed).collect())
 }
 
 #[cfg(test)]
@@ -395,78 +255,10 @@ mod tests {
     use std::path::Path;
 
     use super::*;
-    use drivers::{AfterStop, RevolutionsPerSecond, Settings, Value, registry};
+    use drivers::AfterStop;
     use nix::sys::resource::getrlimit;
 
-    fn drive(family: &str, keys: &[(&str, Value)]) -> Drive {
-        let mut settings = Settings::default();
-        for (key, value) in keys {
-            settings.insert(*key, value.clone());
-        }
-        let common = registry::Common {
-            after: AfterStop::Hold,
-            standstill: None,
-            max_speed: RevolutionsPerSecond(5.0),
-        };
-        registry::build(registry::family(family).unwrap(), &settings, &common).unwrap()
-    }
-
-    fn odrive(node: i64) -> Drive {
-        drive("odrive", &[("node", Value::Integer(node)), ("firmware", Value::Text("0.6".to_owned()))])
-    }
-
-    fn arm(node: i64) -> Drive {
-        drive(
-            "cia402",
-            &[
-                ("node", Value::Integer(node)),
-                ("transport", Value::Text("pdo".to_owned())),
-                ("counts_per_rev", Value::Integer(1000)),
-            ],
-        )
-    }
-
-    const MARKER: ArbitrationId = ArbitrationId::Standard(0x7EF);
     const MS: Duration = Duration::from_millis(1);
-
-    /// Fails if a job does not begin with what means nothing: arming it would stop a motor.
-    #[test]
-    fn every_job_begins_with_the_marker_and_holds_every_stop() {
-        let drives: Vec<Drive> = (0..63).map(odrive).chain((1..=126).map(arm)).collect();
-        let lists = lists(drives.iter(), MARKER);
-        assert!(lists.iter().all(|list| list[0] == Frame::classic(MARKER, &[]) && list.len() <= MOST_FRAMES));
-        let sent: Vec<Frame> = lists.iter().flat_map(|list| list[1..].to_vec()).collect();
-        let wanted: Vec<Frame> =
-            drives.iter().flat_map(|drive| drive.stop.stage(0).frames.as_slice().to_vec()).collect();
-        assert_eq!(sent, wanted, "in order, nothing twice, nothing missing");
-        assert_eq!(lists.len(), 2, "(63 + 126) * 2 frames are too many for one job");
-    }
-
-    #[test]
-    fn classic_and_fd_frames_have_jobs_of_their_own() {
-        let mut fd = odrive(3);
-        fd.format = Format::FdBrs;
-        let drives = [odrive(4), fd, odrive(5)];
-        let lists = lists(drives.iter(), MARKER);
-        let forms: Vec<Format> = lists.iter().map(|list| list[0].format()).collect();
-        assert_eq!(forms, [Format::Classic, Format::FdBrs]);
-        assert_eq!(lists[0].len(), 5);
-    }
-
-    #[test]
-    fn a_bus_without_motors_has_no_job() {
-        assert!(jobs(0, "can0", &[], 50 * MS).unwrap().is_empty());
-    }
-
-    /// The round is 10 ms unless that would crowd a slow bus, however many jobs send side by side.
-    #[test]
-    fn rounds_are_short_and_buses_not_crowded() {
-        assert_eq!(gap(2, 1), 5 * MS);
-        assert_eq!(gap(10, 1), MS);
-        assert_eq!(gap(256, 1), MS);
-        assert_eq!(gap(257, 2), 2 * MS);
-        assert_eq!(gap(0, 0), ROUND);
-    }
 
     /// Fails if a tick that is due at the very moment is passed over.
     #[test]
@@ -482,48 +274,6 @@ mod tests {
             assert!(period * 4 >= LONGEST_PERIOD * 3, "the bus is loaded with markers: {period:?}");
         }
         assert!(period(20 * MS, 5 * MS) <= 4 * MS);
-    }
-
-    /// The words as a C program on this machine would write them (64 bits, little-endian).
-    #[test]
-    #[cfg(all(target_pointer_width = "64", target_endian = "little"))]
-    fn words_are_those_of_the_kernel() {
-        let stop = Frame::classic(ArbitrationId::standard(0x06D), &[1, 2, 3]);
-        let message =
-            setup(7, &[Frame::classic(ArbitrationId::extended(0x1FBF_FFFF), &[]), stop], 1050 * MS, 2 * MS);
-        let mut wanted = Vec::new();
-        for word in [1_u32, 0x203, 2, 0] {
-            wanted.extend(word.to_le_bytes());
-        }
-        for long in [1_u64, 50_000, 0, 2_000] {
-            wanted.extend(long.to_le_bytes());
-        }
-        for word in [7_u32, 2, 0x9FBF_FFFF, 0, 0, 0, 0x06D, 3] {
-            wanted.extend(word.to_le_bytes());
-        }
-        wanted.extend([1, 2, 3, 0, 0, 0, 0, 0]);
-        assert_eq!(message, wanted);
-        assert_eq!(delete(7, &[stop])[..12], [2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
-        assert_eq!(delete(7, &[stop]).len(), 56);
-        assert_eq!(delete(7, &[stop])[48], 7);
-    }
-
-    /// Fails if a request is sent as a data frame: that would be a command.
-    #[test]
-    fn remote_frames_stay_remote() {
-        let message = setup(0, &[Frame::remote(ArbitrationId::standard(0x123))], 50 * MS, MS);
-        assert_eq!(message[message.len() - 16..][..4], 0x4000_0123_u32.to_ne_bytes());
-    }
-
-    #[test]
-    fn fd_frames_are_marked_and_have_room_for_64_bytes() {
-        let frame = Frame::fd(ArbitrationId::standard(0x123), &[9; 12]);
-        let message = setup(0, &[frame], 50 * MS, MS);
-        assert_eq!(message.len(), head(0, 0, 0, (MS, MS), 0, 0).len() + 72);
-        assert_eq!(message[4..8], 0xA03_u32.to_ne_bytes());
-        let frame = &message[message.len() - 72..];
-        assert_eq!(frame[4..8], [12, 1, 0, 0]);
-        assert_eq!(frame[8..20], [9; 12]);
     }
 
     const ROBOT: &str = r#"
@@ -559,16 +309,32 @@ max_rpm = 300
     #[test]
     fn a_bus_has_the_stops_of_its_own_drives() {
         let config = robot();
-        for (index, node) in [(0, 3), (1, 4)] {
-            let [job] = &jobs_of(&config, index).unwrap()[..] else { panic!("one job") };
-            let drive = odrive(node);
-            let mut list = vec![Frame::classic(marker::unheard([&drive].into_iter()).unwrap(), &[])];
-            list.extend(drive.stop.stage(0).frames.as_slice());
-            let wait = config.supervisor.kernel_stop;
-            assert_eq!(job.bus, index);
-            assert_eq!(job.setup, setup(0, &list, wait, gap(list.len(), 1)));
-            assert_eq!(job.delete, delete(0, &list));
+        for index in [0, 1] {
+            let jobs = jobs_of(&config, index, None).unwrap();
+            let plan = KernelPlan::of(&config, index, None).unwrap();
+            assert_eq!(jobs.len(), plan.jobs.len());
+            for (key, (job, planned)) in (0..).zip(jobs.iter().zip(&plan.jobs)) {
+                assert_eq!(job.bus, index);
+                assert_eq!(job.messages, bcm::put_off(key, planned));
+                assert_eq!(job.delete, bcm::delete(key, planned));
+            }
+            let own = &config.motors[index].drive.stop.stage(0).frames;
+            assert_eq!(&plan.jobs[0].frames[1..], own.as_slice());
         }
+    }
+
+    /// The later jobs wait for longer and are put off more seldom: each time costs a frame on the bus.
+    #[test]
+    fn later_jobs_load_the_bus_less() {
+        let mut config = robot();
+        for motor in &mut config.motors {
+            motor.drive.stop.after = AfterStop::Release;
+        }
+        let jobs = jobs_of(&config, 0, None).unwrap();
+        assert_eq!(jobs.len(), 3, "an ODrive has three stages");
+        let [first, later @ ..] = &jobs[..] else { panic!("none") };
+        assert!(first.period <= nanos(10 * MS));
+        assert!(later.iter().all(|job| job.period > nanos(90 * MS) && job.period <= nanos(100 * MS)));
     }
 
     /// Fails if the text does not say which bus, which interface, and, where it helps, what to do.
@@ -584,9 +350,15 @@ max_rpm = 300
 
     /// One job with that word on a socket, put off every 8 ms.
     fn stop_on(socket: UnixDatagram) -> KernelStop {
-        let job = Job { bus: 0, setup: b"setup".to_vec(), delete: b"delete".to_vec() };
+        let job = Armed {
+            bus: 0,
+            messages: vec![b"start".to_vec(), b"shape".to_vec()],
+            delete: b"delete".to_vec(),
+            period: nanos(8 * MS),
+            due: Nanos::ZERO,
+        };
         let line = Line { socket: socket.into(), link: Link::Connected };
-        KernelStop { lines: vec![line], jobs: vec![job], period: nanos(8 * MS), ..KernelStop::none() }
+        KernelStop { lines: vec![line], jobs: vec![job], ..KernelStop::none() }
     }
 
     fn pair() -> (UnixDatagram, UnixDatagram) {
@@ -613,12 +385,12 @@ max_rpm = 300
         let (kernel, ours) = pair();
         let mut stop = stop_on(ours);
         assert_eq!(stop.put_off(NOW), Some(Tally { rearms: 1, errors: 0 }));
-        assert_eq!(heard(&kernel), ["setup"]);
+        assert_eq!(heard(&kernel), ["start", "shape"]);
         assert_eq!(stop.put_off(NOW.after(nanos(8 * MS) - 1)), None);
         assert_eq!(heard(&kernel), [""; 0]);
         assert_eq!(stop.put_off(NOW.after(nanos(8 * MS))), Some(Tally { rearms: 2, errors: 0 }));
         assert_eq!(stop.put_off(NOW.after(nanos(30 * MS))), Some(Tally { rearms: 3, errors: 0 }));
-        assert_eq!(heard(&kernel), ["setup", "setup"]);
+        assert_eq!(heard(&kernel), ["start", "shape", "start", "shape"]);
     }
 
     /// Fails if a job that the kernel refuses is not tried again in the next pass: it would stop the motors.
@@ -631,7 +403,7 @@ max_rpm = 300
         assert_eq!(stop.put_off(NOW), Some(Tally { rearms: 0, errors: 2 }));
         heard(&kernel);
         assert_eq!(stop.put_off(NOW), Some(Tally { rearms: 1, errors: 2 }));
-        assert_eq!(heard(&kernel), ["setup"]);
+        assert_eq!(heard(&kernel), ["start", "shape"]);
     }
 
     /// Fails if a socket without interface is written to again and again, or never after it came back.

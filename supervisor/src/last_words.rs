@@ -4,6 +4,9 @@
 //! deadly signal (a bad access, a forbidden system call, the runaway fuse, a termination nobody planned)
 //! hand the frames to the kernel; then the process ends. In between runs nothing but what POSIX allows in a
 //! signal handler: loads, `write`, `raise`.
+//!
+//! They cannot wait, so they are the first stage alone, in the form that fits every mode of a drive. What has to follow is
+//! left to the kernel's jobs ([`crate::kernel_stop`]), whose sockets outlive this process: nothing here deletes them.
 
 use std::fmt::Write as _;
 use std::os::fd::{AsRawFd, RawFd};

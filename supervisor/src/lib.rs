@@ -2,13 +2,14 @@
 //!
 //! What lives here: [`core`], the pure state machine that decides; [`runtime`], the real-time thread
 //! that feeds it; [`service`], the housekeeping beside it; [`last_words`], the stops of a panic;
-//! [`kernel_stop`], the stops of a supervisor that hangs or is killed, with [`holder`] and [`keeper`]; `sys`,
+//! [`kernel_stop`], the stops of a supervisor that hangs or is killed, with [`bcm`], [`holder`] and [`keeper`]; `sys`,
 //! the few system calls.
 //!
 //! What must never live here: a network stack, an async runtime, a logging framework, or anything the
 //! real-time thread could wait for.
 
 pub mod allocator;
+pub mod bcm;
 pub mod bus;
 pub mod core;
 pub mod hardware_watchdog;

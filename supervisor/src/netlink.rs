@@ -7,6 +7,7 @@
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 
+use drivers::unattended::BitRates;
 use nix::sys::socket::{
     AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, connect, recv, send, socket,
 };
@@ -21,6 +22,8 @@ pub struct Link {
     pub health: BusHealth,
     /// The controller's transmit and receive error counters, where its driver tells.
     pub counters: Option<(u16, u16)>,
+    /// The bit rates, where it has a controller that is set up and a driver that tells.
+    pub rates: Option<BitRates>,
 }
 
 /// The way to ask.
@@ -39,8 +42,10 @@ const REQUEST: u16 = 1;
 const NAME: u16 = 3;
 const LINK_INFO: u16 = 18;
 const INFO_DATA: u16 = 2;
+const CAN_BIT_TIMING: u16 = 1;
 const CAN_STATE: u16 = 4;
 const CAN_COUNTERS: u16 = 8;
+const CAN_DATA_BIT_TIMING: u16 = 9;
 /// An answer with every attribute has some 1.5 kB.
 const ROOM: usize = 16 * 1024;
 
@@ -114,7 +119,10 @@ fn link(answer: &[u8]) -> Option<Link> {
     let health = if up { state.map_or(BusHealth::Unknown, health_of) } else { BusHealth::Down };
     let counters =
         attribute(can, CAN_COUNTERS).and_then(|both| Some((short_at(both, 0)?, short_at(both, 2)?)));
-    Some(Link { number, health, counters })
+    // The first word of `struct can_bittiming`; a bit rate of 0 is none.
+    let rate = |wanted| attribute(can, wanted).and_then(|timing| word_at(timing, 0)).filter(|rate| *rate > 0);
+    let rates = rate(CAN_BIT_TIMING).map(|nominal| BitRates { nominal, data: rate(CAN_DATA_BIT_TIMING) });
+    Some(Link { number, health, counters, rates })
 }
 
 /// `enum can_state`.
@@ -152,7 +160,7 @@ fn word_at(bytes: &[u8], at: usize) -> Option<u32> {
 
 #[cfg(test)]
 mod tests {
-    use super::{BusHealth, Link, Netlink, understand};
+    use super::{BitRates, BusHealth, Link, Netlink, understand};
 
     #[test]
     fn the_loopback_is_there_and_another_is_not() {
@@ -175,7 +183,10 @@ mod tests {
             bytes.resize(bytes.len().next_multiple_of(4), 0);
             bytes
         };
+        // Only the first words of the timings matter here.
         let can = [
+            attribute(1, &500_000_u32.to_ne_bytes()),
+            attribute(9, &0_u32.to_ne_bytes()),
             attribute(4, &2_u32.to_ne_bytes()),
             attribute(8, &[128_u16.to_ne_bytes(), 7_u16.to_ne_bytes()].concat()),
         ];
@@ -187,7 +198,8 @@ mod tests {
         }
         answer.extend(attribute(3, b"can0\0"));
         answer.extend(attribute(18, &info.concat()));
-        let expected = Link { number: 5, health: BusHealth::Passive, counters: Some((128, 7)) };
+        let rates = Some(BitRates { nominal: 500_000, data: None });
+        let expected = Link { number: 5, health: BusHealth::Passive, counters: Some((128, 7)), rates };
         assert_eq!(understand(&answer).expect("an answer"), Some(expected));
         // Whatever is cut off, nothing panics, and a cut header is an error.
         for length in 0..answer.len() {

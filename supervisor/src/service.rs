@@ -462,7 +462,7 @@ impl Service {
     fn look_at(&self, bus: usize) -> Interface {
         let name = &self.config.buses[bus].interface;
         match self.netlink.look_at(name) {
-            Ok(Some(Link { number, health, counters })) => {
+            Ok(Some(Link { number, health, counters, .. })) => {
                 Interface { number: Some(number), health, counters }
             }
             // Not to know is no reason to stop: sending tells, too.

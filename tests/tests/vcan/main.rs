@@ -16,6 +16,7 @@ mod hostile;
 mod impostor;
 mod inheritance;
 mod intent;
+mod kernel_stages;
 mod kernel_stop;
 mod kills;
 mod kortex;
