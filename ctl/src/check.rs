@@ -4,6 +4,7 @@ use std::io::{self, Write};
 use std::path::Path;
 use std::time::Duration;
 
+use config::kernel_plan::KernelPlan;
 use config::{BeatOf, Config, Exposure, Logins, Motor, Port, Service, TunnelTarget};
 use drivers::WatchdogSet;
 use shm_proto::verdicts::ResetPolicy;
@@ -62,6 +63,7 @@ pub fn warnings(config: &Config) -> Vec<String> {
             front.heartbeat_window.as_millis()
         ));
     }
+    warnings.extend((0..config.buses.len()).filter_map(|bus| crowded(config, bus)));
     warnings.extend(config.motors.iter().filter_map(|motor| impatient(motor, front.refresh)));
     warnings.extend(config.tunnel.iter().flat_map(|tunnel| &tunnel.targets).filter_map(kept_by_any_bytes));
     warnings
@@ -84,6 +86,23 @@ fn open_to_others(config: &Config, port: &Port) -> Option<String> {
         (Exposure::Refused, None) => return None,
     };
     Some(format!("{port} {what}"))
+}
+
+/// A bus whose last motor is told late to stop when the supervisor is gone. How fast the bus is, the file does not tell.
+fn crowded(config: &Config, bus: usize) -> Option<String> {
+    let name = &config.buses[bus].name;
+    let plan = match KernelPlan::of(config, bus, None) {
+        Ok(plan) => plan,
+        Err(problem) => return Some(problem),
+    };
+    plan.is_spread_out().then(|| {
+        format!(
+            "bus \"{name}\": if the supervisor is killed or hangs, the last motor is sent its first stop {} ms after \
+             kernel_stop, unless the interface tells a bit rate that allows for less (lanyard doctor says so); spread the \
+             motors over two buses",
+            plan.spread().as_millis()
+        )
+    })
 }
 
 /// A drive whose own watchdog does not wait for three commands: two may be late or lost.
@@ -186,6 +205,26 @@ mod tests {
             assert!(warnings[0].starts_with("target \"can\": beat = \"bytes\": "), "{warnings:#?}");
         }
         assert_eq!(link("speaks = \"socketcand\"\n"), [""; 0]);
+    }
+
+    /// 64 motors of two frames at 1 ms each.
+    #[test]
+    fn a_bus_with_many_motors_is_told() {
+        let motors = |count: usize| {
+            let motor = |node: usize| {
+                format!(
+                    "[[motor]]\nname = \"m{node}\"\nbus = \"can0\"\ndriver = \"odrive\"\nfirmware = \"0.6\"\n\
+                     node = {node}\nafter_stop = \"hold\"\nmax_rpm = 100\n"
+                )
+            };
+            let head = "[supervisor]\ncpu = 3\n[[bus]]\nname = \"can0\"\n".to_owned();
+            let text = (0..count).map(motor).fold(head, |text, motor| text + &motor);
+            let config = Config::parse(Path::new("robot.toml"), &text);
+            warnings(&config.unwrap_or_else(|error| panic!("{error}")))
+        };
+        assert_eq!(motors(40), [""; 0]);
+        let told = motors(60);
+        assert!(told.len() == 1 && told[0].contains("119 ms after kernel_stop"), "{told:?}");
     }
 
     #[test]

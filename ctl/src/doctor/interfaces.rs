@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
+use config::kernel_plan::KernelPlan;
 use config::{Bus, BusFormat, Config};
+use drivers::unattended::BitRates;
 
 use super::Finding;
 use super::link::{Link, Links};
@@ -16,11 +18,11 @@ const WITH_BANDS: [&str; 3] = ["pfifo_fast", "prio", "mqprio"];
 
 /// Looks at the interface of every bus.
 pub fn examine(config: &Config, links: &impl Links) -> Vec<Finding> {
-    let repeat = config.supervisor.stop_repeat;
-    config.buses.iter().flat_map(|bus| examine_one(bus, repeat, links)).collect()
+    (0..config.buses.len()).flat_map(|bus| examine_one(config, bus, links)).collect()
 }
 
-fn examine_one(bus: &Bus, repeat: Duration, links: &impl Links) -> Vec<Finding> {
+fn examine_one(config: &Config, number: usize, links: &impl Links) -> Vec<Finding> {
+    let (bus, repeat) = (&config.buses[number], config.supervisor.stop_repeat);
     let name = &bus.interface;
     let subject = format!("interface \"{name}\"");
     let link = match links.look_at(name) {
@@ -42,7 +44,8 @@ fn examine_one(bus: &Bus, repeat: Duration, links: &impl Links) -> Vec<Finding> 
         }
     };
     if link.kind == "vcan" || link.kind == "vxcan" {
-        return vec![Finding::good(&subject, format!("is a {}: no wire, and nothing to set up", link.kind))];
+        let found = format!("is a {}: no wire, and nothing to set up", link.kind);
+        return vec![Finding::good(&subject, found), kernel_stops(&subject, config, number, &link)];
     }
     let mut findings = vec![state(&subject, name, &link)];
     findings.extend(bit_rates(&subject, bus, &link));
@@ -51,7 +54,34 @@ fn examine_one(bus: &Bus, repeat: Duration, links: &impl Links) -> Vec<Finding> 
     findings.push(queue(&subject, name, repeat, &link));
     findings.push(discipline(&subject, name, &link));
     findings.push(echo(&subject, &link));
+    findings.push(kernel_stops(&subject, config, number, &link));
     findings
+}
+
+/// How late the last motor is told to stop when the supervisor is gone, at the bit rate of this bus.
+fn kernel_stops(subject: &str, config: &Config, bus: usize, link: &Link) -> Finding {
+    let rates = link.bit_rate.map(|nominal| BitRates { nominal, data: link.data_bit_rate });
+    let plan = match KernelPlan::of(config, bus, rates) {
+        Ok(plan) => plan,
+        Err(problem) => {
+            return Finding::attention(subject, problem, "spread its drives over two buses");
+        }
+    };
+    let found = format!(
+        "if the supervisor is killed or hangs, the kernel has sent every motor its first stop after {} ms \
+         (kernel_stop is {} ms), and {} ms after its last word nothing feeds a drive's own watchdog any more",
+        plan.last_first_stop.as_millis(),
+        plan.times.wait.as_millis(),
+        plan.last_fed.as_millis()
+    );
+    if !plan.is_spread_out() {
+        return Finding::good(subject, found);
+    }
+    Finding::attention(
+        subject,
+        found,
+        "the motors of one bus are told one after the other: spread them over two buses, or raise the bit rate",
+    )
 }
 
 fn state(subject: &str, name: &str, link: &Link) -> Finding {
@@ -236,10 +266,10 @@ mod tests {
     fn one_that_is_set_up_well_is_good() {
         let findings = looked_at(well());
         assert!(
-            findings.len() == 6 && findings.iter().all(|finding| finding.verdict == Good),
+            findings.len() == 7 && findings.iter().all(|finding| finding.verdict == Good),
             "{findings:#?}"
         );
-        assert_eq!(looked_at(Link { kind: "vcan".to_owned(), ..Link::default() }).len(), 1);
+        assert_eq!(looked_at(Link { kind: "vcan".to_owned(), ..Link::default() }).len(), 2);
     }
 
     #[test]
@@ -280,6 +310,28 @@ mod tests {
         let patient = robot("[supervisor]\nstop_repeat = \"100ms\"\n");
         let link = Link { queue: 63, ..well() };
         assert!(examine(&patient, &Ok(Some(link))).iter().all(|finding| finding.verdict == Good));
+    }
+
+    /// 60 ODrives have 120 frames: of 0.2 ms each at 1 Mbit/s, of 1 ms where no bit rate is known.
+    #[test]
+    fn how_late_the_last_motor_is_told_depends_on_the_bit_rate() {
+        let motor = |node: usize| {
+            format!(
+                "[[motor]]\nname = \"m{node}\"\nbus = \"can0\"\ndriver = \"odrive\"\nfirmware = \"0.6\"\nnode = {node}\n\
+                 after_stop = \"hold\"\nmax_rpm = 100\n"
+            )
+        };
+        let text =
+            (0..60).map(motor).fold("[[bus]]\nname = \"can0\"\n".to_owned(), |text, motor| text + &motor);
+        let config =
+            Config::parse(std::path::Path::new("x"), &text).unwrap_or_else(|error| panic!("{error}"));
+        for (bit_rate, verdict, words) in
+            [(Some(1_000_000), Good, "after 73 ms"), (None, Attention, "after 169 ms")]
+        {
+            let findings = examine(&config, &Ok(Some(Link { bit_rate, ..well() })));
+            let told = findings.last().unwrap();
+            assert!(told.verdict == verdict && told.found.contains(words), "{told:?}");
+        }
     }
 
     #[test]
