@@ -331,6 +331,17 @@ impl Rebind {
         Ok(())
     }
 
+    /// Whether every socket of the bus belongs to the interface of that number. One that was removed leaves its sockets
+    /// without any, and the next one may have the same number.
+    #[must_use]
+    pub fn is_bound(&self, bus: usize, interface: u32) -> bool {
+        let sockets = self.sockets.get(bus).map_or(&[][..], Vec::as_slice);
+        sockets.iter().all(|second| {
+            // A question that is not answered is no reason to do anything.
+            sys::interface_of(second.socket.as_fd()).map_or(true, |bound| bound == interface)
+        })
+    }
+
     /// Binds the sockets of a bus to the interface with that number.
     ///
     /// # Errors

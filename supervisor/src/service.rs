@@ -430,11 +430,13 @@ impl Service {
             // A driver that does not tell contradicts nobody, but for an interface that is up again.
             let agrees = believed == Some(seen.health)
                 || (seen.health == BusHealth::Unknown && believed != Some(BusHealth::Down));
-            if before == seen && agrees {
+            let is_deaf = seen.health != BusHealth::Down
+                && seen.number.is_some_and(|number| !self.rebind.is_bound(bus, number));
+            if before == seen && agrees && !is_deaf {
                 continue;
             }
             self.interfaces[bus] = seen;
-            if seen.number != before.number
+            if (seen.number != before.number || is_deaf)
                 && let Some(number) = seen.number
                 && let Err(error) =
                     self.rebind.rebind(bus, number).and_then(|()| self.keeper.rebind(bus, number))

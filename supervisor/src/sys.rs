@@ -292,6 +292,21 @@ pub fn bcm_socket() -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
+/// The number of the interface that a CAN_RAW socket is bound to; 0 when that interface was removed.
+///
+/// # Errors
+///
+/// When it is no CAN socket.
+pub fn interface_of(socket: BorrowedFd<'_>) -> io::Result<u32> {
+    // SAFETY: all bytes zero are a `sockaddr_can`, which is numbers throughout.
+    let mut address: libc::sockaddr_can = unsafe { std::mem::zeroed() };
+    let mut length = libc::socklen_t::try_from(size_of_val(&address)).map_err(io::Error::other)?;
+    // SAFETY: pointer and length describe `address`, which lives until the call returns.
+    let code = unsafe { libc::getsockname(socket.as_raw_fd(), (&raw mut address).cast(), &raw mut length) };
+    check(code.into())?;
+    u32::try_from(address.can_ifindex).map_err(io::Error::other)
+}
+
 /// Connects a broadcast manager socket to the interface with that number: all its jobs send there.
 ///
 /// # Errors

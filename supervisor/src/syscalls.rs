@@ -54,6 +54,7 @@ const HOUSEKEEPING: &[c_long] = &[
     libc::SYS_fcntl,
     libc::SYS_fstat,
     libc::SYS_ftruncate,
+    libc::SYS_getsockname,
     libc::SYS_getsockopt,
     libc::SYS_madvise,
     libc::SYS_memfd_create,

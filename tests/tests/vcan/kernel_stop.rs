@@ -511,6 +511,38 @@ fn job_outlives_its_interface() -> Result<()> {
     })
 }
 
+/// Fails if an interface that is removed and made anew with the very same number, as a move to another network namespace and
+/// back does, is taken for the old one: deaf, shown as up, and stopped by the kernel for ever.
+#[test]
+fn interface_of_the_same_number_is_bound_anew() -> Result<()> {
+    play(setup(PATIENT).on("vcan1").without_front(), |robot, _| {
+        let number = std::fs::read_to_string("/sys/class/net/vcan1/ifindex")?;
+        let ip_link = tests::interface::ip_link;
+        ip_link(&["del", "vcan1"])?;
+        ip_link(&["add", "dev", "vcan1", "index", number.trim(), "type", "vcan"])?;
+        ip_link(&["set", "vcan1", "mtu", "72"])?;
+        ip_link(&["set", "vcan1", "up"])?;
+        robot.listener = Listener::open("vcan1")?;
+        let later = Moment::now();
+        // More than one: the first could be the last word of the old job.
+        within(START, "the jobs are put off again", || {
+            let markers = robot.listener.count(later, Moment::now(), |frame| frame.id == MARKER);
+            let markers = markers.map_err(|error| format!("{error:#}"))?;
+            if markers > 10 { Ok(()) } else { Err(format!("{markers} markers")) }
+        })?;
+        no_stop_by_the_kernel(robot)
+    })
+}
+
+/// Fails if the jobs are not put off for a second: the kernel's stops would come in between.
+fn no_stop_by_the_kernel(robot: &Robot) -> Result<()> {
+    let from = Moment::now();
+    std::thread::sleep(Duration::from_secs(1));
+    let markers = robot.listener.count(from, Moment::now(), |frame| frame.id == MARKER)?;
+    ensure!(markers > 20, "only {markers} markers in a second");
+    Ok(())
+}
+
 /// Fails if a robot that is driven, and whose supervisor is well, gets a single stop frame.
 ///
 /// When the whole machine stands still for longer than half of `kernel_stop`, the kernel may be right to stop
