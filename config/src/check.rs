@@ -21,7 +21,7 @@ use crate::tunnel;
 use crate::upstream;
 use crate::{
     Base, Broadcasts, Bus, BusFormat, Config, ConfigError, Direction, Front, HardwareWatchdog,
-    LONGEST_WINDOW, Motor, Overspeed, SHORTEST_WINDOW, Supervisor,
+    LONGEST_WINDOW, Motor, Overspeed, SHORTEST_WINDOW, Supervisor, estop_beside,
 };
 
 const fn millis(millis: u64) -> Duration {
@@ -107,9 +107,13 @@ fn empty<'a>(title: &str) -> Reader<'a> {
 fn supervisor(root: &mut Reader<'_>, problems: &mut Problems) -> Supervisor {
     let title = "[supervisor]";
     let mut table = root.table(problems, "supervisor", title).unwrap_or_else(|| empty(title));
+    let at_socket = table.span_of("socket");
     let socket = table
         .text(problems, "socket")
         .map_or_else(|| PathBuf::from("/run/lanyard/supervisor.sock"), |(_, text)| PathBuf::from(text));
+    let estop = estop_of(&mut table, problems, &socket, at_socket);
+    let estop_group =
+        table.text(problems, "estop_group").map_or_else(|| "lanyard-estop".to_owned(), |(_, text)| text);
     let cpu = table.integer(problems, "cpu", 0..=1023).and_then(|cpu| usize::try_from(cpu).ok());
     // Above common interrupt threads (50), below the kernel's own watchdog threads (99).
     let priority = table.integer(problems, "priority", 1..=98).unwrap_or(80);
@@ -154,6 +158,8 @@ fn supervisor(root: &mut Reader<'_>, problems: &mut Problems) -> Supervisor {
         problems,
         &[
             "socket",
+            "estop",
+            "estop_group",
             "cpu",
             "priority",
             "tick",
@@ -172,6 +178,8 @@ fn supervisor(root: &mut Reader<'_>, problems: &mut Problems) -> Supervisor {
     );
     Supervisor {
         socket,
+        estop,
+        estop_group,
         cpu,
         priority: u8::try_from(priority).unwrap_or(80),
         tick,
@@ -185,6 +193,17 @@ fn supervisor(root: &mut Reader<'_>, problems: &mut Problems) -> Supervisor {
         reset,
         capacity: Capacity::new(sessions, motors).unwrap_or(Capacity::DEFAULT),
     }
+}
+
+/// The path of the operator's stop. At the socket's own path it would have to replace the socket.
+fn estop_of(table: &mut Reader<'_>, problems: &mut Problems, socket: &Path, at_socket: Span) -> PathBuf {
+    let given = table.text(problems, "estop");
+    let span = given.as_ref().map_or(at_socket, |(span, _)| span.clone());
+    let path = given.map_or_else(|| estop_beside(socket), |(_, text)| PathBuf::from(text));
+    if path == socket {
+        table.wrong(problems, span, "estop", "must be another path than \"socket\"");
+    }
+    path
 }
 
 /// Devices count whole seconds. Two leave room for a housekeeping thread that a busy machine keeps waiting; nobody waits

@@ -82,6 +82,10 @@ pub struct Config {
 pub struct Supervisor {
     /// `socket`: where front and `lanyard` meet the supervisor.
     pub socket: PathBuf,
+    /// `estop`: the FIFO into which an operator's stop is written.
+    pub estop: PathBuf,
+    /// `estop_group`: the group that may write it.
+    pub estop_group: String,
     /// `cpu`: the CPU the real-time thread is pinned to; `None`: not pinned.
     pub cpu: Option<usize>,
     /// `priority`: SCHED_FIFO priority, 1 to 98.
@@ -106,6 +110,13 @@ pub struct Supervisor {
     pub reset: ResetPolicy,
     /// `max_sessions`, `max_motors`.
     pub capacity: Capacity,
+}
+
+/// Where the FIFO of the operator's stop is, unless the configuration says otherwise: beside the supervisor's socket.
+#[must_use]
+pub fn estop_beside(socket: &Path) -> PathBuf {
+    // Two supervisors on one computer have two sockets, and so two FIFOs.
+    socket.with_extension("estop")
 }
 
 /// `watchdog` and `watchdog_timeout` of `[supervisor]`.

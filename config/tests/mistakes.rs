@@ -282,6 +282,8 @@ fn holes() {
         // An empty text is no text.
         (8, "name = \"can0\"\ninterface = \"\"", (9, &["bus \"can0\"", "\"interface\" must not be empty"])),
         (2, "socket = \"\"", (2, &["[supervisor]", "\"socket\" must not be empty"])),
+        (2, "socket = \"/a\"\nestop = \"/a\"", (3, &["[supervisor]", "\"estop\" must be another path than"])),
+        (2, "socket = \"/a.estop\"", (2, &["[supervisor]", "\"estop\" must be another path than"])),
         (11, "name = \"\"", (11, &["[[motor]]", "\"name\" must not be empty"])),
         (12, "bus = \"\"", (12, &["motor \"lift\"", "\"bus\" must not be empty"])),
         (13, "driver = \"\"", (13, &["motor \"lift\"", "\"driver\" must not be empty"])),

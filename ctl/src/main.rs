@@ -11,6 +11,7 @@ mod check;
 mod clock;
 mod commands;
 mod doctor;
+mod estop;
 mod events;
 #[cfg(test)]
 mod fixture;
@@ -37,6 +38,7 @@ use clap_complete::Shell;
 use config::Config;
 use shm_proto::TripId;
 
+use crate::estop::Ways;
 use crate::source::Source;
 
 const DEFAULT_SOCKET: &str = "/run/lanyard/supervisor.sock";
@@ -77,7 +79,7 @@ This is a protective stop on loss of communication. It is not a certified emerge
 #[derive(Debug, Parser)]
 #[command(name = "lanyard", version, after_help = EXAMPLES)]
 struct Cli {
-    /// Socket of the supervisor [default: /run/lanyard/supervisor.sock]
+    /// Socket of the supervisor, beside which is the FIFO of `estop` [default: /run/lanyard/supervisor.sock]
     #[arg(long, global = true, value_name = "PATH")]
     socket: Option<PathBuf>,
     /// Take the socket's path from this configuration file
@@ -105,7 +107,9 @@ enum Command {
     },
     /// Stop every motor now and keep all of them stopped until the trip is reset
     ///
-    /// A protective stop in software, over the CAN bus. It does not replace the red button.
+    /// A protective stop in software, over the CAN bus. It does not replace the red button. It says "told to stop" once
+    /// the supervisor shows it. Exit code 0: every motor was told to stop; those that are not proven to stand still are
+    /// named. 1: nothing was stopped, or nothing shows that it was; the text says which.
     Estop,
     /// Clear one trip, so that its motors may be driven again; nothing moves by this
     ///
@@ -229,8 +233,8 @@ fn run(cli: &Cli) -> anyhow::Result<u8> {
             Ok(if status.healthy { SUCCESS } else { NOT_IN_ORDER })
         }
         Command::Estop => {
-            let socket = socket(cli).context(commands::NOT_STOPPED)?;
-            commands::estop(&socket, &mut out)?;
+            let ways = ways(cli).context(estop::NOT_STOPPED)?;
+            estop::run(&ways, &mut out, &mut io::stderr().lock())?;
             Ok(SUCCESS)
         }
         Command::Reset { trip } => {
@@ -287,13 +291,19 @@ fn configuration<'a>(cli: &'a Cli, file: Option<&'a Path>) -> &'a Path {
 }
 
 fn socket(cli: &Cli) -> anyhow::Result<PathBuf> {
+    Ok(ways(cli)?.socket)
+}
+
+/// Where the supervisor is reached.
+fn ways(cli: &Cli) -> anyhow::Result<Ways> {
+    let beside = |socket: PathBuf| Ways { fifo: config::estop_beside(&socket), socket };
     match (&cli.socket, &cli.config) {
-        (Some(socket), _) => Ok(socket.clone()),
+        (Some(socket), _) => Ok(beside(socket.clone())),
         (None, Some(file)) => {
             let config = Config::load(file).context("the socket's path is in no valid configuration")?;
-            Ok(config.supervisor.socket)
+            Ok(Ways { fifo: config.supervisor.estop, socket: config.supervisor.socket })
         }
-        (None, None) => Ok(PathBuf::from(DEFAULT_SOCKET)),
+        (None, None) => Ok(beside(PathBuf::from(DEFAULT_SOCKET))),
     }
 }
 

@@ -1,12 +1,16 @@
 //! The built command against a stand-in for the supervisor's socket.
 
-use std::io::Write as _;
+use std::fs::File;
+use std::io::{Read as _, Write as _};
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::thread;
+use std::time::Duration;
 
 use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, UnixAddr, accept, bind, listen, socket};
+use nix::sys::stat::Mode;
+use nix::unistd::mkfifo;
 use shm_proto::handover::{Message, receive, send};
 use shm_proto::verdicts::{Degraded, Identity, Phase, ResetPolicy};
 use shm_proto::{Capacity, Nanos, TripId, VerdictSegment};
@@ -111,6 +115,56 @@ fn a_stop_tells_its_trip_and_a_reset_wants_it() {
         "lanyard: trip 6 was not reset: the supervisor refused: no motor is held by that trip\n"
     );
     assert_eq!(lanyard(&folder.socket(), &["reset", "7"]).status.code(), Some(0));
+}
+
+/// The supervisor's end of the FIFO beside the socket of [`Folder`].
+fn fifo(folder: &Folder) -> File {
+    let path = folder.0.join("supervisor.estop");
+    mkfifo(&path, Mode::from_bits_truncate(0o600)).unwrap();
+    File::options().read(true).write(true).open(path).unwrap()
+}
+
+/// Fails if the command does not press, or believes a stop that is older than its own.
+#[test]
+fn a_stop_is_pressed_and_told_when_it_shows() {
+    let folder = Folder::new("press");
+    let (segment, fd) = verdicts();
+    segment.latch(TripId(6));
+    segment.pressed(Nanos::now());
+    serve(&folder.socket(), fd, 8);
+    let mut fifo = fifo(&folder);
+    let supervisor = thread::spawn(move || {
+        let mut byte = [0];
+        fifo.read_exact(&mut byte).unwrap();
+        thread::sleep(Duration::from_millis(200));
+        segment.latch(TripId(8));
+        segment.pressed(Nanos::now());
+        segment
+    });
+    let stopped = lanyard(&folder.socket(), &["estop"]);
+    assert_eq!(stopped.status.code(), Some(0), "{stopped:?}");
+    let said = text(&stopped.stdout);
+    assert!(said.starts_with("trip 8: every motor was told to stop"), "{said}");
+    assert!(said.contains("Every motor is proven to stand still."), "{said}");
+    assert!(said.ends_with("lanyard reset 8\n"), "{said}");
+    supervisor.join().unwrap();
+}
+
+/// Fails if a stop that nothing shows passes for one.
+#[test]
+fn a_stop_that_does_not_show_is_not_told() {
+    let folder = Folder::new("unconfirmed");
+    let (segment, fd) = verdicts();
+    // Held by an earlier press.
+    segment.latch(TripId(6));
+    segment.pressed(Nanos::now());
+    let _fifo = fifo(&folder);
+    serve(&folder.socket(), fd, 16);
+    let output = lanyard(&folder.socket(), &["estop"]);
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    assert!(output.stdout.is_empty(), "{output:?}");
+    let said = text(&output.stderr);
+    assert!(said.starts_with("lanyard: STOP WAS PRESSED AND IS NOT CONFIRMED, use the red button"), "{said}");
 }
 
 /// Fails if a script could give no password, or the password could be seen by who looks at its output.

@@ -93,7 +93,7 @@ fn no_bytes_break_a_call() {
     let link = Link::to(watcher.attachment.clone());
     let sessions = Arc::new(Sessions::new(Arc::clone(&link), Rules::relaxed()));
     let motion = Motion::start_over(Arc::clone(&config), &[Arc::new(NoWire)]);
-    let orders = Arc::new(Orders::new(&config, Arc::clone(&motion)));
+    let orders = Arc::new(Orders::new(&config, Arc::clone(&link), Arc::clone(&motion)));
     let routes = native::routes(&config, &link, &sessions, &motion, &orders, &Arc::default());
     let (access, _) = Access::start(&config).unwrap();
     let front = Gate::new(Dispatch::new(routes, None), access);

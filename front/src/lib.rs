@@ -152,7 +152,7 @@ async fn serve(config: Arc<Config>, outlet: Outlet) -> anyhow::Result<()> {
     };
     let sessions = Arc::new(Sessions::new(Arc::clone(&link), Rules::of(&config)));
     let operations = Arc::<Operations>::default();
-    let orders = Arc::new(Orders::new(&config, Arc::clone(&motion)));
+    let orders = Arc::new(Orders::new(&config, Arc::clone(&link), Arc::clone(&motion)));
     let routes = native::routes(&config, &link, &sessions, &motion, &orders, &operations);
     let (ending, end) = watch::channel(false);
     let kortex = ports.map(|(settings, ports)| {

@@ -4,7 +4,7 @@
 //! the front *alleges* ([`RawBeat`]) into what the supervisor may act on ([`ValidBeat`]), and the
 //! memfd hand-over over a Unix socket.
 //!
-//! What must never live here: I/O beyond memfd, mmap and SCM_RIGHTS; an allocation or a lock on the
+//! What must never live here: I/O beyond memfd, mmap, SCM_RIGHTS and the byte of [`estop`]; an allocation or a lock on the
 //! beat path; a slice, a reference, a `bool` or an `enum` inside shared memory. All access to a
 //! mapping goes through [`memory::Segment`], word by word, as atomics.
 //!
@@ -16,6 +16,7 @@
 pub mod beat;
 pub mod beats;
 pub mod crc;
+pub mod estop;
 pub mod handover;
 pub mod ids;
 pub mod layout;

@@ -12,6 +12,7 @@ pub mod allocator;
 pub mod bcm;
 pub mod bus;
 pub mod core;
+pub mod estop;
 pub mod hardware_watchdog;
 pub mod holder;
 pub mod inheritance;

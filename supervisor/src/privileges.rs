@@ -9,7 +9,7 @@ use std::path::Path;
 
 use nix::fcntl::OFlag;
 use nix::sys::wait::waitpid;
-use nix::unistd::{ForkResult, Gid, Uid, User, chown, pipe2, setgroups, setresgid, setresuid};
+use nix::unistd::{ForkResult, Gid, Group, Uid, User, chown, pipe2, setgroups, setresgid, setresuid};
 use shm_proto::verdicts::Degraded;
 
 use crate::{log, sys};
@@ -37,26 +37,10 @@ impl Become {
         Self::look_up_elsewhere(name).unwrap_or_else(|_| Self::look_up(name))
     }
 
-    /// Has a child look it up. The C library loads the machine's name service for it and never unloads it: code
-    /// of others that an armed supervisor need not carry, and that would be locked in memory with all the rest
-    /// (1.3 MB with systemd's).
+    /// Has a child look it up.
     fn look_up_elsewhere(name: &str) -> io::Result<Self> {
-        let (answer, child_end) = pipe2(OFlag::O_CLOEXEC)?;
-        match sys::fork()? {
-            ForkResult::Child => {
-                let said = File::from(child_end).write_all(&Self::look_up(name).to_bytes());
-                std::process::exit(i32::from(said.is_err()));
-            }
-            ForkResult::Parent { child } => {
-                drop(child_end);
-                let mut bytes = Vec::new();
-                File::from(answer).read_to_end(&mut bytes)?;
-                // Only so that nothing is left of it; what it said is what counts.
-                let _ = waitpid(child, None);
-                Self::from_bytes(&bytes)
-                    .ok_or_else(|| io::Error::other("the look-up ended without an answer"))
-            }
-        }
+        let bytes = elsewhere(|| Self::look_up(name).to_bytes())?;
+        Self::from_bytes(&bytes).ok_or_else(no_answer)
     }
 
     fn look_up(name: &str) -> Self {
@@ -102,6 +86,24 @@ impl Become {
         Ok(())
     }
 
+    /// The user the supervisor becomes, if it becomes another.
+    #[must_use]
+    pub const fn user(self) -> Option<Uid> {
+        match self {
+            Self::User(user, _) => Some(user),
+            Self::SamePerson | Self::Unknown => None,
+        }
+    }
+
+    /// The group the supervisor gets, if it gets another.
+    #[must_use]
+    pub const fn group(self) -> Option<Gid> {
+        match self {
+            Self::User(_, group) => Some(group),
+            Self::SamePerson | Self::Unknown => None,
+        }
+    }
+
     /// Gives the hand-over socket, or its folder, to the user and group, so that the group may use `lanyard`.
     ///
     /// # Errors
@@ -113,6 +115,45 @@ impl Become {
             Self::SamePerson | Self::Unknown => Ok(()),
         }
     }
+}
+
+/// Looks up a group, by name or number. To be called as [`Become::find`] is.
+#[must_use]
+pub fn find_group(name: &str) -> Option<Gid> {
+    let look_up = || {
+        let number = name.parse().ok().map(Gid::from_raw);
+        number.or_else(|| Some(Group::from_name(name).ok()??.gid))
+    };
+    let bytes = || look_up().map_or_else(Vec::new, |group| group.as_raw().to_ne_bytes().to_vec());
+    match elsewhere(bytes) {
+        Ok(bytes) => Some(Gid::from_raw(u32::from_ne_bytes(bytes.try_into().ok()?))),
+        Err(_) => look_up(),
+    }
+}
+
+/// Has a child say something that it looks up. The C library loads the machine's name service for it and never unloads
+/// it: code of others that an armed supervisor need not carry, and that would be locked in memory with all the rest
+/// (1.3 MB with systemd's).
+fn elsewhere(say: impl FnOnce() -> Vec<u8>) -> io::Result<Vec<u8>> {
+    let (answer, child_end) = pipe2(OFlag::O_CLOEXEC)?;
+    match sys::fork()? {
+        ForkResult::Child => {
+            let said = File::from(child_end).write_all(&say());
+            std::process::exit(i32::from(said.is_err()));
+        }
+        ForkResult::Parent { child } => {
+            drop(child_end);
+            let mut bytes = Vec::new();
+            File::from(answer).read_to_end(&mut bytes)?;
+            // Only so that nothing is left of it; what it said is what counts.
+            let _ = waitpid(child, None);
+            Ok(bytes)
+        }
+    }
+}
+
+fn no_answer() -> io::Error {
+    io::Error::other("the look-up ended without an answer")
 }
 
 /// Closes the way back before threads exist: no program started from here could gain anything, and no

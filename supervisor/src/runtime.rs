@@ -23,6 +23,11 @@ use crate::wakeups::{Wake, Wakeups};
 /// Frames taken from one bus before deadlines are looked at again. A classic bus at 1 Mbit/s carries
 /// about 20 of the shortest frames per millisecond.
 const FRAMES_AT_A_TIME: usize = 32;
+/// Presses of stop that are answered one by one within [`CROWD`]. So many people do not press at once; whatever presses
+/// more often must not keep the thread awake, which would use up its fuse (RLIMIT_RTTIME).
+const MOST_PRESSES: u8 = 8;
+/// Within what time presses are counted together, nanoseconds: a tick, after which the thread is awake anyway.
+const CROWD: u64 = 5_000_000;
 /// How much longer than its stop programmes a shutdown waits before it gives up on proof.
 const SHUTDOWN_GRACE: u64 = 200_000_000;
 
@@ -63,6 +68,30 @@ pub struct Runtime<P> {
     pub front: Option<OwnedFd>,
     /// What the kernel does when this thread no longer comes round.
     pub kernel_stop: KernelStop,
+    /// How often stop was pressed lately.
+    pub presses: Presses,
+}
+
+/// Presses of stop since a moment.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Presses {
+    since: Nanos,
+    count: u8,
+}
+
+impl Presses {
+    /// Counts one more.
+    fn add(&mut self, now: Nanos) {
+        if now.since(self.since) >= CROWD {
+            *self = Self { since: now, count: 0 };
+        }
+        self.count = self.count.saturating_add(1);
+    }
+
+    /// Whether no more are to be answered one by one.
+    const fn are_too_many(self) -> bool {
+        self.count >= MOST_PRESSES
+    }
 }
 
 /// Whether the loop goes on.
@@ -82,8 +111,9 @@ impl<P: Ports> Runtime<P> {
         loop {
             let wake = self.sleep();
             let now = Nanos::now();
+            // Before anything else of this pass, like the end of the front: all its sessions are over.
+            self.heed_stop(&wake, now);
             if wake.front_ended {
-                // Before anything else of this pass: all its sessions are over.
                 self.front_ended(now);
             }
             self.core.step(now, &mut self.buses);
@@ -118,6 +148,25 @@ impl<P: Ports> Runtime<P> {
     /// Waits for a frame, the end of the front, a signal, or the core's next wakeup.
     fn sleep(&mut self) -> Wake {
         self.wakeups.sleep(self.core.next_wakeup().since(Nanos::now()))
+    }
+
+    /// Stops everything if somebody has pressed stop.
+    fn heed_stop(&mut self, wake: &Wake, now: Nanos) {
+        if self.presses.are_too_many() {
+            if now.since(self.presses.since) < CROWD {
+                return;
+            }
+            // What was pressed meanwhile may have been read by housekeeping, so it is not asked whether anything was.
+            self.presses = Presses::default();
+            self.wakeups.heed_stop();
+        } else if !wake.pressed {
+            return;
+        }
+        self.core.press(now, &mut self.buses);
+        self.presses.add(now);
+        if self.presses.are_too_many() {
+            self.wakeups.ignore_stop();
+        }
     }
 
     fn front_ended(&mut self, now: Nanos) {

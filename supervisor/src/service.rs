@@ -20,6 +20,7 @@ use shm_proto::verdicts::{BusHealth, Event, EventKind, Reason};
 use shm_proto::{Generation, Nanos, TripId, VerdictView};
 
 use crate::bus::Rebind;
+use crate::estop::Drain;
 use crate::hardware_watchdog::HardwareWatchdog;
 use crate::keeper::{self, Rest};
 use crate::listener::{Keeper, Listener};
@@ -91,6 +92,7 @@ pub struct Service {
     netlink: Netlink,
     keeper: keeper::Keeper,
     hardware_watchdog: Option<HardwareWatchdog>,
+    estop: Drain,
 }
 
 /// What was last seen of a bus's interface.
@@ -132,6 +134,8 @@ pub struct Parts {
     pub keeper: keeper::Keeper,
     /// What resets the machine when the loop stands still, if anything does.
     pub watchdog: Option<HardwareWatchdog>,
+    /// The FIFO of the operator's stop, of which it reads what the real-time thread has noticed.
+    pub estop: Drain,
 }
 
 impl Service {
@@ -165,6 +169,7 @@ impl Service {
             netlink: parts.netlink,
             keeper: parts.keeper,
             hardware_watchdog: parts.watchdog,
+            estop: parts.estop,
         };
         waiting.into_iter().for_each(|socket| service.admit(socket));
         service
@@ -178,6 +183,7 @@ impl Service {
             self.watch_kernel_stop();
             self.log_events();
             let (passes, _) = self.verdicts.beat();
+            self.estop.pass(passes);
             let now = Nanos::now();
             self.watchdog.feed(&self.notifier, passes, now);
             if let Some(watchdog) = &mut self.hardware_watchdog {

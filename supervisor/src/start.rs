@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::io;
+use std::os::fd::AsFd as _;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Barrier};
@@ -17,13 +18,14 @@ use shm_proto::{Nanos, VerdictSegment, VerdictView, Window};
 
 use crate::bus::{Buses, Confirms, Rebind};
 use crate::core::{Core, First, Motor, Periodic, Settings, SpeedLimits};
+use crate::estop::{self, Access, Drain};
 use crate::inheritance::inherit;
 use crate::keeper::Prepared;
 use crate::netlink::Netlink;
 use crate::notify::Notifier;
-use crate::privileges::{Become, close_the_way_back, drop_capabilities, drop_root};
+use crate::privileges::{Become, close_the_way_back, drop_capabilities, drop_root, find_group};
 use crate::queue::DEPTH;
-use crate::runtime::{Ports as _, Runtime};
+use crate::runtime::{Ports as _, Presses, Runtime};
 use crate::service::{Parts, Service};
 use crate::{hardware_watchdog, keeper, last_words, listener, log, realtime, sys, syscalls};
 
@@ -64,6 +66,7 @@ pub fn run(config: Config, missing: Missing) -> Result<Infallible, Vec<String>> 
     };
     // First of all, while there is nothing yet that another process would inherit.
     let whom = Become::find(&config.supervisor.user);
+    let pressing = find_group(&config.supervisor.estop_group);
     // While whoever started us can still be reached: not every user may.
     let notifier = Notifier::from_environment();
     let buses = match missing {
@@ -72,6 +75,9 @@ pub fn run(config: Config, missing: Missing) -> Result<Infallible, Vec<String>> 
     };
     let folder = config.supervisor.socket.parent().filter(|folder| !folder.exists());
     let listener = listener::open(&config.supervisor.socket, &notifier).map_err(one).map_err(named)?;
+    // Not before the socket, which shows whether another supervisor runs here.
+    let access = Access { user: whom.user(), group: pressing.or(whom.group()) };
+    let fifo = estop::open(&config.supervisor.estop, access, &notifier).map_err(one).map_err(named)?;
     let signals = take_signals().map_err(|error| vec![format!("signals: {error}")])?;
 
     let names: Vec<&str> = config.motors.iter().map(|motor| motor.name.as_str()).collect();
@@ -113,8 +119,12 @@ pub fn run(config: Config, missing: Missing) -> Result<Infallible, Vec<String>> 
     }
     let (command_sender, commands) = rtrb::RingBuffer::new(DEPTH);
     let (replies, reply_receiver) = rtrb::RingBuffer::new(DEPTH);
-    let wakeups = buses.wakeups(&signals).map_err(|error| vec![format!("epoll: {error}")])?;
-    let runtime = Runtime { core, buses, commands, replies, wakeups, signals, front: None, kernel_stop };
+    let epoll = |error: io::Error| vec![format!("epoll: {error}")];
+    let mut wakeups = buses.wakeups(&signals).map_err(epoll)?;
+    wakeups.watch_stop(fifo.as_fd()).map_err(epoll)?;
+    let presses = Presses::default();
+    let runtime =
+        Runtime { core, buses, commands, replies, wakeups, signals, front: None, kernel_stop, presses };
 
     let degraded = unarmed | realtime::lock_memory();
     let (_held_for_life, refused) = realtime::limit_cpu_sleep();
@@ -136,6 +146,7 @@ pub fn run(config: Config, missing: Missing) -> Result<Infallible, Vec<String>> 
         netlink,
         keeper,
         watchdog,
+        estop: Drain::new(fifo),
     };
     start_housekeeping(parts, whom, &arming)
         .map_err(|error| vec![format!("cannot start housekeeping: {error}")])?;

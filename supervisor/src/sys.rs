@@ -269,6 +269,18 @@ pub fn prefault_stack() {
     }
 }
 
+/// How many bytes can be read from a descriptor at once.
+///
+/// # Errors
+///
+/// When it is nothing that could be read.
+pub fn unread(fd: BorrowedFd<'_>) -> io::Result<usize> {
+    let mut count: libc::c_int = 0;
+    // SAFETY: the request writes one int, which lives until the call returns.
+    check(unsafe { libc::ioctl(fd.as_raw_fd(), libc::FIONREAD, &raw mut count) }.into())?;
+    usize::try_from(count).map_err(io::Error::other)
+}
+
 /// Takes ownership of a descriptor that `accept` has just returned.
 pub fn own(fd: RawFd) -> OwnedFd {
     // SAFETY: every caller passes a descriptor that `accept` or `recvmsg` has just made, known to nobody else.

@@ -62,6 +62,8 @@ const HOUSEKEEPING: &[c_long] = &[
     libc::SYS_munmap,
     libc::SYS_newfstatat,
     libc::SYS_pidfd_open,
+    // What lies in the FIFO of the operator's stop.
+    libc::SYS_read,
     libc::SYS_recvfrom,
     libc::SYS_recvmsg,
     libc::SYS_sched_yield,
@@ -85,13 +87,22 @@ pub fn confine_real_time() -> u64 {
     confine(&[BOTH, REAL_TIME], &[])
 }
 
-/// Allows the calling thread nothing but what housekeeping needs; memory it maps cannot hold code.
+/// Allows the calling thread nothing but what housekeeping needs; memory it maps cannot hold code, and of devices it can
+/// only ask how much there is to read.
 pub fn confine_housekeeping() -> u64 {
-    confine(&[BOTH, HOUSEKEEPING, OLD_NAMES], &[libc::SYS_mmap, libc::SYS_mprotect])
+    let on_condition: &[(c_long, Condition)] = &[
+        (libc::SYS_mmap, not_executable),
+        (libc::SYS_mprotect, not_executable),
+        (libc::SYS_ioctl, asks_what_is_unread),
+    ];
+    confine(&[BOTH, HOUSEKEEPING, OLD_NAMES], on_condition)
 }
 
-fn confine(allowed: &[&[c_long]], without_code: &[c_long]) -> u64 {
-    let applied = program(allowed, without_code)
+/// What the arguments of a call must be.
+type Condition = fn() -> Result<SeccompRule, seccompiler::BackendError>;
+
+fn confine(allowed: &[&[c_long]], on_condition: &[(c_long, Condition)]) -> u64 {
+    let applied = program(allowed, on_condition)
         .and_then(|program| seccompiler::apply_filter(&program).map_err(|error| error.to_string()));
     match applied {
         Ok(()) => 0,
@@ -105,13 +116,13 @@ fn confine(allowed: &[&[c_long]], without_code: &[c_long]) -> u64 {
     }
 }
 
-fn program(allowed: &[&[c_long]], without_code: &[c_long]) -> Result<BpfProgram, String> {
+fn program(allowed: &[&[c_long]], on_condition: &[(c_long, Condition)]) -> Result<BpfProgram, String> {
     let mut rules: BTreeMap<c_long, Vec<SeccompRule>> = BTreeMap::new();
     for call in allowed.iter().copied().flatten() {
         rules.insert(*call, Vec::new());
     }
-    for call in without_code {
-        rules.insert(*call, vec![not_executable().map_err(|error| error.to_string())?]);
+    for (call, condition) in on_condition {
+        rules.insert(*call, vec![condition().map_err(|error| error.to_string())?]);
     }
     let architecture = std::env::consts::ARCH.try_into().map_err(|_| "unknown architecture".to_owned())?;
     SeccompFilter::new(rules, SeccompAction::Trap, SeccompAction::Allow, architecture)
@@ -127,8 +138,17 @@ fn not_executable() -> Result<SeccompRule, seccompiler::BackendError> {
     SeccompRule::new(vec![condition])
 }
 
+/// The second argument of `ioctl` is FIONREAD.
+fn asks_what_is_unread() -> Result<SeccompRule, seccompiler::BackendError> {
+    #[allow(clippy::useless_conversion, reason = "32 bits wide on some processors")]
+    let request = libc::FIONREAD.into();
+    let wanted = SeccompCondition::new(1, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, request)?;
+    SeccompRule::new(vec![wanted])
+}
+
 #[cfg(test)]
 mod tests {
+    use std::os::fd::AsFd as _;
     use std::os::unix::process::ExitStatusExt;
     use std::process::{Command, ExitStatus};
 
@@ -150,6 +170,8 @@ mod tests {
     fn child() {
         let Ok(order) = std::env::var(ORDER) else { return };
         let Some((thread, deed)) = order.split_once(' ') else { panic!("{order}") };
+        // While one may still be made.
+        let (before, _writer) = nix::unistd::pipe().expect("a pipe");
         let refused = match thread {
             "real-time" => confine_real_time(),
             _ => confine_housekeeping(),
@@ -176,6 +198,8 @@ mod tests {
                 _ = unsafe { nix::sys::mman::mmap_anonymous(None, length, prot, flags) };
             }
             "memfd" => shm_proto::memory::create("test", 8).map(drop).expect("housekeeping may"),
+            "unread" => assert_eq!(crate::sys::unread(before.as_fd()).ok(), Some(0)),
+            "terminal" => _ = std::io::IsTerminal::is_terminal(&std::io::stdin()),
             "clock" => _ = shm_proto::Nanos::now(),
             other => panic!("{other}"),
         }
@@ -195,5 +219,9 @@ mod tests {
         }
         assert_eq!(play("real-time memfd").signal(), Some(libc::SIGSYS));
         assert_eq!(play("housekeeping memfd").code(), Some(42));
+        // Of a device housekeeping may ask how much there is to read, and nothing else; the other thread not even that.
+        assert_eq!(play("housekeeping unread").code(), Some(42));
+        assert_eq!(play("housekeeping terminal").signal(), Some(libc::SIGSYS));
+        assert_eq!(play("real-time unread").signal(), Some(libc::SIGSYS));
     }
 }

@@ -1,11 +1,11 @@
-//! What wakes the real-time thread: signals, the end of the front, frames, and the time.
+//! What wakes the real-time thread: signals, the end of the front, frames, an operator's stop, and the time.
 //!
 //! All of it is one epoll descriptor. With `ppoll` the kernel would put the thread into the queue of every
 //! descriptor each time it goes to sleep, and take it out of all of them between the timer and the stop frame: 9 us of
 //! the 46 that a deadline took on the slow processor of the benchmark (docs/benchmark.md).
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -21,6 +21,8 @@ use crate::sys;
 pub struct Wake {
     /// The front's process has ended.
     pub front_ended: bool,
+    /// Somebody has pressed stop since the last sleep.
+    pub pressed: bool,
     /// A signal has come.
     pub signalled: bool,
     /// Which buses have something to receive.
@@ -30,8 +32,11 @@ pub struct Wake {
 /// Marks of the descriptors; a bus has its number.
 const SIGNALS: u64 = 1 << 32;
 const FRONT: u64 = 1 << 33;
-/// Signals, the front, and the buses.
-const MOST_EVENTS: usize = MOST_BUSES + 2;
+const STOP: u64 = 1 << 34;
+/// Signals, the front, the operator's stop, and the buses.
+const MOST_EVENTS: usize = MOST_BUSES + 3;
+/// Each press wakes once, although nobody reads the FIFO at once: what is readable and stays so would wake for ever.
+const ON_PRESS: EpollFlags = EpollFlags::EPOLLIN.union(EpollFlags::EPOLLET);
 
 /// How the kernel is told how long to wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,6 +52,8 @@ enum Clockwork {
 pub struct Wakeups {
     epoll: Epoll,
     clockwork: Clockwork,
+    /// The FIFO of the operator's stop, if there is one.
+    stop: Option<OwnedFd>,
 }
 
 impl Wakeups {
@@ -70,7 +77,36 @@ impl Wakeups {
             Err(error) if error.raw_os_error() == Some(libc::ENOSYS) => Clockwork::Ppoll,
             _ => Clockwork::Epoll,
         };
-        Ok(Self { epoll, clockwork })
+        Ok(Self { epoll, clockwork, stop: None })
+    }
+
+    /// From now on an operator's stop is a reason to wake. Bytes that lie in the FIFO already are one.
+    ///
+    /// # Errors
+    ///
+    /// The kernel has no descriptor or memory left.
+    pub fn watch_stop(&mut self, fifo: BorrowedFd<'_>) -> io::Result<()> {
+        let fifo = fifo.try_clone_to_owned()?;
+        self.epoll.add(&fifo, EpollEvent::new(ON_PRESS, STOP))?;
+        self.stop = Some(fifo);
+        Ok(())
+    }
+
+    /// Presses wake no more, until [`Wakeups::heed_stop`].
+    pub fn ignore_stop(&self) {
+        self.wait_for_stop(EpollFlags::EPOLLET);
+    }
+
+    /// Presses wake again.
+    pub fn heed_stop(&self) {
+        self.wait_for_stop(ON_PRESS);
+    }
+
+    fn wait_for_stop(&self, flags: EpollFlags) {
+        if let Some(fifo) = &self.stop {
+            // It changes what is there already, which takes no memory: it cannot fail.
+            let _ = self.epoll.modify(fifo, &mut EpollEvent::new(flags, STOP));
+        }
     }
 
     /// From now on the end of this process is a reason to wake.
@@ -108,6 +144,7 @@ impl Wakeups {
             match event.data() {
                 SIGNALS => wake.signalled = true,
                 FRONT => wake.front_ended = true,
+                STOP => wake.pressed = true,
                 bus => {
                     let place = usize::try_from(bus).ok().and_then(|bus| wake.readable.get_mut(bus));
                     if let Some(readable) = place {
@@ -172,6 +209,48 @@ mod tests {
             scene.buses[1].read().unwrap();
             scene.signals.write(1).unwrap();
             assert_eq!(scene.wakeups.sleep(u64::MAX / 4), Wake { signalled: true, ..Wake::default() });
+        });
+    }
+
+    /// As the supervisor opens its FIFO.
+    fn pipe() -> (OwnedFd, OwnedFd) {
+        nix::unistd::pipe2(nix::fcntl::OFlag::O_NONBLOCK).unwrap()
+    }
+
+    #[test]
+    fn each_press_wakes_once_whether_it_is_read_or_not() {
+        both(|mut scene| {
+            let (reader, writer) = pipe();
+            let press = || nix::unistd::write(&writer, b"!").unwrap();
+            press();
+            scene.wakeups.watch_stop(reader.as_fd()).unwrap();
+            let pressed = Wake { pressed: true, ..Wake::default() };
+            for _ in 0..3 {
+                assert_eq!(scene.wakeups.sleep(u64::MAX / 4), pressed, "the first lay there before");
+                assert_eq!(scene.wakeups.sleep(1), Wake::default(), "once for each");
+                press();
+            }
+            assert_eq!(scene.wakeups.sleep(u64::MAX / 4), pressed);
+            press();
+            press();
+            assert_eq!(scene.wakeups.sleep(u64::MAX / 4), pressed);
+            assert_eq!(scene.wakeups.sleep(1), Wake::default(), "two at once are one");
+        });
+    }
+
+    #[test]
+    fn what_is_ignored_wakes_when_it_is_heeded_again() {
+        both(|mut scene| {
+            let (reader, writer) = pipe();
+            let press = || nix::unistd::write(&writer, b"!").unwrap();
+            scene.wakeups.watch_stop(reader.as_fd()).unwrap();
+            scene.wakeups.ignore_stop();
+            press();
+            assert_eq!(scene.wakeups.sleep(1), Wake::default());
+            scene.wakeups.heed_stop();
+            let pressed = Wake { pressed: true, ..Wake::default() };
+            assert_eq!(scene.wakeups.sleep(u64::MAX / 4), pressed);
+            assert_eq!(scene.wakeups.sleep(1), Wake::default());
         });
     }
 

@@ -97,7 +97,7 @@ impl Setting {
         let rules = Rules { most_per_entity: 4, ..Rules::relaxed() };
         let sessions = Arc::new(Sessions::new(Arc::clone(&link), rules));
         let motion = Motion::start_over(Arc::clone(&config), &[wire]);
-        let orders = Arc::new(Orders::new(&config, Arc::clone(&motion)));
+        let orders = Arc::new(Orders::new(&config, Arc::clone(&link), Arc::clone(&motion)));
         let (access, _) = Access::start(&config).unwrap();
         let parts = Parts { link, sessions: Arc::clone(&sessions), motion: Arc::clone(&motion), orders };
         let desk = Desk::new(config.kortex.as_ref().unwrap(), access, parts);

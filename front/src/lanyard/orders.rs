@@ -1,21 +1,32 @@
-//! An operator's orders to the supervisor, over its socket.
+//! An operator's orders to the supervisor: a stop through its FIFO, a reset over its socket.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use config::Config;
+use shm_proto::estop;
 use shm_proto::handover::{self, Error};
 use shm_proto::{MotorIndex, TripId};
 use tokio::sync::Semaphore;
+use tokio::time::{Instant, sleep};
 use tonic::Status;
 use tracing::{error, warn};
 
+use crate::link::Link;
 use crate::motion::Motion;
+
+/// How long the supervisor may take to show a stop: its real-time thread needs a pass, a loaded machine a hundred times that.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// Between two looks.
+const PAUSE: Duration = Duration::from_millis(2);
 
 /// The way to the supervisor. One order of a kind at a time: they take the supervisor milliseconds, and however many
 /// are asked for, none takes the connections that `lanyard` needs; and no reset keeps a stop waiting.
 pub struct Orders {
     socket: PathBuf,
+    fifo: PathBuf,
+    link: Arc<Link>,
     motors: Vec<MotorIndex>,
     motion: Arc<Motion>,
     stopping: Semaphore,
@@ -24,9 +35,11 @@ pub struct Orders {
 
 impl Orders {
     /// To the supervisor of this configuration.
-    pub fn new(config: &Config, motion: Arc<Motion>) -> Self {
+    pub fn new(config: &Config, link: Arc<Link>, motion: Arc<Motion>) -> Self {
         Self {
             socket: config.supervisor.socket.clone(),
+            fifo: config.supervisor.estop.clone(),
+            link,
             motors: (0..).map(MotorIndex).take(config.motors.len()).collect(),
             motion,
             stopping: Semaphore::new(1),
@@ -41,7 +54,7 @@ impl Orders {
     /// UNAVAILABLE when the supervisor was not reached; then the front has sent the stops itself, for what that is
     /// worth.
     pub async fn stop_everything(&self) -> Result<TripId, Status> {
-        match self.order(&self.stopping, handover::estop).await {
+        match self.press().await {
             Ok(trip) => {
                 warn!("a client stopped every motor: trip {trip}");
                 Ok(trip)
@@ -54,6 +67,31 @@ impl Orders {
                     Err(error) => format!("the front's own stops failed, too: {error}"),
                 };
                 Err(Status::unavailable(format!("use the red button: {why}; {front}")))
+            }
+        }
+    }
+
+    /// Presses stop and waits until the supervisor shows it. Where it cannot be pressed, the stop goes over the socket.
+    async fn press(&self) -> Result<TripId, String> {
+        let turn = self.stopping.acquire().await;
+        let since = match estop::press(&self.fifo) {
+            Ok(since) => since,
+            Err(why) => {
+                drop(turn);
+                let fifo = self.fifo.display();
+                warn!("stop cannot be pressed at {fifo} and goes over the supervisor's socket: {why}");
+                return self.order(&self.stopping, handover::estop).await.map_err(|why| why.to_string());
+            }
+        };
+        let until = Instant::now() + PATIENCE;
+        loop {
+            let shown = self.link.current().and_then(|attached| attached.verdicts.stopped_since(since));
+            match shown {
+                Some(trip) => return Ok(trip),
+                None if Instant::now() >= until => {
+                    return Err("stop was pressed, and the supervisor does not show it".to_owned());
+                }
+                None => sleep(PAUSE).await,
             }
         }
     }

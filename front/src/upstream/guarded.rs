@@ -89,7 +89,7 @@ pub async fn setting_before(backend: Backend, more: &str) -> Setting {
     let sessions = Arc::new(Sessions::new(Arc::clone(&link), Rules::of(&config)));
     let motion = Motion::start_over(Arc::clone(&config), &[Arc::new(NoWire)]);
     let operations = Arc::default();
-    let orders = Arc::new(Orders::new(&config, Arc::clone(&motion)));
+    let orders = Arc::new(Orders::new(&config, Arc::clone(&link), Arc::clone(&motion)));
     let routes = native::routes(&config, &link, &sessions, &motion, &orders, &operations);
     let own = super::native(&config);
     let settings = config.upstream.as_ref().unwrap();

@@ -44,6 +44,7 @@ pub(super) const AT_PREDECESSOR: usize = 19;
 pub(super) const AT_PREDECESSOR_SEEN: usize = 20;
 pub(super) const AT_OPEN: usize = 21;
 pub(super) const AT_WATCHDOG_RESET: usize = 22;
+pub(super) const AT_PRESSED: usize = 23;
 pub(super) const AT_COUNTERS: usize = 24;
 pub(super) const AT_REJECTS: usize = 48;
 

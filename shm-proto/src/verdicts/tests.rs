@@ -5,9 +5,9 @@ use std::os::fd::{AsFd, OwnedFd};
 use super::places::{
     AT_BUSES, AT_CONFIG, AT_COUNTERS, AT_DEGRADED, AT_EVENT_COUNT, AT_FRONT_BEAT, AT_FRONT_PID,
     AT_GENERATION, AT_LATCH, AT_LAYOUT, AT_LOOP, AT_LOOP_TIME, AT_MAGIC, AT_MOTORS, AT_MOTORS_USED, AT_OPEN,
-    AT_PHASE, AT_PID, AT_POLICY, AT_PREDECESSOR, AT_PREDECESSOR_SEEN, AT_REJECTS, AT_SESSIONS, AT_STARTED,
-    AT_WATCHDOG_RESET, BUS_WORDS, EVENT_WORDS, EVENTS, MOST_BUSES, MOTOR_REASON, MOTOR_STATE, MOTOR_WORDS,
-    SESSION_STATE, SESSION_WORDS, VerdictLayout,
+    AT_PHASE, AT_PID, AT_POLICY, AT_PREDECESSOR, AT_PREDECESSOR_SEEN, AT_PRESSED, AT_REJECTS, AT_SESSIONS,
+    AT_STARTED, AT_WATCHDOG_RESET, BUS_WORDS, EVENT_WORDS, EVENTS, MOST_BUSES, MOTOR_REASON, MOTOR_STATE,
+    MOTOR_WORDS, SESSION_STATE, SESSION_WORDS, VerdictLayout,
 };
 use super::{
     Counter, Event, EventKind, Identity, MotorState, ResetPolicy, SessionState, VerdictSegment, VerdictView,
@@ -81,6 +81,7 @@ fn no_two_words_of_the_header_or_an_entry_overlap() {
         AT_PREDECESSOR_SEEN,
         AT_OPEN,
         AT_WATCHDOG_RESET,
+        AT_PRESSED,
     ];
     let counters = Counter::ALL.iter().map(|counter| AT_COUNTERS + *counter as usize);
     let rejects = Reject::ALL.iter().map(|reject| AT_REJECTS + *reject as usize);
@@ -157,4 +158,17 @@ fn an_event_being_written_is_none() {
     let place = segment.layout.event(1);
     segment.put(place, view.get(place) - 1);
     assert_eq!((view.event(1), view.events().count()), (None, 0));
+}
+
+/// Fails if a stop that was pressed before, or one that was reset, passes for the one that is asked about.
+#[test]
+fn only_a_later_press_that_still_holds_is_a_stop() {
+    let (segment, _fd, view) = rig();
+    assert_eq!(view.stopped_since(Nanos(0)), None, "nothing was pressed");
+    segment.latch(TripId(7));
+    segment.pressed(Nanos(100));
+    assert_eq!(view.stopped_since(Nanos(100)), Some(TripId(7)));
+    assert_eq!(view.stopped_since(Nanos(101)), None, "pressed before");
+    segment.latch(TripId::NONE);
+    assert_eq!(view.stopped_since(Nanos(100)), None, "reset");
 }

@@ -8,7 +8,7 @@ use super::event::Event;
 use super::places::{
     AT_BUSES, AT_CONFIG, AT_COUNTERS, AT_DEGRADED, AT_EVENT_COUNT, AT_FRONT_BEAT, AT_FRONT_PID,
     AT_GENERATION, AT_LATCH, AT_LAYOUT, AT_LOOP, AT_LOOP_TIME, AT_MAGIC, AT_MOTORS, AT_MOTORS_USED, AT_PHASE,
-    AT_PID, AT_POLICY, AT_PREDECESSOR, AT_PREDECESSOR_SEEN, AT_REJECTS, AT_SESSIONS, AT_STARTED,
+    AT_PID, AT_POLICY, AT_PREDECESSOR, AT_PREDECESSOR_SEEN, AT_PRESSED, AT_REJECTS, AT_SESSIONS, AT_STARTED,
     AT_WATCHDOG_RESET, BUS_CONFIRMED, BUS_CONFIRMS, BUS_ERROR_FRAMES, BUS_ERRORS, BUS_HEALTH, BUS_LAST_ERROR,
     BUS_NAME, BUS_QUEUE_FULL, BUS_RECEIVED, BUS_RX_ERRORS, BUS_SENT, BUS_STATE, BUS_TX_ERRORS, EVENT_WORDS,
     EVENTS, MOST_BUSES, MOTOR_BUS, MOTOR_CONFIRMED, MOTOR_FAULT, MOTOR_FEEDBACK, MOTOR_FIRST_STOP,
@@ -147,6 +147,15 @@ impl VerdictView {
     #[must_use]
     pub fn latch(&self) -> TripId {
         TripId(self.get(AT_LATCH))
+    }
+
+    /// The trip that holds every motor, if an operator pressed stop at that moment or later.
+    #[must_use]
+    pub fn stopped_since(&self, moment: Nanos) -> Option<TripId> {
+        // In this order: the writer publishes the trip first.
+        let pressed = Nanos(self.get(AT_PRESSED));
+        let latch = self.latch();
+        (pressed >= moment && latch != TripId::NONE).then_some(latch)
     }
 
     /// Reset policy; `None` if unknown to this program.

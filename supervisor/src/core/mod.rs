@@ -87,6 +87,15 @@ pub struct Cost {
     pub involuntary_switches: u64,
 }
 
+/// Whether an operator's stop still holds every motor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Held {
+    /// Nothing was reset since.
+    All,
+    /// Another trip was reset meanwhile, and its motors with it.
+    Some,
+}
+
 /// One CAN bus as the core sees it.
 #[derive(Debug)]
 struct Bus {
@@ -118,6 +127,8 @@ pub struct Core {
     verdicts: VerdictSegment,
     trips: TripId,
     latch: TripId,
+    /// What became of the motors that the operator's stop holds.
+    held: Held,
     /// The trip of motors that were driven when the supervisor before died, and when that one was last seen; until told.
     died: Option<(TripId, Nanos)>,
     next_tick: Nanos,
@@ -171,6 +182,7 @@ impl Core {
             verdicts,
             trips: TripId::NONE,
             latch: TripId::NONE,
+            held: Held::All,
             died: None,
             next_tick: Nanos::ZERO,
             ticks: 0,

@@ -8,7 +8,7 @@ use shm_proto::{Nanos, Owner, SlotIndex, TripId};
 use super::health::Reach;
 use super::motor::{Latch, Motor, Occasion, Why};
 use super::wire::Wire;
-use super::{Core, motor_index};
+use super::{Core, Held, motor_index};
 
 /// Why a reset was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -261,9 +261,33 @@ impl Core {
     /// Stops everything until an operator resets the trip.
     pub fn estop(&mut self, now: Nanos, wire: &mut impl Wire) -> TripId {
         let trip = self.trip_all(Reason::OperatorStop, now, wire);
-        self.latch = trip;
-        self.verdicts.latch(trip);
+        self.hold_everything(trip, now);
         trip
+    }
+
+    /// Somebody presses stop. While an earlier press holds everything the stop is not begun anew: whoever presses without
+    /// end must neither keep a stop from its harder stages nor push its evidence out of the event log.
+    pub fn press(&mut self, now: Nanos, wire: &mut impl Wire) -> TripId {
+        if self.latch == TripId::NONE || self.held == Held::Some {
+            return self.estop(now, wire);
+        }
+        // A number of its own all the same: a reset that was meant for the earlier press must not clear this one.
+        let trip = self.next_trip();
+        for index in 0..self.motors.len() {
+            if self.motors[index].trip == self.latch {
+                self.motors[index].trip = trip;
+                self.publish_motor(index);
+            }
+        }
+        self.hold_everything(trip, now);
+        trip
+    }
+
+    fn hold_everything(&mut self, trip: TripId, now: Nanos) {
+        (self.latch, self.held) = (trip, Held::All);
+        self.verdicts.latch(trip);
+        // Last: whoever reads that stop was pressed finds the trip.
+        self.verdicts.pressed(now);
     }
 
     /// Clears a trip: its motors may be granted again. Nothing moves by this.
@@ -293,6 +317,7 @@ impl Core {
                 event.motors.insert(motor_index(index));
             }
         }
+        self.held = Held::Some;
         if is_latch {
             self.latch = TripId::NONE;
             self.verdicts.latch(TripId::NONE);

@@ -1,6 +1,6 @@
 //! What people decide: policies, operator stops, resets, shutdown.
 
-use shm_proto::verdicts::{EventKind, ResetPolicy};
+use shm_proto::verdicts::{EventKind, MotorState, ResetPolicy};
 use shm_proto::{Ending, TripId};
 use supervisor::core::ResetRefused;
 
@@ -114,4 +114,72 @@ fn what_the_guard_holds_can_be_reset_by_a_number_of_its_own() {
         "a late reset of the old trip"
     );
     assert_eq!(bench.core.reset(second, bench.now), Ok(()));
+}
+
+#[test]
+fn a_press_holds_everything_under_every_policy() {
+    for &policy in ResetPolicy::ALL {
+        let mut bench = Bench::new(policy);
+        let _writer = bench.drive(0, &[A]);
+        bench.wire.sent.clear();
+        let before = bench.now;
+        let trip = bench.core.press(bench.now, &mut bench.wire);
+        for motor in [A, B, C] {
+            assert!(!bench.sent_to(motor).is_empty(), "{motor:?} was not stopped under {policy:?}");
+        }
+        assert_eq!(bench.view.stopped_since(before), Some(trip));
+        bench.rest_all();
+        let writer = bench.open(1);
+        bench.take(&writer, A);
+        bench.run(2 * TICK);
+        assert_eq!(bench.view.granted(A), None, "{policy:?}");
+        assert_eq!(bench.core.reset(trip, bench.now), Ok(()));
+        bench.run(2 * TICK);
+        assert_eq!(bench.view.granted(A), Some(writer.owner()), "{policy:?}");
+    }
+}
+
+/// Fails if a reset that was meant for the first press clears the second, or if the second begins the stop anew.
+#[test]
+fn a_second_press_has_a_number_of_its_own_and_sends_nothing() {
+    let mut bench = Bench::new(ResetPolicy::Manual);
+    let first = bench.core.press(bench.now, &mut bench.wire);
+    bench.rest_all();
+    bench.run(2 * TICK);
+    bench.wire.sent.clear();
+    let pressed = bench.now;
+    let second = bench.core.press(bench.now, &mut bench.wire);
+    assert!(second > first);
+    assert_eq!(bench.wire.sent.len(), 0, "the stop was begun anew");
+    assert_eq!(bench.view.stopped_since(pressed), Some(second), "whoever pressed learns that it was heard");
+    assert_eq!(bench.core.reset(first, bench.now), Err(ResetRefused::NotHeld));
+    assert_eq!(bench.view.latch(), second);
+    for motor in [A, B, C] {
+        assert_eq!(bench.view.motor(motor).map(|motor| (motor.trip, motor.latched)), Some((second, 1)));
+    }
+    assert_eq!(bench.core.reset(second, bench.now), Ok(()));
+    assert_eq!(bench.view.latch(), TripId::NONE);
+    let third = bench.core.press(bench.now, &mut bench.wire);
+    assert!(third > second);
+    assert!(!bench.wire.sent.is_empty(), "after a reset it is a stop again");
+}
+
+/// Fails if whoever presses without end keeps a stop from its harder stages, or pushes trips out of the event log.
+#[test]
+fn presses_without_end_delay_no_stage_and_fill_no_log() {
+    let mut bench = Bench::new(ResetPolicy::Manual);
+    let mut writer = bench.drive(0, &[A]);
+    writer.close(Ending::Client);
+    bench.run(2 * TICK);
+    let evidence = bench.events(EventKind::Trip)[0].trip;
+    bench.core.press(bench.now, &mut bench.wire);
+    // Without feedback, until every stage has had its time: a release is the last.
+    for _ in 0..400 {
+        bench.core.press(bench.now, &mut bench.wire);
+        bench.run(TICK);
+    }
+    assert_eq!(bench.view.motor(A).map(|motor| motor.state), Some(MotorState::Unverified));
+    let trips: Vec<TripId> = bench.events(EventKind::Trip).iter().map(|event| event.trip).collect();
+    assert_eq!(trips.len(), 2, "{trips:?}");
+    assert_eq!(trips[0], evidence);
 }

@@ -71,12 +71,12 @@ impl Harness {
         let (armed, drives) = match outlet {
             Outlet::Sink => {
                 let (inner, drives) = sink()?;
-                (realtime::arm(&config, Meter { inner, stamps: measured })?, drives)
+                (realtime::arm(&config, Meter { inner, stamps: measured }, None)?, drives)
             }
             Outlet::Can(interface) => {
                 let inner = Buses::open(&config).map_err(|problems| anyhow!(problems.join("; ")))?;
                 let drives = Drives::on(interface)?;
-                (realtime::arm(&config, Meter { inner, stamps: measured })?, drives)
+                (realtime::arm(&config, Meter { inner, stamps: measured }, None)?, drives)
             }
         };
         // On the other CPU, if there is one.

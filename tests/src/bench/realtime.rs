@@ -1,7 +1,7 @@
 //! The real-time thread as the supervisor starts it, with something else in the place of CAN interfaces.
 
 use std::fs::File;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use anyhow::{Context as _, Result, anyhow};
 use config::Config;
@@ -12,7 +12,7 @@ use shm_proto::verdicts::Identity;
 use shm_proto::{Nanos, VerdictSegment, VerdictView};
 use supervisor::kernel_stop::KernelStop;
 use supervisor::queue::{Command, DEPTH, Reply};
-use supervisor::runtime::{Ports, Runtime};
+use supervisor::runtime::{Ports, Presses, Runtime};
 use supervisor::{realtime, start};
 
 /// The priority of what is measured, ours and cyclictest's: the supervisor's default.
@@ -54,7 +54,11 @@ pub struct Armed {
 ///
 /// # Errors
 /// The system refuses any of it: a figure from a thread that is not real-time would be worthless.
-pub fn arm<P: Ports + Send + 'static>(config: &Config, ports: P) -> Result<Armed> {
+pub fn arm<P: Ports + Send + 'static>(
+    config: &Config,
+    ports: P,
+    stop: Option<BorrowedFd<'_>>,
+) -> Result<Armed> {
     let signals = start::take_signals()?;
     let names: Vec<&str> = config.motors.iter().map(|motor| motor.name.as_str()).collect();
     let bus_names: Vec<&str> = config.buses.iter().map(|bus| bus.name.as_str()).collect();
@@ -74,7 +78,8 @@ pub fn arm<P: Ports + Send + 'static>(config: &Config, ports: P) -> Result<Armed
     let (commands, to_thread) = RingBuffer::new(DEPTH);
     let (from_thread, replies) = RingBuffer::new(DEPTH);
     let kernel_stop = KernelStop::none();
-    let wakeups = ports.wakeups(&signals)?;
+    let mut wakeups = ports.wakeups(&signals)?;
+    stop.map_or(Ok(()), |stop| wakeups.watch_stop(stop))?;
     let mut runtime = Runtime {
         core,
         buses: ports,
@@ -84,6 +89,7 @@ pub fn arm<P: Ports + Send + 'static>(config: &Config, ports: P) -> Result<Armed
         signals,
         front: None,
         kernel_stop,
+        presses: Presses::default(),
     };
     let (cpu, priority) = (config.supervisor.cpu, config.supervisor.priority);
     let (ready, is_ready) = std::sync::mpsc::sync_channel(1);

@@ -1,5 +1,6 @@
 //! A supervisor in a process of its own, as `lanyard-supervisor` is one but for the sink in the place of CAN.
 
+use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -8,6 +9,7 @@ use anyhow::{Result, anyhow, ensure};
 use config::Config;
 use shm_proto::Generation;
 use supervisor::bus::Rebind;
+use supervisor::estop::{self, Access, Drain};
 use supervisor::keeper::Keeper;
 use supervisor::listener::{self, Listener};
 use supervisor::netlink::Netlink;
@@ -33,8 +35,10 @@ pub fn run(config: &Path) -> Result<ExitCode> {
     let config = Config::load(config)?;
     let socket = listener::listen_at(&config.supervisor.socket).map_err(|problem| anyhow!(problem))?;
     let listener = Listener { socket, waiting: Vec::new(), keeper: listener::Keeper::Nobody };
+    let fifo = estop::open_or_make(&config.supervisor.estop, Access::default());
+    let fifo = fifo.map_err(|problem| anyhow!(problem))?;
     let (ports, drives) = sink()?;
-    let armed = realtime::arm(&config, ports)?;
+    let armed = realtime::arm(&config, ports, Some(fifo.as_fd()))?;
     // Motors that are not proven to stand still would be stopped over and over: not what is measured.
     for motor in 0..u16::try_from(config.motors.len())? {
         at_rest(motor).iter().for_each(|frame| drives.say(frame));
@@ -52,6 +56,7 @@ pub fn run(config: &Path) -> Result<ExitCode> {
         netlink: Netlink::open()?,
         keeper: Keeper::without_jobs(),
         watchdog: None,
+        estop: Drain::new(fifo),
     };
     let code = Service::new(parts).run();
     drop(drives);

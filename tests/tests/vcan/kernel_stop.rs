@@ -291,7 +291,7 @@ fn systemd_keeps_the_stops_of_a_killed_supervisor() -> Result<()> {
         let store = FdStore::open(&robot.file("notify.sock"))?;
         start_as_service(robot, &store)?;
         robot.start_front()?;
-        let names = ["handover", "kernel-stop-0", "verdicts-0"];
+        let names = ["handover", "estop", "kernel-stop-0", "verdicts-0"];
         ensure!(store.names() == names, "systemd was given {:?}", store.said());
         within(START, "systemd is told", || {
             if store.said().iter().any(|word| word == "READY=1") { Ok(()) } else { Err(String::new()) }
@@ -311,7 +311,7 @@ fn systemd_keeps_the_stops_of_a_killed_supervisor() -> Result<()> {
         start_as_service(robot, &store)?;
         within(START, "systemd keeps the new socket only", || {
             let names = store.names();
-            if names == ["handover", "kernel-stop-1", "verdicts-1"] {
+            if names == ["handover", "estop", "kernel-stop-1", "verdicts-1"] {
                 Ok(())
             } else {
                 Err(format!("{names:?}: {:?}", store.said()))
@@ -350,7 +350,7 @@ fn service_that_ends_cleanly_leaves_nothing_with_systemd() -> Result<()> {
         let ended = robot.supervisor()?.wait(START)?;
         ensure!(ended.code == Some(0), "the supervisor ended with {ended:?}");
         within(START, "the store has no job", || {
-            if store.names() == ["handover", "verdicts-0"] {
+            if store.names() == ["handover", "estop", "verdicts-0"] {
                 Ok(())
             } else {
                 Err(format!("{:?}", store.said()))

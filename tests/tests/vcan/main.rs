@@ -9,6 +9,7 @@ mod access;
 mod bus;
 mod clients;
 mod drives;
+mod estop;
 mod families;
 mod front;
 mod hardening;

@@ -105,7 +105,7 @@ impl Setting {
         let link = Link::to(watcher.attachment.clone());
         let sessions = Arc::new(Sessions::new(Arc::clone(&link), Rules::relaxed()));
         let motion = Motion::start_over(Arc::clone(&config), &[Arc::new(NoWire)]);
-        let orders = Arc::new(Orders::new(&config, Arc::clone(&motion)));
+        let orders = Arc::new(Orders::new(&config, Arc::clone(&link), Arc::clone(&motion)));
         let (access, _) = Access::start(&config).unwrap();
         let parts = Parts { link, sessions, motion, orders };
         let desk = Desk::new(config.kortex.as_ref().unwrap(), access, parts);

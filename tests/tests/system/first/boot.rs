@@ -116,8 +116,9 @@ fn services_have_the_rights_of_their_units_and_no_others() -> Result<()> {
 fn files_belong_to_whom_they_should() -> Result<()> {
     play(|_| {
         for (path, expected) in [
-            ("/run/lanyard", "lanyard:lanyard 750"),
+            ("/run/lanyard", "lanyard:lanyard 711"),
             ("/run/lanyard/supervisor.sock", "lanyard:lanyard 660"),
+            ("/run/lanyard/supervisor.estop", "lanyard:lanyard-estop 620"),
             ("/etc/lanyard", "root:lanyard 750"),
             ("/etc/lanyard/lanyard.toml", "root:lanyard 640"),
             ("/dev/cpu_dma_latency", "root:lanyard 660"),

@@ -1,0 +1,208 @@
+//! `lanyard estop`: presses stop, then looks whether it was heard.
+//!
+//! The FIFO comes first: its byte reaches the real-time thread whatever else of the supervisor hangs. The supervisor's
+//! socket shows afterwards what came of it, and takes the stop itself where the FIFO cannot be written.
+
+use std::io::Write;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, anyhow};
+use shm_proto::estop::{NotPressed, press};
+use shm_proto::verdicts::MotorState;
+use shm_proto::{MotorIndex, Nanos, TripId, VerdictView, handover};
+
+/// What to say first when nothing was stopped.
+pub const NOT_STOPPED: &str = "THIS COMMAND STOPPED NOTHING, use the red button";
+/// What to say first when the stop was pressed, and nothing shows that it was heard.
+const NOT_CONFIRMED: &str = "STOP WAS PRESSED AND IS NOT CONFIRMED, use the red button";
+
+/// How long an answer is waited for. A supervisor that is started again takes a second; its socket waits five.
+const PATIENCE: Duration = Duration::from_secs(6);
+/// How long the same verdicts are looked at before they are asked for anew: their supervisor may have died.
+const LOOK: Duration = Duration::from_secs(1);
+/// How long a proof of standstill is waited for: most ramps are shorter. What is not proven then is named.
+const RAMP: Duration = Duration::from_secs(3);
+/// Between two looks.
+const PAUSE: Duration = Duration::from_millis(5);
+
+/// The two ways on which a stop gets to the supervisor.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ways {
+    /// The FIFO.
+    pub fifo: PathBuf,
+    /// The socket.
+    pub socket: PathBuf,
+}
+
+/// Stops everything and says how to go on.
+///
+/// # Errors
+///
+/// When the supervisor does not show that it stopped the motors.
+pub fn run(ways: &Ways, out: &mut dyn Write, notes: &mut dyn Write) -> anyhow::Result<()> {
+    match press(&ways.fifo) {
+        Ok(since) => confirm(ways, since, out),
+        Err(why) => by_socket(ways, &why, out, notes),
+    }
+}
+
+/// Waits until the supervisor shows a stop that is not older than the press, and then for standstill.
+fn confirm(ways: &Ways, since: Nanos, out: &mut dyn Write) -> anyhow::Result<()> {
+    let until = Instant::now() + PATIENCE;
+    let (view, trip) = find_stop(&ways.socket, since, until).with_context(|| {
+        format!(
+            "{NOT_CONFIRMED}. The supervisor stops every motor as soon as it notices the byte in {}; look at the robot, \
+             then at: lanyard status",
+            ways.fifo.display()
+        )
+    })?;
+    writeln!(out, "trip {trip}: every motor was told to stop and stays stopped.")?;
+    out.flush()?;
+    let moving = wait_for_standstill(&view, Instant::now() + RAMP);
+    if moving.is_empty() {
+        writeln!(out, "Every motor is proven to stand still.")?;
+    } else {
+        writeln!(
+            out,
+            "NOT PROVEN TO STAND STILL: {}. Stay clear; lanyard status says what they do.",
+            moving.join(", ")
+        )?;
+    }
+    writeln!(out, "To allow motion again:  lanyard reset {trip}")?;
+    Ok(())
+}
+
+/// Looks for the stop in the verdicts of whichever supervisor answers.
+fn find_stop(socket: &Path, since: Nanos, until: Instant) -> anyhow::Result<(VerdictView, TripId)> {
+    loop {
+        let view = observe(socket, until)?;
+        let next = until.min(Instant::now() + LOOK);
+        while Instant::now() < next {
+            if let Some(trip) = view.stopped_since(since) {
+                return Ok((view, trip));
+            }
+            thread::sleep(PAUSE);
+        }
+        if Instant::now() >= until {
+            return Err(anyhow!("the supervisor shows no stop since"));
+        }
+    }
+}
+
+/// Asks for the verdicts, on a thread of its own: a supervisor that hangs takes longer not to answer than an operator waits.
+fn observe(socket: &Path, until: Instant) -> anyhow::Result<VerdictView> {
+    let (answer, asked) = channel();
+    let path = socket.to_owned();
+    thread::spawn(move || answer.send(handover::observe(&path)));
+    match asked.recv_timeout(until.saturating_duration_since(Instant::now())) {
+        Ok(answer) => Ok(answer?),
+        Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {
+            Err(anyhow!("the supervisor at {} does not answer", socket.display()))
+        }
+    }
+}
+
+/// Waits until every motor is proven to stand still. Returns those that are not.
+fn wait_for_standstill(view: &VerdictView, until: Instant) -> Vec<String> {
+    loop {
+        let moving = not_proven(view);
+        if moving.is_empty() || Instant::now() >= until {
+            return moving;
+        }
+        thread::sleep(PAUSE);
+    }
+}
+
+fn not_proven(view: &VerdictView) -> Vec<String> {
+    let motors = (0..view.motor_count()).map(MotorIndex);
+    let rests = |motor: &MotorIndex| {
+        view.motor(*motor).is_some_and(|motor| matches!(motor.state, MotorState::Stopped | MotorState::Idle))
+    };
+    motors.filter(|motor| !rests(motor)).map(|motor| view.motor_name(motor)).collect()
+}
+
+/// Sends the stop over the socket, and says why not by the FIFO.
+fn by_socket(
+    ways: &Ways,
+    why: &NotPressed,
+    out: &mut dyn Write,
+    notes: &mut dyn Write,
+) -> anyhow::Result<()> {
+    let fifo = ways.fifo.display();
+    let remedy = if matches!(why, NotPressed::Forbidden) { remedy(&ways.fifo) } else { String::new() };
+    let trip =
+        handover::estop(&ways.socket).with_context(|| format!("{NOT_STOPPED}: {fifo}: {why}{remedy}"))?;
+    if !matches!(why, NotPressed::Absent | NotPressed::NotHeard) {
+        writeln!(
+            notes,
+            "lanyard: {fifo}: {why}{remedy}. The stop went over the supervisor's socket instead, which does not work \
+             when the supervisor's housekeeping hangs."
+        )?;
+    }
+    writeln!(
+        out,
+        "trip {trip}: every motor was told to stop and stays stopped.\n\
+         Told is not proven: lanyard status says which motors stand still.\n\
+         To allow motion again:  lanyard reset {trip}"
+    )?;
+    Ok(())
+}
+
+/// Who may write the FIFO, and how one becomes one of them.
+fn remedy(fifo: &Path) -> String {
+    // Where not even its folder may be looked into there is nothing to say but the default.
+    let group =
+        std::fs::metadata(fifo).map_or_else(|_| "lanyard-estop".to_owned(), |found| name_of(found.gid()));
+    format!("; members of the group {group} may: sudo adduser $USER {group}, then log in again")
+}
+
+/// The name of a group of this computer, or its number.
+fn name_of(group: u32) -> String {
+    let groups = std::fs::read_to_string("/etc/group").unwrap_or_default();
+    let name = groups.lines().find_map(|line| {
+        let mut parts = line.split(':');
+        let name = parts.next()?;
+        (parts.nth(1)?.parse() == Ok(group)).then(|| name.to_owned())
+    });
+    name.unwrap_or_else(|| group.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixture;
+
+    #[test]
+    fn a_stop_that_reached_nobody_says_so_first() {
+        let (mut out, mut notes) = (Vec::new(), Vec::new());
+        let ways = Ways { fifo: "/no/such/fifo".into(), socket: "/no/such/socket".into() };
+        let text = format!("{:#}", run(&ways, &mut out, &mut notes).unwrap_err());
+        assert!(text.starts_with("THIS COMMAND STOPPED NOTHING"), "{text}");
+        assert!(text.contains("/no/such/fifo: there is no such FIFO"), "{text}");
+        assert!(text.contains("cannot reach the supervisor at /no/such/socket"), "{text}");
+        assert!(out.is_empty() && notes.is_empty());
+    }
+
+    #[test]
+    fn a_motor_that_is_being_stopped_is_named_until_it_is_proven() {
+        let (segment, view) = fixture::bare(&["left", "right"], &["can0"]);
+        let motor = |state| shm_proto::verdicts::MotorVerdict { state, ..fixture::idle() };
+        segment.motor(MotorIndex(0), &motor(MotorState::Stopped));
+        for state in [MotorState::Stopping, MotorState::Unverified, MotorState::Granted] {
+            segment.motor(MotorIndex(1), &motor(state));
+            assert_eq!(wait_for_standstill(&view, Instant::now()), ["right"], "{state:?}");
+        }
+        segment.motor(MotorIndex(1), &motor(MotorState::Stopped));
+        assert!(wait_for_standstill(&view, Instant::now() + Duration::from_secs(60)).is_empty());
+    }
+
+    #[test]
+    fn groups_are_named() {
+        assert_eq!(name_of(0), "root");
+        assert_eq!(name_of(u32::MAX - 7), (u32::MAX - 7).to_string());
+    }
+}
