@@ -16,6 +16,7 @@ pub mod estop;
 pub mod hardware_watchdog;
 pub mod holder;
 pub mod inheritance;
+pub mod intake;
 pub mod keeper;
 pub mod kernel_frame;
 pub mod kernel_stop;

@@ -1,8 +1,8 @@
 //! The real-time thread: sleeps until the earliest deadline, tick or frame, and feeds the core.
 //!
 //! After arming it makes no system call but the clock, `epoll_pwait2`, and non-blocking CAN reads and writes (to the
-//! kernel-armed stop, too); `epoll_ctl` when a front comes or goes, while nothing is granted. It takes no lock,
-//! allocates nothing, and says nothing to anyone but through its queue.
+//! kernel-armed stop, too); `epoll_ctl` when a front comes or goes, while nothing is granted, and when a bus brings more than
+//! a real one carries. It takes no lock, allocates nothing, and says nothing to anyone but through its queue.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -15,6 +15,7 @@ use shm_proto::verdicts::{BusHealth, MOST_BUSES, Reason};
 
 use crate::bus::Received;
 use crate::core::{Core, Wire};
+use crate::intake::{Intake, Reading};
 use crate::kernel_stop::KernelStop;
 use crate::meter::Meter;
 use crate::queue::{Command, Reply, Retired};
@@ -70,6 +71,8 @@ pub struct Runtime<P> {
     pub kernel_stop: KernelStop,
     /// How often stop was pressed lately.
     pub presses: Presses,
+    /// How much the buses have brought lately.
+    pub intake: Intake,
 }
 
 /// Presses of stop since a moment.
@@ -147,6 +150,14 @@ impl<P: Ports> Runtime<P> {
 
     /// Waits for a frame, the end of the front, a signal, or the core's next wakeup.
     fn sleep(&mut self) -> Wake {
+        let now = Nanos::now();
+        for bus in 0..self.buses.count().min(MOST_BUSES) {
+            if self.intake.resume(bus, now)
+                && let Some(fd) = self.buses.fd(bus)
+            {
+                self.wakeups.heed_bus(bus, fd);
+            }
+        }
         self.wakeups.sleep(self.core.next_wakeup().since(Nanos::now()))
     }
 
@@ -200,6 +211,12 @@ impl<P: Ports> Runtime<P> {
                         self.core.bus_down(bus, errno, Nanos::now(), &mut self.buses);
                         break;
                     }
+                }
+                if self.intake.add(bus, Nanos::now()) == Reading::Ends {
+                    if let Some(fd) = self.buses.fd(bus) {
+                        self.wakeups.ignore_bus(bus, fd);
+                    }
+                    break;
                 }
             }
         }

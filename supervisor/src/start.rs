@@ -20,6 +20,7 @@ use crate::bus::{Buses, Confirms, Rebind};
 use crate::core::{Core, First, Motor, Periodic, Settings, SpeedLimits};
 use crate::estop::{self, Access, Drain};
 use crate::inheritance::inherit;
+use crate::intake::Intake;
 use crate::keeper::Prepared;
 use crate::netlink::Netlink;
 use crate::notify::Notifier;
@@ -122,9 +123,19 @@ pub fn run(config: Config, missing: Missing) -> Result<Infallible, Vec<String>> 
     let epoll = |error: io::Error| vec![format!("epoll: {error}")];
     let mut wakeups = buses.wakeups(&signals).map_err(epoll)?;
     wakeups.watch_stop(fifo.as_fd()).map_err(epoll)?;
-    let presses = Presses::default();
-    let runtime =
-        Runtime { core, buses, commands, replies, wakeups, signals, front: None, kernel_stop, presses };
+    let (presses, intake) = (Presses::default(), Intake::NOTHING_READ);
+    let runtime = Runtime {
+        core,
+        buses,
+        commands,
+        replies,
+        wakeups,
+        signals,
+        front: None,
+        kernel_stop,
+        presses,
+        intake,
+    };
 
     let degraded = unarmed | realtime::lock_memory();
     let (_held_for_life, refused) = realtime::limit_cpu_sleep();

@@ -109,6 +109,21 @@ impl Wakeups {
         }
     }
 
+    /// Frames of this bus wake no more, until [`Wakeups::heed_bus`].
+    pub fn ignore_bus(&self, bus: usize, fd: BorrowedFd<'_>) {
+        self.wait_for_bus(bus, fd, EpollFlags::empty());
+    }
+
+    /// Frames of this bus wake again.
+    pub fn heed_bus(&self, bus: usize, fd: BorrowedFd<'_>) {
+        self.wait_for_bus(bus, fd, EpollFlags::EPOLLIN);
+    }
+
+    fn wait_for_bus(&self, bus: usize, fd: BorrowedFd<'_>, flags: EpollFlags) {
+        // As with the operator's stop: it cannot fail.
+        let _ = self.epoll.modify(fd, &mut EpollEvent::new(flags, bus as u64));
+    }
+
     /// From now on the end of this process is a reason to wake.
     ///
     /// # Errors

@@ -3,11 +3,14 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::Command as Program;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use config::Config;
-use drivers::Frame;
+use drivers::{ArbitrationId, Frame};
+use nix::sys::eventfd::EventFd;
 use rtrb::{Consumer, Producer, RingBuffer};
 use shm_proto::estop::press;
 use shm_proto::layout::BeatLayout;
@@ -16,6 +19,7 @@ use shm_proto::{BeatSegment, BeatView, Capacity, Generation, Nanos, VerdictSegme
 use supervisor::bus::Received;
 use supervisor::core::{SendError, Wire};
 use supervisor::estop::{self, Access};
+use supervisor::intake::Intake;
 use supervisor::kernel_stop::KernelStop;
 use supervisor::queue::{Command, DEPTH, Reply};
 use supervisor::runtime::{Ports, Presses, Runtime};
@@ -44,6 +48,34 @@ impl Ports for Silence {
     }
 }
 
+/// A bus that brings motion frames without end, as fast as they are read.
+struct Flood {
+    readable: EventFd,
+    read: Arc<AtomicU64>,
+}
+
+impl Wire for Flood {
+    fn send(&mut self, _bus: usize, _frame: &Frame) -> Result<(), SendError> {
+        Ok(())
+    }
+}
+
+impl Ports for Flood {
+    fn count(&self) -> usize {
+        1
+    }
+
+    fn fd(&self, _bus: usize) -> Option<BorrowedFd<'_>> {
+        Some(self.readable.as_fd())
+    }
+
+    fn receive(&mut self, _bus: usize) -> Received {
+        self.read.fetch_add(1, Ordering::Relaxed);
+        // 2 rev/s for node 3.
+        Received::Frame(Frame::classic(ArbitrationId::standard(0x06D), &[0, 0, 0, 0x40, 0, 0, 0, 0]))
+    }
+}
+
 const ROBOT: &str = r#"
 [[bus]]
 name = "can0"
@@ -65,8 +97,13 @@ struct Thread {
     capacity: Capacity,
 }
 
-/// Starts the thread, with that FIFO of the operator's stop.
+/// Starts the thread on a silent bus, with that FIFO of the operator's stop.
 fn start(stop: Option<BorrowedFd<'_>>) -> Thread {
+    start_on(Silence, stop)
+}
+
+/// Starts the thread on that bus.
+fn start_on(buses: impl Ports + Send + 'static, stop: Option<BorrowedFd<'_>>) -> Thread {
     let config = Config::parse(Path::new("test.toml"), ROBOT).expect("the test robot is valid");
     let capacity = config.supervisor.capacity;
     let policy = config.supervisor.reset;
@@ -77,7 +114,7 @@ fn start(stop: Option<BorrowedFd<'_>>) -> Thread {
     let (to_thread, commands) = RingBuffer::new(DEPTH);
     let (replies, from_thread) = RingBuffer::new(DEPTH);
     let signals = start::take_signals().expect("signals");
-    let mut wakeups = Silence.wakeups(&signals).expect("epoll");
+    let mut wakeups = buses.wakeups(&signals).expect("epoll");
     if let Some(stop) = stop {
         wakeups.watch_stop(stop).expect("epoll");
     }
@@ -85,7 +122,7 @@ fn start(stop: Option<BorrowedFd<'_>>) -> Thread {
     let (kernel_stop, presses) = (KernelStop::none(), Presses::default());
     let mut runtime = Runtime {
         core,
-        buses: Silence,
+        buses,
         commands,
         replies,
         wakeups,
@@ -93,6 +130,7 @@ fn start(stop: Option<BorrowedFd<'_>>) -> Thread {
         front: None,
         kernel_stop,
         presses,
+        intake: Intake::NOTHING_READ,
     };
     thread::spawn(move || runtime.run());
     Thread { commands: to_thread, replies: from_thread, verdicts, capacity }
@@ -130,6 +168,22 @@ fn the_end_of_the_front_is_seen_without_housekeeping() {
     wait_for("the end of the front", |reply| matches!(reply, Reply::FrontGone));
     front.wait().expect("it has ended");
     drop(beats);
+}
+
+/// Fails if a flood is read as fast as it comes: the thread would never sleep, and its fuse would end it. Also if a bus that
+/// was left unread is never read again.
+#[test]
+fn a_flood_is_read_no_faster_than_a_real_bus_could_bring_it() {
+    let read = Arc::new(AtomicU64::new(0));
+    let readable = EventFd::from_value(1).expect("an eventfd");
+    let begun = Instant::now();
+    let _thread = start_on(Flood { readable, read: Arc::clone(&read) }, None);
+    thread::sleep(Duration::from_millis(500));
+    let frames = read.load(Ordering::Relaxed);
+    // 128 in each 5 ms, in which the first and the last of the time count whole.
+    let most = (u64::try_from(begun.elapsed().as_millis()).expect("short") / 5 + 2) * 128;
+    assert!(frames <= most, "{frames} frames, at most {most}");
+    assert!(frames > 3 * 128, "only {frames} frames: the bus is not read again");
 }
 
 /// A FIFO of its own for each test.

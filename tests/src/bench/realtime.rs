@@ -10,6 +10,7 @@ use nix::unistd::Pid;
 use rtrb::{Consumer, Producer, RingBuffer};
 use shm_proto::verdicts::Identity;
 use shm_proto::{Nanos, VerdictSegment, VerdictView};
+use supervisor::intake::Intake;
 use supervisor::kernel_stop::KernelStop;
 use supervisor::queue::{Command, DEPTH, Reply};
 use supervisor::runtime::{Ports, Presses, Runtime};
@@ -90,6 +91,7 @@ pub fn arm<P: Ports + Send + 'static>(
         front: None,
         kernel_stop,
         presses: Presses::default(),
+        intake: Intake::NOTHING_READ,
     };
     let (cpu, priority) = (config.supervisor.cpu, config.supervisor.priority);
     let (ready, is_ready) = std::sync::mpsc::sync_channel(1);
