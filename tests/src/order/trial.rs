@@ -207,9 +207,10 @@ impl<'a> Bench<'a> {
         let speed = target(self.robot, &LEFT)?;
         let other = target(self.robot, &RIGHT)?;
         Ok(match answer {
+            // First: what was refused is not in force, and the answer says why.
+            Some(answer) if answer.status != Some(OK) => Verdict::Refused(answer.message),
             _ if !is(speed, last.speed()) => Verdict::Wrong(speed),
             _ if last.other_wheel().is_some_and(|wanted| !is(other, wanted)) => Verdict::OtherWheel(other),
-            Some(answer) if answer.status != Some(OK) => Verdict::Refused(answer.message),
             _ => Verdict::Right,
         })
     }
