@@ -9,9 +9,10 @@
 
 use std::time::Duration;
 
-use drivers::frame::MAX_PAYLOAD;
+use drivers::Frame;
 use drivers::unattended::{Ending, Job, Layout};
-use drivers::{ArbitrationId, Format, Frame};
+
+use crate::kernel_frame::KernelFrame;
 
 const TX_SETUP: u32 = 1;
 const TX_DELETE: u32 = 2;
@@ -62,7 +63,7 @@ fn setup(flags: u32, times: u32, intervals: (Duration, Duration), key: u32, fram
     let layout = layout_of(frames);
     let mut message = head(TX_SETUP, flags | flag_of(layout), times, intervals, key, count(frames.len()));
     for frame in frames {
-        push_frame(&mut message, layout, frame);
+        message.extend(KernelFrame::new(frame).as_bytes());
     }
     message
 }
@@ -75,14 +76,6 @@ const fn flag_of(layout: Layout) -> u32 {
     match layout {
         Layout::Classic => 0,
         Layout::Fd => CAN_FD_FRAME,
-    }
-}
-
-/// Bytes of a frame's data.
-const fn room(layout: Layout) -> usize {
-    match layout {
-        Layout::Classic => 8,
-        Layout::Fd => MAX_PAYLOAD,
     }
 }
 
@@ -116,29 +109,10 @@ fn pad(bytes: &mut Vec<u8>, alignment: usize) {
     bytes.resize(bytes.len().next_multiple_of(alignment), 0);
 }
 
-/// `struct can_frame` or `struct canfd_frame`: identifier with flags, length, three more bytes, data.
-fn push_frame(bytes: &mut Vec<u8>, layout: Layout, frame: &Frame) {
-    let id = match frame.id() {
-        ArbitrationId::Standard(id) => u32::from(id),
-        ArbitrationId::Extended(id) => id | libc::CAN_EFF_FLAG,
-    };
-    let (id, flags) = match frame.format() {
-        Format::Classic => (id, 0),
-        Format::Remote => (id | libc::CAN_RTR_FLAG, 0),
-        // CANFD_BRS: the data goes at the higher bit rate.
-        Format::FdBrs => (id, 1),
-    };
-    let payload = frame.payload();
-    let length = payload.len().min(room(layout));
-    bytes.extend(id.to_ne_bytes());
-    bytes.extend([u8::try_from(length).unwrap_or(0), flags, 0, 0]);
-    bytes.extend(&payload[..length]);
-    bytes.resize(bytes.len() + room(layout) - length, 0);
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use drivers::ArbitrationId;
     use drivers::unattended::Turn;
 
     const MS: Duration = Duration::from_millis(1);

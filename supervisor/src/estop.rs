@@ -11,7 +11,6 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::Path;
-use std::time::Duration;
 
 use nix::sys::stat::Mode;
 use nix::unistd::{Gid, Uid, fchown, mkfifo, read};
@@ -31,10 +30,6 @@ const ROOM: usize = 4096;
 /// Passes of the loop after which the real-time thread has certainly slept, and woken, since a moment: the pass that was
 /// under way may have woken before it.
 const PASSES: u64 = 2;
-/// How often systemd is asked to keep it; it takes words as fast as it reads them.
-const TRIES: u32 = 10;
-/// Between two of these.
-const PAUSE: Duration = Duration::from_millis(10);
 
 /// Whose the FIFO is. `None`: as the system makes it.
 #[derive(Clone, Copy, Debug, Default)]
@@ -61,7 +56,7 @@ pub fn open(path: &Path, access: Access, notifier: &Notifier) -> Result<OwnedFd,
         notifier.forget(NAME);
     }
     let fifo = open_or_make(path, access)?;
-    if let Err(error) = have_it_kept(notifier, &fifo) {
+    if let Err(error) = notifier.store_patiently(NAME, &fifo) {
         log::line(&format!("systemd does not keep the FIFO of the operator's stop ({error})"));
     }
     Ok(fifo)
@@ -138,20 +133,6 @@ fn give(fifo: &OwnedFd, path: &Path, Access { user, group }: Access) -> io::Resu
     }
     // Last: a change of owner takes permissions away.
     file.set_permissions(std::fs::Permissions::from_mode(MODE))
-}
-
-/// Under the same name at every start: systemd closes what it is given twice.
-fn have_it_kept(notifier: &Notifier, fifo: &OwnedFd) -> io::Result<()> {
-    let copy = [fifo.try_clone()?];
-    let mut last = Ok(());
-    for _ in 0..TRIES {
-        last = notifier.store(NAME, &copy);
-        if last.is_ok() {
-            break;
-        }
-        std::thread::sleep(PAUSE);
-    }
-    last
 }
 
 /// Bytes that lay in the FIFO at some moment.

@@ -8,7 +8,6 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::time::Duration;
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::socket::sockopt::{AcceptConn, PeerCredentials, SockType as KindOf};
@@ -26,10 +25,6 @@ const NAME: &str = "handover";
 const MODE: u32 = 0o660;
 /// Who waits while nobody answers: one front and a few operators; the next ones wait in `connect`.
 const BACKLOG: i32 = 16;
-/// How often systemd is asked to keep it; it takes words as fast as it reads them.
-const TRIES: u32 = 10;
-/// Between two of these.
-const PAUSE: Duration = Duration::from_millis(10);
 
 /// The hand-over socket and who has come to it already.
 #[derive(Debug)]
@@ -71,26 +66,12 @@ pub fn open(path: &Path, notifier: &Notifier) -> Result<Listener, String> {
     }
     let socket = listen_at(path)?;
     if keeper == Keeper::Systemd
-        && let Err(error) = have_it_kept(notifier, &socket)
+        && let Err(error) = notifier.store_patiently(NAME, &socket)
     {
         log::line(&format!("systemd does not keep the hand-over socket ({error})"));
         return Ok(Listener { socket, waiting: Vec::new(), keeper: Keeper::Nobody });
     }
     Ok(Listener { socket, waiting: Vec::new(), keeper })
-}
-
-/// Under the same name at every start: systemd closes what it is given twice.
-fn have_it_kept(notifier: &Notifier, socket: &OwnedFd) -> io::Result<()> {
-    let copy = [socket.try_clone()?];
-    let mut last = Ok(());
-    for _ in 0..TRIES {
-        last = notifier.store(NAME, &copy);
-        if last.is_ok() {
-            break;
-        }
-        std::thread::sleep(PAUSE);
-    }
-    last
 }
 
 /// Whether a socket that was kept is the one at that path; then with the connections that wait there.

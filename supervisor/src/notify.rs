@@ -5,6 +5,7 @@ use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::time::Duration;
 
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 use shm_proto::Nanos;
@@ -13,6 +14,11 @@ use crate::sys;
 
 /// Number of the first descriptor that systemd passes (SD_LISTEN_FDS_START).
 const FIRST_PASSED: RawFd = 3;
+
+/// How often systemd is asked to keep a descriptor; it takes words as fast as it reads them.
+const STORE_TRIES: u32 = 10;
+/// Between two of these.
+const STORE_PAUSE: Duration = Duration::from_millis(10);
 
 /// The way to systemd, if it started us.
 #[derive(Debug)]
@@ -65,6 +71,25 @@ impl Notifier {
         let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
         sendmsg::<()>(socket.as_raw_fd(), &[IoSlice::new(words.as_bytes())], &rights, flags, None)?;
         Ok(())
+    }
+
+    /// Gives systemd one descriptor to keep, under a name that is the same at every start: systemd closes what it is given
+    /// twice. For the start only: it waits while systemd is busy.
+    ///
+    /// # Errors
+    ///
+    /// When systemd is busy for too long, or gone, or there are no descriptors left.
+    pub fn store_patiently(&self, name: &str, fd: &OwnedFd) -> io::Result<()> {
+        let copy = [fd.try_clone()?];
+        let mut last = Ok(());
+        for _ in 0..STORE_TRIES {
+            last = self.store(name, &copy);
+            if last.is_ok() {
+                break;
+            }
+            std::thread::sleep(STORE_PAUSE);
+        }
+        last
     }
 
     /// Has systemd close what it keeps under that name.
