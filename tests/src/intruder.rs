@@ -1,4 +1,4 @@
-//! Somebody else on the bus: a node that nobody has reckoned with.
+//! Somebody else on the bus: a node that nobody has reckoned with, or a program of this computer.
 
 use anyhow::{Context, Result, bail};
 use nix::sys::socket::{setsockopt, sockopt::Priority};
@@ -8,6 +8,7 @@ use socketcan::{
 };
 
 use crate::clock::Moment;
+use crate::interface::far_end;
 use crate::wire::Seen;
 
 /// Linux's highest priority that needs no privilege; pfifo_fast puts it into its first band.
@@ -20,25 +21,33 @@ fn is_queue_full(error: &anyhow::Error) -> bool {
     cause.and_then(std::io::Error::raw_os_error) == Some(libc::ENOBUFS)
 }
 
-/// The node.
+/// The node or the program.
 #[derive(Debug)]
 pub struct Intruder(CanFdSocket);
 
 impl Intruder {
-    /// On this interface.
+    /// A node of the bus that the interface is at.
     ///
     /// # Errors
     /// There is no such interface.
-    pub fn open(interface: &str) -> Result<Self> {
+    pub fn node(interface: &str) -> Result<Self> {
+        Self::local(&far_end(interface))
+    }
+
+    /// A program of this computer, at this interface.
+    ///
+    /// # Errors
+    /// There is no such interface.
+    pub fn local(interface: &str) -> Result<Self> {
         Ok(Self(CanFdSocket::open(interface).with_context(|| format!("cannot open {interface}"))?))
     }
 
-    /// On this interface, in the band of its transmit queue that is served before all others.
+    /// The same, in the band of the interface's transmit queue that is served before all others.
     ///
     /// # Errors
     /// There is no such interface.
     pub fn urgent(interface: &str) -> Result<Self> {
-        let this = Self::open(interface)?;
+        let this = Self::local(interface)?;
         setsockopt(&this.0, Priority, &URGENT).context("cannot set the priority")?;
         Ok(this)
     }

@@ -20,6 +20,7 @@ use socketcan::id::FdFlags;
 use socketcan::{CanFdSocket, Socket};
 
 use crate::clock::{self, Moment};
+use crate::interface::far_end;
 use crate::wire::{Motor, Seen};
 
 /// Room for some seconds of a busy bus while this thread does not run.
@@ -56,11 +57,12 @@ pub struct Listener {
 }
 
 impl Listener {
-    /// Listens on an interface from now on.
+    /// Listens at the wire of an interface from now on.
     ///
     /// # Errors
     /// There is no such interface, or the kernel cannot stamp frames.
     pub fn open(interface: &str) -> Result<Self> {
+        let interface = &far_end(interface);
         let explain = || format!("cannot listen on {interface}");
         let socket = CanFdSocket::open(interface).with_context(explain)?;
         socket.set_nonblocking(true).with_context(explain)?;

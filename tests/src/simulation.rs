@@ -9,6 +9,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
 use crate::expect;
+use crate::interface::far_end;
 use crate::process::Process;
 
 /// Below this speed, rev/s, a shaft stands still. Half of what the drives' proof demands of an ODrive
@@ -52,12 +53,12 @@ impl Report {
 }
 
 impl Simulation {
-    /// Starts it with these drives and waits until they are on the bus.
+    /// Starts it with these drives at the wire of an interface and waits until they are on the bus.
     ///
     /// # Errors
     /// It does not start.
     pub fn start(programs: &Path, bus: &str, drives: &[String], control: PathBuf) -> Result<Self> {
-        let mut arguments = vec!["--bus".to_owned(), bus.to_owned(), "--exit-with-parent".to_owned()];
+        let mut arguments = vec!["--bus".to_owned(), far_end(bus), "--exit-with-parent".to_owned()];
         arguments.extend(["--control".to_owned(), control.display().to_string()]);
         arguments.extend(["--priority".to_owned(), PRIORITY.to_owned()]);
         arguments.extend(drives.iter().flat_map(|drive| ["--drive".to_owned(), drive.clone()]));

@@ -36,7 +36,7 @@ fn stop_behind_a_full_queue(robot: &Robot, player: &Player) -> Result<Jam> {
     player.drive(robot)?;
     player.withhold();
     let before = player.verdicts().counter(Counter::StopFrames);
-    let others = Intruder::open(NEAR)?;
+    let others = Intruder::local(NEAR)?;
     let stall = Stall::begin(NEAR)?;
     let from = Moment::now();
     let motion = others.fill(SET_VELOCITY, &FORWARD)?;

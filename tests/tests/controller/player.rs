@@ -106,7 +106,7 @@ impl Player {
         let beats = attached.beats.writer(SlotIndex(0)).context("slot 0 exists")?;
         let shared = Arc::new(Shared {
             attached,
-            can: Intruder::open(interface)?,
+            can: Intruder::local(interface)?,
             session: Mutex::new(Session { beats, client: Client::Dead, motion: Motion::Withheld }),
             ending: AtomicBool::new(false),
         });

@@ -49,7 +49,7 @@ fn client_that_dies_during_a_stall_is_stopped_when_it_ends() -> Result<()> {
         // Stale motion frames would call the bus guard, and so help the stop on.
         player.withhold();
         let before = refusals(player);
-        let others = Intruder::open(NEAR)?;
+        let others = Intruder::local(NEAR)?;
         let from = Moment::now();
         let stall = Stall::begin(NEAR)?;
         others.fill(NOBODYS, &[])?;
@@ -85,7 +85,7 @@ fn stop_that_was_refused_gets_out_by_itself() -> Result<()> {
         player.drive(robot)?;
         player.withhold();
         let before = refusals(player);
-        let ordinary = Intruder::open(NEAR)?;
+        let ordinary = Intruder::local(NEAR)?;
         let urgent = Intruder::urgent(NEAR)?;
         let from = Moment::now();
         let stall = Stall::begin(NEAR)?;

@@ -60,7 +60,7 @@ fn nothing_is_confirmed_while_the_adapter_is_stalled() -> Result<()> {
         player.drive(robot)?;
         player.withhold();
         let before = wait_until_all_is_confirmed(player)?;
-        let others = Intruder::open(NEAR)?;
+        let others = Intruder::local(NEAR)?;
         let stall = Stall::begin(NEAR)?;
         // The controller is busy with somebody else's frame: not even the first of the stop can leave.
         others.fill(NOBODYS, &[])?;

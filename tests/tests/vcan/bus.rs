@@ -39,7 +39,7 @@ fn wait_for_health(robot: &Robot, health: &str) -> Result<Value> {
 
 /// A report after which the bus cannot be relied upon, and one that ends that.
 fn trips_until(robot: &mut Robot, clients: &mut tests::python::Clients, fails: Failure) -> Result<()> {
-    let driver = Intruder::open("vcan0")?;
+    let driver = Intruder::node("vcan0")?;
     let mut client = robot.client(clients)?;
     robot.drive_base(&mut client)?;
     let reported = driver.report(fails.report.0, fails.report.1)?;
@@ -84,7 +84,7 @@ struct Failure {
 #[test]
 fn error_warning_is_told_and_stops_nothing() -> Result<()> {
     play(Setup::base().window("5s"), |robot, clients| {
-        let driver = Intruder::open("vcan0")?;
+        let driver = Intruder::node("vcan0")?;
         let mut client = robot.client(clients)?;
         robot.drive(&mut client, &LEFT, 0.4)?;
         driver.report(CONTROLLER, WARNING)?;
@@ -141,7 +141,7 @@ fn stranger_that_never_rests_is_answered_every_time() -> Result<()> {
         // Held where it stands, with torque: every frame below would move it at once.
         robot.lanyard.wait_for_motor("left", STILL, "is stopped", |motor| motor.state() == "stopped")?;
         ensure!(robot.sim.report(LEFT.node)?.enabled(), "the drive has no torque");
-        let stranger = Intruder::open("vcan0")?;
+        let stranger = Intruder::local("vcan0")?;
         let guarded = robot.lanyard.motor("left")?.guarded();
         let before = robot.lanyard.events()?.len();
         let from = Moment::now();
@@ -192,7 +192,7 @@ fn interface_that_comes_back_is_taken_up_again() -> Result<()> {
         let mut client = robot.client(clients)?;
         robot.drive_base(&mut client)?;
         let unplugged = Moment::now();
-        let removed = Removed::vcan("vcan1")?;
+        let removed = Removed::pair("vcan1")?;
         robot.lanyard.wait_for_trip(unplugged, "bus fault", "left", START)?;
         let seen = wait_for_health(robot, "down")?;
         ensure!(seen["up"] == false, "{seen}");

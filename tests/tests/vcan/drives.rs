@@ -125,7 +125,7 @@ fn stranger_that_moves_a_stopped_motor_is_answered_with_the_stop() -> Result<()>
         let death = client.kill()?;
         robot.stopped_at_deadline(&LEFT, death, WINDOW)?;
         robot.verified(&LEFT)?;
-        let stranger = Intruder::open("vcan0")?;
+        let stranger = Intruder::node("vcan0")?;
         // 2.0 rev/s for node 3: 0x0D is the velocity.
         let sent = stranger.send(0x06D, &[0, 0, 0, 0x40, 0, 0, 0, 0])?;
         let answer = robot.listener.wait_for_stop(&LEFT, sent, START)?;

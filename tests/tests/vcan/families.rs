@@ -112,7 +112,7 @@ fn is_driven_and_stopped(robot: &Robot, clients: &mut Clients, case: &Case) -> R
 /// Everything that was on the bus while it was driven is sent again by somebody else.
 fn strangers_are_answered(robot: &Robot, case: &Case, driven: &[Seen]) -> Result<()> {
     let before = robot.lanyard.motor(NAME)?.guarded();
-    let stranger = Intruder::open("vcan0")?;
+    let stranger = Intruder::node("vcan0")?;
     let mut sent = BTreeSet::new();
     for frame in driven {
         if sent.insert(frame.to_string()) {

@@ -12,6 +12,7 @@ use tests::clock::Moment;
 use tests::expect::within;
 use tests::fd_store::FdStore;
 use tests::holder;
+use tests::interface::{Changed, Removed};
 use tests::listener::Listener;
 use tests::python::{Client, Clients};
 use tests::robot::{ARM, LATE, LEFT, RIGHT, Robot, START, STILL, Setup};
@@ -486,7 +487,7 @@ fn end_without_proof_leaves_the_kernel_sending() -> Result<()> {
 fn job_outlives_its_interface() -> Result<()> {
     play(setup(PATIENT).on("vcan1"), |robot, clients| {
         let client = drive_all(robot, clients)?;
-        tests::interface::Changed::down("vcan1")?.restore()?;
+        Changed::down("vcan1")?.restore()?;
         for motor in ALL {
             robot.verified(motor)?;
         }
@@ -495,11 +496,7 @@ fn job_outlives_its_interface() -> Result<()> {
         drop(client);
         robot.front()?.kill()?;
 
-        let ip_link = tests::interface::ip_link;
-        ip_link(&["del", "vcan1"])?;
-        ip_link(&["add", "vcan1", "type", "vcan"])?;
-        ip_link(&["set", "vcan1", "mtu", "72"])?;
-        ip_link(&["set", "vcan1", "up"])?;
+        Removed::pair("vcan1")?.restore()?;
         robot.listener = Listener::open("vcan1")?;
         let later = Moment::now();
         robot.listener.wait(later, START, "marker", |frame| frame.id == MARKER)?;
@@ -517,11 +514,7 @@ fn job_outlives_its_interface() -> Result<()> {
 fn interface_of_the_same_number_is_bound_anew() -> Result<()> {
     play(setup(PATIENT).on("vcan1").without_front(), |robot, _| {
         let number = std::fs::read_to_string("/sys/class/net/vcan1/ifindex")?;
-        let ip_link = tests::interface::ip_link;
-        ip_link(&["del", "vcan1"])?;
-        ip_link(&["add", "dev", "vcan1", "index", number.trim(), "type", "vcan"])?;
-        ip_link(&["set", "vcan1", "mtu", "72"])?;
-        ip_link(&["set", "vcan1", "up"])?;
+        Removed::pair("vcan1")?.restore_as(number.trim().parse()?)?;
         robot.listener = Listener::open("vcan1")?;
         let later = Moment::now();
         // More than one: the first could be the last word of the old job.

@@ -87,7 +87,7 @@ fn puppet() -> Result<()> {
     let Ok(order) = std::env::var(ORDER) else { return Ok(()) };
     let (hash, socket) = order.split_once(' ').context("hash and socket")?;
     let (hash, socket) = (hash.parse()?, PathBuf::from(socket));
-    let bus = Intruder::open("vcan0")?;
+    let bus = Intruder::local("vcan0")?;
     loop {
         match handover::attach(&socket, hash) {
             Ok(attached) => drive(&attached, &bus)?,

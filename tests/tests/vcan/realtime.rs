@@ -253,7 +253,7 @@ fn armed_loop_costs_nothing_but_time() -> Result<()> {
         .supervisor_key("front_window", "\"5s\"");
     play(setup, |robot, _| {
         let began = Moment::now();
-        let stranger = Intruder::open("vcan0")?;
+        let stranger = Intruder::local("vcan0")?;
         let mut crowd = Crowd::attach(robot, Dice(0x0050_AC00), Told::default())?;
         let start = Instant::now();
         let mut step = 0;

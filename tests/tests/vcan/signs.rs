@@ -59,7 +59,7 @@ fn a_granted_motor_that_somebody_else_drives_too_fast_is_stopped() -> Result<()>
     play(Setup::base().window("5s"), |robot, clients| {
         let mut client = robot.client(clients)?;
         robot.drive(&mut client, &LEFT, 0.1)?;
-        let stranger = Intruder::open("vcan0")?;
+        let stranger = Intruder::local("vcan0")?;
         let from = Moment::now();
         // 20 rev/s backwards, more often than the front commands; 0x0D is the velocity.
         let [v0, v1, v2, v3] = (-20.0_f32).to_le_bytes();
@@ -86,7 +86,7 @@ fn a_drive_that_another_master_makes_deaf_is_woken_and_stopped() -> Result<()> {
         play(setup, |robot, clients| {
             let mut client = robot.client(clients)?;
             robot.drive(&mut client, &motor, 0.4)?;
-            let other_master = Intruder::open("vcan0")?;
+            let other_master = Intruder::node("vcan0")?;
             let deaf = other_master.send(0x000, &[0x02, ARM.node])?;
             robot.lanyard.wait_for_trip(deaf, "drive made deaf", "deaf", START)?;
             robot.sim.wait_for_standstill(ARM.node, STILL)?;

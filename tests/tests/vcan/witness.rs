@@ -8,7 +8,7 @@ use socketcan::id::FdFlags;
 use tests::clock::Moment;
 use tests::expect;
 use tests::folder::Folder;
-use tests::interface::Changed;
+use tests::interface::{Changed, far_end};
 use tests::intruder::Intruder;
 use tests::listener::Listener;
 use tests::simulation::Simulation;
@@ -44,7 +44,7 @@ fn passes(intruder: &Intruder, listener: &Listener, frame: &Seen, times: usize) 
 #[test]
 fn recorded_frame_can_be_sent_again() -> Result<()> {
     let listener = Listener::open("vcan0")?;
-    let intruder = Intruder::open("vcan0")?;
+    let intruder = Intruder::node("vcan0")?;
     let plain = classic(0x123, &[1, 2, 3]);
     let long: Vec<u8> = (0..64).collect();
     for frame in [
@@ -70,7 +70,7 @@ fn drive_without_fd_makes_nothing_of_an_fd_frame() -> Result<()> {
         &["odrive:node=3,running=1".to_owned()],
         folder.file("sim.sock"),
     )?;
-    let intruder = Intruder::open("vcan0")?;
+    let intruder = Intruder::node("vcan0")?;
     let idle = classic(IDLE, &[1, 0, 0, 0]);
     intruder.send_seen(&Seen { fd: Some(FdFlags::BRS), ..idle.clone() })?;
     intruder.send_seen(&Seen { extended: true, ..idle.clone() })?;
@@ -87,7 +87,7 @@ fn drive_without_fd_makes_nothing_of_an_fd_frame() -> Result<()> {
 #[test]
 fn classic_interface_will_do() -> Result<()> {
     let folder = Folder::new()?;
-    let changed = Changed::classic("vcan1")?;
+    let changed = Changed::classic(&far_end("vcan1"))?;
     let listener = Listener::open("vcan1")?;
     let sim = Simulation::start(
         &tests::process::programs()?,
@@ -96,7 +96,7 @@ fn classic_interface_will_do() -> Result<()> {
         folder.file("sim.sock"),
     )?;
     listener.wait(Moment(0), SOON, "heartbeat", |frame| frame.id == 0x061 && frame.fd.is_none())?;
-    let intruder = Intruder::open("vcan1")?;
+    let intruder = Intruder::node("vcan1")?;
     let idle = classic(IDLE, &[1, 0, 0, 0]);
     ensure!(
         intruder.send_seen(&Seen { fd: Some(FdFlags::BRS), ..idle.clone() }).is_err(),

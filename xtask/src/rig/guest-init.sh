@@ -1,6 +1,7 @@
 # The first program of a guest machine. The line that names its interpreter, a static busybox, is put
 # in front when it is written out, beside the files it reads:
-#   settings   kind, vcans, controllers (interfaces with a controller, by name), busybox (this
+#   settings   kind, vcans (how many pairs of CAN interfaces), controllers (interfaces with a
+#              controller, by name), busybox (this
 #              interpreter), and as the host has their paths: host_busybox (the same program), host_ip
 #              (iproute2's) and exchange (the folder of this run)
 #   modules    kernel modules to load, in this order
@@ -76,14 +77,6 @@ bb hostname lanyard-rig
 echo -1 >/proc/sys/kernel/sched_rt_runtime_us
 
 bb ip link set lo up
-number=0
-while [ "$number" -lt "$vcans" ]; do
-	bb ip link add dev "vcan$number" type vcan || give_up "cannot make vcan$number"
-	bb ip link set "vcan$number" mtu 72
-	bb ip link set "vcan$number" up || give_up "cannot bring up vcan$number"
-	number=$((number + 1))
-done
-
 # Two ways out of the machine, one for each stream.
 case $kind in
 uml)
@@ -118,6 +111,17 @@ err_pump=$!
 
 for folder in dev proc sys; do
 	bb mount --rbind "/$folder" "$root/$folder"
+done
+# What is sent at one end arrives at the other as from a wire: the drives are at the far one.
+number=0
+while [ "$number" -lt "$vcans" ]; do
+	bb chroot "$root" "$host_ip" link add dev "vcan$number" type vxcan peer name "wire$number" ||
+		give_up "cannot make the pair vcan$number, wire$number (module vxcan)"
+	for end in "wire$number" "vcan$number"; do
+		bb ip link set "$end" mtu 72
+		bb ip link set "$end" up || give_up "cannot bring up $end"
+	done
+	number=$((number + 1))
 done
 for controller in $controllers; do
 	bb chroot "$root" "$host_ip" link set "$controller" type can bitrate 500000 &&

@@ -30,7 +30,7 @@ const INIT: &str = include_str!("guest-init.sh");
 const PREFIX: &str = "lanyard-rig";
 
 /// Kernel modules the guest must have, and the ones it gets when they exist.
-pub const CAN_MODULES: &[&str] = &["overlay", "can-raw", "can-bcm", "vcan"];
+pub const CAN_MODULES: &[&str] = &["overlay", "can-raw", "can-bcm", "vcan", "vxcan"];
 /// See [`CAN_MODULES`].
 pub const EXTRA_MODULES: &[&str] = &["can-gw", "slcan", "ipv6", "softdog"];
 
@@ -99,11 +99,12 @@ impl Guest {
             list.push(b'\n');
         }
         self.write("modules", &list)?;
-        let (controllers, ip) = match request.controllers {
-            Controllers::None => ("", PathBuf::new()),
-            // Busybox cannot set a bit rate.
-            Controllers::Pair => ("can0 can1", ensure_tool(IP)?),
+        let controllers = match request.controllers {
+            Controllers::None => "",
+            Controllers::Pair => "can0 can1",
         };
+        // Busybox can neither name the far end of a pair nor set a bit rate.
+        let ip = ensure_tool(IP)?;
         let mut settings =
             format!("kind={}\nvcans={}\ncontrollers='{controllers}'\n", self.kind.name(), request.vcans)
                 .into_bytes();

@@ -1,4 +1,4 @@
-//! The rig: a machine with vcan interfaces, wherever this is run.
+//! The rig: a machine with CAN interfaces and a wire to each (vxcan), wherever this is run.
 //!
 //! What lives here: what can be asked of a rig ([`Request`]), the choice between its kinds, and
 //! `cargo xtask rig`. The kinds have a file each: [`native`] is this machine itself, [`uml`] a
@@ -55,7 +55,7 @@ impl Kind {
     }
 }
 
-/// What the emulated PC has on its CAN besides the vcans.
+/// What the emulated PC has on its CAN besides the pairs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Controllers {
     /// Nothing.
@@ -101,7 +101,7 @@ pub struct RigArgs {
     /// Tie the machine's clock to the instructions it executes (only with --kind qemu, one processor)
     #[arg(long)]
     icount: bool,
-    /// Number of interfaces: vcan0, vcan1, ...
+    /// Number of pairs of interfaces: vcan0 and wire0, vcan1 and wire1, ...
     #[arg(long, default_value_t = VCANS, value_name = "N")]
     vcans: u32,
     /// Everything is killed after this time
@@ -131,7 +131,7 @@ pub struct Request {
     pub place: WhereArgs,
     /// Folders whose changes are kept, besides the workspace's target folder.
     pub rw: Vec<PathBuf>,
-    /// How many vcan interfaces.
+    /// How many pairs of CAN interfaces.
     pub vcans: u32,
     /// What CAN controllers there are; other than none only for [`Kind::Qemu`].
     pub controllers: Controllers,

@@ -1,7 +1,7 @@
 //! The native rig: this machine, when its kernel has CAN.
 //!
-//! What lives here: finding out whether the kernel has CAN, and making vcan interfaces when they are
-//! missing. They stay there afterwards, and existing ones are used as they are found.
+//! What lives here: finding out whether the kernel has CAN, and making pairs of CAN interfaces (vxcan) when they
+//! are missing. They stay there afterwards, and existing ones are used as they are found.
 
 use std::fs;
 use std::path::Path;
@@ -14,43 +14,67 @@ use super::{Request, TIMED_OUT};
 use crate::install::{IP, ensure_tool, run_quietly};
 use crate::workspace::{find_program, is_root, say};
 
+/// Where the kernel tells of network interfaces.
+const INTERFACES: &str = "/sys/class/net";
+
 /// The MTU with which a CAN interface carries CAN FD frames.
 const CANFD_MTU: &str = "72";
 
-/// Makes sure that this kernel has CAN and that the first `vcans` interfaces are there and up.
+/// Makes sure that this kernel has CAN and that the first `vcans` pairs of interfaces are there and up.
 ///
 /// # Errors
 /// With the reason why this machine cannot be used as it is, and what would help.
 pub fn ensure(vcans: u32) -> Result<()> {
-    let names: Vec<String> = (0..vcans).map(|n| format!("vcan{n}")).collect();
+    let pairs: Vec<[String; 2]> = (0..vcans).map(|n| [format!("vcan{n}"), format!("wire{n}")]).collect();
     ensure_protocol()?;
-    let missing: Vec<&String> = names.iter().filter(|name| !ready(name)).collect();
-    if missing.is_empty() {
-        return Ok(());
-    }
+    let missing: Vec<_> = pairs.iter().filter(|[near, far]| !ready(near) || !ready(far)).collect();
+    let Some([near, far]) = missing.first() else { return check(&pairs) };
     if !is_root() {
-        let name = missing[0];
         bail!(
-            "the interface {name} is missing, down or has no CAN FD MTU, and only root can change that \
-             (`ip link add dev {name} type vcan; ip link set {name} mtu {CANFD_MTU} up`)"
+            "the interface {near} or {far} is missing, down or has no CAN FD MTU, and only root can change that \
+             (`ip link add dev {near} type vxcan peer name {far}`, and for both `ip link set ... mtu {CANFD_MTU} up`)"
         );
     }
     let ip = ensure_tool(IP)?;
-    modprobe("vcan");
-    for name in missing {
-        say(format!("setting up {name}"));
-        if !Path::new("/sys/class/net").join(name).exists() {
-            run_quietly(Command::new(&ip).args(["link", "add", "dev", name, "type", "vcan"]))
-                .context("this kernel cannot make a vcan interface")?;
+    modprobe("vxcan");
+    for [near, far] in missing {
+        say(format!("setting up {near} and {far}"));
+        if !exists(near) && !exists(far) {
+            run_quietly(
+                Command::new(&ip).args(["link", "add", "dev", near, "type", "vxcan", "peer", "name", far]),
+            )
+            .context("this kernel cannot make a pair of CAN interfaces (module vxcan)")?;
         }
-        run_quietly(Command::new(&ip).args(["link", "set", "dev", name, "down"]))?;
-        run_quietly(Command::new(&ip).args(["link", "set", "dev", name, "mtu", CANFD_MTU, "up"]))?;
+        check(&[[near.clone(), far.clone()]])?;
+        for end in [far, near] {
+            run_quietly(Command::new(&ip).args(["link", "set", "dev", end, "down"]))?;
+            run_quietly(Command::new(&ip).args(["link", "set", "dev", end, "mtu", CANFD_MTU, "up"]))?;
+        }
+    }
+    check(&pairs)
+}
+
+/// Checks that what is sent at one end arrives at the other: on a plain vcan, the drives would be local programs.
+fn check(pairs: &[[String; 2]]) -> Result<()> {
+    let number = |name: &str, file: &str| fs::read_to_string(format!("{INTERFACES}/{name}/{file}")).ok();
+    for [near, far] in pairs {
+        let (other, own) = (number(near, "iflink"), number(far, "ifindex"));
+        if own.is_none() || other != own {
+            bail!(
+                "{near} and {far} are not the two ends of one pair; the rig makes them if they are away \
+                 (`ip link del {near}`)"
+            );
+        }
     }
     Ok(())
 }
 
+fn exists(name: &str) -> bool {
+    Path::new(INTERFACES).join(name).exists()
+}
+
 fn ready(name: &str) -> bool {
-    let read = |file: &str| fs::read_to_string(format!("/sys/class/net/{name}/{file}")).unwrap_or_default();
+    let read = |file: &str| fs::read_to_string(format!("{INTERFACES}/{name}/{file}")).unwrap_or_default();
     let flags = read("flags");
     let up = u32::from_str_radix(flags.trim().trim_start_matches("0x"), 16).is_ok_and(|bits| bits & 1 == 1);
     up && read("mtu").trim() == CANFD_MTU
