@@ -20,7 +20,7 @@ use crate::sessions::{self, RESOURCE_KEYS};
 use crate::tunnel;
 use crate::upstream;
 use crate::{
-    Base, Broadcasts, Bus, BusFormat, Config, ConfigError, Direction, Front, HardwareWatchdog,
+    Base, Broadcasts, Bus, BusFormat, Config, ConfigError, Direction, Drives, Front, HardwareWatchdog,
     LONGEST_WINDOW, Motor, Overspeed, SHORTEST_WINDOW, Supervisor, estop_beside,
 };
 
@@ -342,8 +342,12 @@ fn buses(root: &mut Reader<'_>, problems: &mut Problems) -> Vec<Bus> {
             Some(false) => Broadcasts::Forbidden,
             Some(true) | None => Broadcasts::Allowed,
         };
-        table.finish(problems, &["name", "interface", "fd", "broadcast_stop"]);
-        buses.push(Bus { name, interface, format, broadcasts });
+        let drives = match table.flag(problems, "local_drives") {
+            Some(true) => Drives::Local,
+            Some(false) | None => Drives::OnTheWire,
+        };
+        table.finish(problems, &["name", "interface", "fd", "broadcast_stop", "local_drives"]);
+        buses.push(Bus { name, interface, format, broadcasts, drives });
     }
     if buses.is_empty() {
         problems.note(root.span(), "no [[bus]] is configured; at least one is needed");

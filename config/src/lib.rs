@@ -165,6 +165,17 @@ pub struct Bus {
     pub format: BusFormat,
     /// `broadcast_stop`: whether frames that stop all drives of a family may be sent on it.
     pub broadcasts: Broadcasts,
+    /// `local_drives`: where its drives are.
+    pub drives: Drives,
+}
+
+/// Where the drives of a bus are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Drives {
+    /// On the wire: what a program of this computer sends is never a drive's word.
+    OnTheWire,
+    /// Programs of this computer (`local_drives = true`): what they send cannot be told from what others send.
+    Local,
 }
 
 /// Whether frames to all drives of a family may be sent on a bus.

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use config::kernel_plan::KernelPlan;
-use config::{BeatOf, Config, Exposure, Logins, Motor, Port, Service, TunnelTarget};
+use config::{BeatOf, Bus, Config, Drives, Exposure, Logins, Motor, Port, Service, TunnelTarget};
 use drivers::WatchdogSet;
 use shm_proto::verdicts::ResetPolicy;
 
@@ -64,6 +64,7 @@ pub fn warnings(config: &Config) -> Vec<String> {
         ));
     }
     warnings.extend((0..config.buses.len()).filter_map(|bus| crowded(config, bus)));
+    warnings.extend(config.buses.iter().filter(|bus| bus.drives == Drives::Local).map(local));
     warnings.extend(config.motors.iter().filter_map(|motor| impatient(motor, front.refresh)));
     warnings.extend(config.tunnel.iter().flat_map(|tunnel| &tunnel.targets).filter_map(kept_by_any_bytes));
     warnings
@@ -86,6 +87,15 @@ fn open_to_others(config: &Config, port: &Port) -> Option<String> {
         (Exposure::Refused, None) => return None,
     };
     Some(format!("{port} {what}"))
+}
+
+/// A bus whose drives any program can speak for.
+fn local(bus: &Bus) -> String {
+    format!(
+        "bus \"{}\": local_drives = true: whatever a program of this computer says in the name of a drive counts, also \
+         that it stands still; for simulated drives only, never on a robot",
+        bus.name
+    )
 }
 
 /// A bus whose last motor is told late to stop when the supervisor is gone. How fast the bus is, the file does not tell.

@@ -15,6 +15,9 @@ const LOOP_IS_STALE: u64 = 1_000_000_000;
 /// 0.3 ms on the slowest usual bus: in this time several were sent, and none arrived.
 const STOP_IS_UNCONFIRMED: u64 = 500_000_000;
 
+/// A simulated drive speaks every 100 ms at least; what was forged this long ago is in the events.
+const DISBELIEVED_LATELY: u64 = 5_000_000_000;
+
 /// Whether the supervisor's last pass, that many nanoseconds ago, is too long ago.
 pub const fn loop_is_stale(age: u64) -> bool {
     age > LOOP_IS_STALE
@@ -52,6 +55,7 @@ pub fn alerts(status: &Status, view: &VerdictView, loop_age: u64) -> Vec<String>
     }
     alerts.extend(latched(status));
     alerts.extend(status.buses.iter().filter_map(bus));
+    alerts.extend(status.buses.iter().filter_map(|bus| disbelieved(bus, status.at_ns)));
     alerts.extend(broken_promises(view));
     alerts.extend(self_overruns(view));
     alerts.extend(view.degraded().map(|flag| format!("DEGRADED, {}: {}", flag.name(), consequence(flag))));
@@ -135,6 +139,19 @@ fn bus(bus: &Bus) -> Option<String> {
     }
 }
 
+/// That a program of this computer speaks for the drives of a bus, if one has lately.
+fn disbelieved(bus: &Bus, now: u64) -> Option<String> {
+    let age = now.saturating_sub(bus.disbelieved_ns?);
+    (age < DISBELIEVED_LATELY).then(|| {
+        format!(
+            "feedback on {} comes from a program of this computer and is NOT BELIEVED ({} frames): nothing is proven or \
+             granted by it. Set local_drives = true in its [[bus]] if the drives are simulated here. If they are real, \
+             that program forges what they say: find and end it",
+            bus.name, bus.disbelieved
+        )
+    })
+}
+
 /// What the real-time thread promises never to do, and has done.
 fn broken_promises(view: &VerdictView) -> Vec<String> {
     let mut broken = Vec::new();
@@ -198,6 +215,10 @@ fn consequence(flag: Degraded) -> &'static str {
         Degraded::Watchdog => {
             "a machine that hangs stays so: the log of the supervisor says why it is not fed"
         }
+        Degraded::LocalDrives => {
+            "every program of this computer can speak for its drives (local_drives = true in a [[bus]]): for simulated \
+             drives only, never on a robot"
+        }
     }
 }
 
@@ -247,6 +268,20 @@ mod tests {
             assert_eq!(alerts.len(), usize::from(remedy.is_some()), "{alerts:#?}");
             let told = alerts.first().map_or("", String::as_str);
             assert!(told.contains(remedy.unwrap_or_default()), "{health:?}: {told}");
+        }
+    }
+
+    #[test]
+    fn feedback_of_a_local_program_is_told_while_it_goes_on() {
+        for (age, expected) in [(SECOND / 10, true), (10 * SECOND, false)] {
+            let (segment, view) = fixture::bare(&["left"], &["can0"]);
+            segment.motor(shm_proto::MotorIndex(0), &fixture::idle());
+            let disbelieved_at = Nanos(fixture::NOW.0 - age);
+            segment.bus(0, &BusVerdict { disbelieved: 7, disbelieved_at, ..fixture::WELL });
+            let alerts = Status::read(&view, fixture::NOW, None).alerts;
+            assert_eq!(alerts.len(), usize::from(expected), "{alerts:#?}");
+            let words = ["can0", "NOT BELIEVED (7 frames)", "local_drives = true"];
+            assert!(alerts.iter().all(|alert| words.iter().all(|word| alert.contains(word))), "{alerts:#?}");
         }
     }
 

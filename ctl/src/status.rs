@@ -123,6 +123,10 @@ pub struct Bus {
     pub tx_errors: u64,
     /// The controller's receive error counter, as last reported.
     pub rx_errors: u64,
+    /// Frames of programs of this computer that spoke for a drive or for the interface, and were not believed.
+    pub disbelieved: u64,
+    /// When the last of them came, by CLOCK_BOOTTIME.
+    pub disbelieved_ns: Option<u64>,
 }
 
 /// A session.
@@ -312,6 +316,8 @@ fn bus(view: &VerdictView, index: usize) -> Option<Bus> {
         queue_full: bus.queue_full,
         tx_errors: bus.tx_errors,
         rx_errors: bus.rx_errors,
+        disbelieved: bus.disbelieved,
+        disbelieved_ns: moment(bus.disbelieved_at),
     })
 }
 
@@ -410,6 +416,8 @@ mod tests {
                 "queue_full": 0,
                 "tx_errors": 0,
                 "rx_errors": 0,
+                "disbelieved": 0,
+                "disbelieved_ns": null,
             }])
         );
         assert_eq!(

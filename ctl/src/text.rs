@@ -449,6 +449,8 @@ can0        9           4             3  248/0  No buffer space available…
             queue_full: u64::MAX,
             tx_errors: 65_535,
             rx_errors: 65_535,
+            disbelieved: u64::MAX,
+            disbelieved_at: fixture::NOW,
         };
         segment.bus(0, &bus);
         for counter in Counter::ALL {

@@ -123,7 +123,9 @@ impl Drive {
         self.owns.contains(&id) || self.commands.contains(&id) || self.shares.contains(&id)
     }
 
-    fn is_only_report(&self, id: ArbitrationId) -> bool {
+    /// Whether frames with the identifier are the drive's own reports, and never commands to it.
+    #[must_use]
+    pub fn is_only_report(&self, id: ArbitrationId) -> bool {
         self.reports.contains(&id) && !self.commands.contains(&id)
     }
 

@@ -101,6 +101,8 @@ fn bus(fresh: &mut Fresh) -> BusVerdict {
         queue_full: fresh.next(),
         tx_errors: fresh.next(),
         rx_errors: fresh.next(),
+        disbelieved: fresh.next(),
+        disbelieved_at: Nanos(fresh.next()),
     }
 }
 

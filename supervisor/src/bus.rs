@@ -10,7 +10,7 @@ use nix::sys::socket::{setsockopt, sockopt::Priority};
 use nix::unistd::write;
 use socketcan::{CanFdSocket, CanFilter, Socket, SocketOptions};
 
-use crate::core::{Report, SendError, Wire};
+use crate::core::{Origin, Report, SendError, Wire};
 use crate::kernel_frame::{self, Delivered, KernelFrame};
 use crate::runtime::Ports;
 use crate::sys::{self, Sender};
@@ -207,11 +207,11 @@ pub fn interface_number(interface: &str) -> Option<u32> {
 #[derive(Debug)]
 pub enum Received {
     /// A frame of somebody else's.
-    Frame(Frame),
+    Frame(Origin, Frame),
     /// A frame of ours that the interface reports as acknowledged on the wire.
     Confirmed(Frame),
-    /// A report of the interface about the bus.
-    Report(Report),
+    /// An error frame: a report of the interface about the bus, if it comes from there.
+    Report(Origin, Report),
     /// Something that is no frame for us.
     Other,
     /// Nothing is waiting.
@@ -357,6 +357,15 @@ impl Rebind {
     }
 }
 
+/// Where a frame came from that others have sent; `None` for one of ours.
+const fn origin(sender: Sender) -> Option<Origin> {
+    match sender {
+        Sender::ThisSocket => None,
+        Sender::AnotherSocket => Some(Origin::Local),
+        Sender::NoSocket => Some(Origin::Wire),
+    }
+}
+
 impl Wire for Buses {
     fn send(&mut self, bus: usize, frame: &Frame) -> Result<(), SendError> {
         self.hand_over(bus, frame)
@@ -376,13 +385,14 @@ impl Ports for Buses {
         let Some(socket) = self.sockets.get(bus) else { return Received::Nothing };
         let mut bytes = [0; kernel_frame::FD];
         match sys::receive_frame(socket.as_fd(), &mut bytes) {
-            Ok(arrival) => match (kernel_frame::read(&bytes[..arrival.length]), arrival.sender) {
-                (Some(Delivered::Error { classes, details }), _) => {
-                    Received::Report(Report::new(classes, details))
+            Ok(arrival) => match (kernel_frame::read(&bytes[..arrival.length]), origin(arrival.sender)) {
+                (Some(Delivered::Frame(frame)), Some(origin)) => Received::Frame(origin, frame),
+                (Some(Delivered::Frame(frame)), None) => Received::Confirmed(frame),
+                (Some(Delivered::Error { classes, details }), Some(origin)) => {
+                    Received::Report(origin, Report::new(classes, details))
                 }
-                (Some(Delivered::Frame(frame)), Sender::ThisSocket) => Received::Confirmed(frame),
-                (Some(Delivered::Frame(frame)), Sender::Other) => Received::Frame(frame),
-                (None, _) => Received::Other,
+                // This socket sends no error frames.
+                (Some(Delivered::Error { .. }), None) | (None, _) => Received::Other,
             },
             Err(error) => match error.raw_os_error() {
                 Some(libc::EAGAIN | libc::EINTR) => Received::Nothing,

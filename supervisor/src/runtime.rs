@@ -197,13 +197,13 @@ impl<P: Ports> Runtime<P> {
             }
             for _ in 0..FRAMES_AT_A_TIME {
                 match self.buses.receive(bus) {
-                    Received::Frame(frame) => {
+                    Received::Frame(origin, frame) => {
                         let now = Nanos::now();
-                        self.core.received(bus, &frame, now, &mut self.buses);
+                        self.core.received(bus, origin, &frame, now, &mut self.buses);
                     }
                     Received::Confirmed(frame) => self.core.confirmed(bus, &frame, Nanos::now()),
-                    Received::Report(report) => {
-                        self.core.reported(bus, report, Nanos::now(), &mut self.buses);
+                    Received::Report(origin, report) => {
+                        self.core.reported(bus, origin, report, Nanos::now(), &mut self.buses);
                     }
                     Received::Other => {}
                     Received::Nothing => break,

@@ -553,6 +553,17 @@ fn describe(view: &VerdictView, event: &Event) -> String {
             format!("front attached: process {pid}, generation {}", generation.0)
         }
         EventKind::Armed => "armed".to_owned(),
+        EventKind::Disbelieved => {
+            let concerned = |bus: &usize| view.bus(*bus).is_some_and(|verdict| verdict.disbelieved > 0);
+            let buses: Vec<_> =
+                (0..view.bus_count()).filter(concerned).map(|bus| view.bus_name(bus)).collect();
+            format!(
+                "WARNING: feedback on bus {} comes from a program of this computer and is not believed, so nothing is proven \
+                 or granted by it: set local_drives = true in its [[bus]] if the drives are simulated here; if they are real, \
+                 that program forges what they say",
+                buses.join(", ")
+            )
+        }
         kind if event.trip == TripId::NONE => format!("{}: {motors}", kind.name()),
         kind => format!("{}: {motors} (trip {}, {reason})", kind.name(), event.trip),
     }

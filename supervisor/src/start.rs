@@ -8,12 +8,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Barrier};
 use std::time::Duration;
 
-use config::{Config, LONGEST_WINDOW, SHORTEST_WINDOW};
+use config::{Config, Drives, LONGEST_WINDOW, SHORTEST_WINDOW};
 use drivers::RevolutionsPerSecond;
 use nix::poll::ppoll;
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use shm_proto::verdicts::{Identity, Predecessor};
+use shm_proto::verdicts::{Degraded, Identity, Predecessor};
 use shm_proto::{Nanos, VerdictSegment, VerdictView, Window};
 
 use crate::bus::{Buses, Confirms, Rebind};
@@ -141,7 +141,7 @@ pub fn run(config: Config, missing: Missing) -> Result<Infallible, Vec<String>> 
     let (_held_for_life, refused) = realtime::limit_cpu_sleep();
     // From now on it counts: whatever is left to do takes milliseconds.
     let (watchdog, unwatched) = hardware_watchdog::open(config.supervisor.watchdog.as_ref(), &notifier);
-    let arming = Arc::new(Arming::new(degraded | refused | unwatched));
+    let arming = Arc::new(Arming::new(degraded | refused | unwatched | local_drives(&config)));
     keeper.hold();
     let wanted = RealTime::of(&config);
     let parts = Parts {
@@ -162,6 +162,21 @@ pub fn run(config: Config, missing: Missing) -> Result<Infallible, Vec<String>> 
     start_housekeeping(parts, whom, &arming)
         .map_err(|error| vec![format!("cannot start housekeeping: {error}")])?;
     watch(runtime, &wanted, &arming)
+}
+
+/// Says which buses have drives that any program can speak for; as a sum of [`Degraded`] bits.
+fn local_drives(config: &Config) -> u64 {
+    let is_local = |bus: &&config::Bus| bus.drives == Drives::Local;
+    let names: Vec<&str> = config.buses.iter().filter(is_local).map(|bus| bus.name.as_str()).collect();
+    if names.is_empty() {
+        return 0;
+    }
+    log::line(&format!(
+        "WARNING: degraded: local_drives = true on bus {}: whatever a program of this computer says in the name of a drive \
+         counts. For simulated drives only, never on a robot",
+        names.join(", ")
+    ));
+    Degraded::LocalDrives.number()
 }
 
 /// Says that the machine was reset, if it was: to whoever asks, and once to the log.
@@ -314,7 +329,14 @@ pub fn build_core(config: &Config, buses: usize, verdicts: VerdictSegment) -> Co
         })
         .collect();
     let sessions = config.supervisor.capacity.sessions();
-    Core::new(settings(config), motors, buses, heartbeats(config), verdicts, sessions)
+    let mut core = Core::new(settings(config), motors, buses, heartbeats(config), verdicts, sessions);
+    for (bus, known) in config.buses.iter().enumerate() {
+        match known.drives {
+            Drives::OnTheWire => {}
+            Drives::Local => core.drives_are_local(bus),
+        }
+    }
+    core
 }
 
 /// One heartbeat per bus and frame, as often as its most impatient drive needs.

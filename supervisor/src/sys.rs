@@ -110,8 +110,10 @@ pub fn set_can_filters(socket: BorrowedFd<'_>, filters: &[libc::can_filter]) -> 
 pub enum Sender {
     /// The very socket it was received on: an echo (`MSG_CONFIRM`).
     ThisSocket,
-    /// Anybody else.
-    Other,
+    /// Another socket of this computer (`MSG_DONTROUTE`).
+    AnotherSocket,
+    /// No socket of this computer: it came over the wire, or from the interface's driver.
+    NoSocket,
 }
 
 /// A received frame.
@@ -137,8 +139,14 @@ pub fn receive_frame(socket: BorrowedFd<'_>, bytes: &mut [u8]) -> io::Result<Arr
     // SAFETY: `message` points to `part`, which points to `bytes`; all three outlive the call.
     let length = unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut message, libc::MSG_DONTWAIT) };
     let length = usize::try_from(length).map_err(|_| io::Error::last_os_error())?;
-    let own = message.msg_flags & libc::MSG_CONFIRM != 0;
-    Ok(Arrival { length, sender: if own { Sender::ThisSocket } else { Sender::Other } })
+    // Source: `net/can/raw.c`, `raw_rcv`.
+    let is_set = |flag| message.msg_flags & flag != 0;
+    let sender = match (is_set(libc::MSG_CONFIRM), is_set(libc::MSG_DONTROUTE)) {
+        (true, _) => Sender::ThisSocket,
+        (false, true) => Sender::AnotherSocket,
+        (false, false) => Sender::NoSocket,
+    };
+    Ok(Arrival { length, sender })
 }
 
 /// Schedules the calling thread with SCHED_FIFO at that priority; threads it starts are ordinary again. A

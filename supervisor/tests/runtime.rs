@@ -17,7 +17,7 @@ use shm_proto::layout::BeatLayout;
 use shm_proto::verdicts::{Identity, Reason};
 use shm_proto::{BeatSegment, BeatView, Capacity, Generation, Nanos, VerdictSegment, VerdictView};
 use supervisor::bus::Received;
-use supervisor::core::{SendError, Wire};
+use supervisor::core::{Origin, SendError, Wire};
 use supervisor::estop::{self, Access};
 use supervisor::intake::Intake;
 use supervisor::kernel_stop::KernelStop;
@@ -72,7 +72,10 @@ impl Ports for Flood {
     fn receive(&mut self, _bus: usize) -> Received {
         self.read.fetch_add(1, Ordering::Relaxed);
         // 2 rev/s for node 3.
-        Received::Frame(Frame::classic(ArbitrationId::standard(0x06D), &[0, 0, 0, 0x40, 0, 0, 0, 0]))
+        Received::Frame(
+            Origin::Wire,
+            Frame::classic(ArbitrationId::standard(0x06D), &[0, 0, 0, 0x40, 0, 0, 0, 0]),
+        )
     }
 }
 

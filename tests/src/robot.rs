@@ -12,6 +12,7 @@ use serde_json::json;
 use crate::clock::Moment;
 use crate::folder::Folder;
 use crate::holder;
+use crate::interface::peer;
 use crate::listener::Listener;
 use crate::process::Process;
 use crate::python::{Client, Clients};
@@ -280,11 +281,16 @@ impl Setup {
             lines.push(format!("keys = \"{}\"", socket.with_file_name("keys.toml").display()));
         }
         lines.extend(self.front.iter().map(|(key, value)| format!("{key} = {value}")));
-        lines.extend(["[[bus]]".to_owned(), format!("name = \"{}\"", self.bus)]);
-        if self.fd {
-            lines.push("fd = true".to_owned());
+        for bus in std::iter::once(&self.bus).chain(&self.second) {
+            lines.extend(["[[bus]]".to_owned(), format!("name = \"{bus}\"")]);
+            // At an interface without a wire the drives are programs like any other.
+            if self.far_end.is_none() && peer(bus).is_none() {
+                lines.push("local_drives = true".to_owned());
+            }
+            if self.fd && bus == &self.bus {
+                lines.push("fd = true".to_owned());
+            }
         }
-        lines.extend(self.second.iter().map(|bus| format!("[[bus]]\nname = \"{bus}\"")));
         let second = self.second.iter().map(|bus| format!("second_bus = \"{bus}\"\n")).collect::<String>();
         for Part { name, table, .. } in &self.parts {
             lines.push(format!("[[motor]]\nname = \"{name}\"\nbus = \"{}\"\n{second}{table}", self.bus));

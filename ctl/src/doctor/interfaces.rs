@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use config::kernel_plan::KernelPlan;
-use config::{Bus, BusFormat, Config};
+use config::{Bus, BusFormat, Config, Drives};
 use drivers::unattended::BitRates;
 
 use super::Finding;
@@ -44,10 +44,10 @@ fn examine_one(config: &Config, number: usize, links: &impl Links) -> Vec<Findin
         }
     };
     if link.kind == "vcan" || link.kind == "vxcan" {
-        let found = format!("is a {}: no wire, and nothing to set up", link.kind);
-        return vec![Finding::good(&subject, found), kernel_stops(&subject, config, number, &link)];
+        return vec![simulated(&subject, bus, &link), kernel_stops(&subject, config, number, &link)];
     }
     let mut findings = vec![state(&subject, name, &link)];
+    findings.extend((bus.drives == Drives::Local).then(|| spoken_for(&subject)));
     findings.extend(bit_rates(&subject, bus, &link));
     // A driver that does not tell (slcan) has a setting of its own, outside of Linux.
     findings.extend(link.restart.map(|restart| after_bus_off(&subject, name, restart)));
@@ -56,6 +56,31 @@ fn examine_one(config: &Config, number: usize, links: &impl Links) -> Vec<Findin
     findings.push(echo(&subject, &link));
     findings.push(kernel_stops(&subject, config, number, &link));
     findings
+}
+
+/// A bus without a wire, or with one that is made of software: whether its drives can be told from other programs.
+fn simulated(subject: &str, bus: &Bus, link: &Link) -> Finding {
+    match (bus.drives, link.kind.as_str()) {
+        (Drives::Local, _) => spoken_for(subject),
+        (Drives::OnTheWire, "vcan") => Finding::attention(
+            subject,
+            "is a vcan: whatever is on it was sent by a program of this computer, and is no feedback"
+                .to_owned(),
+            "local_drives = true in its [[bus]] for simulated drives; or a pair instead, with the simulated drives at its \
+             other end: ip link add NAME type vxcan peer name OTHER",
+        ),
+        (Drives::OnTheWire, kind) => Finding::good(subject, format!("is a {kind}: nothing to set up")),
+    }
+}
+
+/// A bus with `local_drives`.
+fn spoken_for(subject: &str) -> Finding {
+    Finding::attention(
+        subject,
+        "local_drives = true: whatever a program of this computer says in the name of a drive counts"
+            .to_owned(),
+        "for simulated drives only: on a robot take local_drives away from its [[bus]]",
+    )
 }
 
 /// How late the last motor is told to stop when the supervisor is gone, at the bit rate of this bus.
@@ -269,7 +294,26 @@ mod tests {
             findings.len() == 7 && findings.iter().all(|finding| finding.verdict == Good),
             "{findings:#?}"
         );
-        assert_eq!(looked_at(Link { kind: "vcan".to_owned(), ..Link::default() }).len(), 2);
+    }
+
+    /// Simulated drives on a vcan are programs like any other; at the other end of a pair they are not.
+    #[test]
+    fn where_the_drives_of_a_simulation_are_is_told() {
+        for (kind, drives, verdict, words) in [
+            ("vcan", Drives::OnTheWire, Attention, "is no feedback"),
+            ("vxcan", Drives::OnTheWire, Good, "is a vxcan"),
+            ("vcan", Drives::Local, Attention, "counts"),
+            ("vxcan", Drives::Local, Attention, "counts"),
+            ("can", Drives::Local, Attention, "counts"),
+        ] {
+            let link = if kind == "can" { well() } else { Link { kind: kind.to_owned(), ..Link::default() } };
+            let mut robot = robot("");
+            robot.buses[0].drives = drives;
+            let findings = examine(&robot, &Ok(Some(link)));
+            let told: Vec<_> = findings.iter().filter(|finding| finding.found.contains(words)).collect();
+            assert_eq!(told.len(), 1, "{kind} {drives:?}: {findings:#?}");
+            assert_eq!(told[0].verdict, verdict, "{kind} {drives:?}: {findings:#?}");
+        }
     }
 
     #[test]

@@ -107,6 +107,10 @@ pub struct BusVerdict {
     pub tx_errors: u64,
     /// The controller's receive error counter, as last reported.
     pub rx_errors: u64,
+    /// Frames of other programs of this computer that spoke for a drive or for the interface, and were not believed.
+    pub disbelieved: u64,
+    /// When the last of them came; zero before the first.
+    pub disbelieved_at: Nanos,
 }
 
 impl BusVerdict {
@@ -124,5 +128,7 @@ impl BusVerdict {
         queue_full: 0,
         tx_errors: 0,
         rx_errors: 0,
+        disbelieved: 0,
+        disbelieved_at: Nanos::ZERO,
     };
 }

@@ -8,7 +8,7 @@ pub const SESSION_WORDS: usize = 8;
 /// Words of one motor's entry.
 pub const MOTOR_WORDS: usize = 24;
 /// Words of one bus's entry.
-pub const BUS_WORDS: usize = 16;
+pub const BUS_WORDS: usize = 24;
 /// Words of one event, its sequence word included.
 pub const EVENT_WORDS: usize = 16;
 /// Events kept; the oldest is overwritten.
@@ -100,6 +100,8 @@ pub(super) const BUS_QUEUE_FULL: usize = 12;
 pub(super) const BUS_TX_ERRORS: usize = 13;
 pub(super) const BUS_RX_ERRORS: usize = 14;
 pub(super) const BUS_CONFIRMS: usize = 15;
+pub(super) const BUS_DISBELIEVED: usize = 16;
+pub(super) const BUS_DISBELIEVED_AT: usize = 17;
 
 #[derive(Clone, Copy, Debug)]
 pub(super) struct VerdictLayout {

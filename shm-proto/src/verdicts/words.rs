@@ -166,6 +166,9 @@ numbered! {
         EndedAtRest = 12, "ended at rest";
         /// The supervisor no longer sends the sign of life that a motor hears which nothing else has stopped.
         HeartbeatWithdrawn = 13, "heartbeat withdrawn";
+        /// A program of this computer speaks for the drives of a bus, or for its interface, and is not believed. Told
+        /// once for each bus.
+        Disbelieved = 14, "local feedback";
     }
 }
 
@@ -197,7 +200,8 @@ numbered! {
 }
 
 numbered! {
-    /// What the system refused the supervisor; each weakens a guarantee. The number is a bit.
+    /// What the system refused the supervisor, or the configuration gave up; each weakens a guarantee. The number is a
+    /// bit.
     Degraded {
         /// Not scheduled with SCHED_FIFO.
         Scheduling = 1, "not SCHED_FIFO";
@@ -215,6 +219,8 @@ numbered! {
         KernelStop = 64, "no kernel-armed stop";
         /// The hardware watchdog that the configuration names is not fed by this supervisor.
         Watchdog = 128, "no hardware watchdog";
+        /// The configuration takes the drives of a bus for programs of this computer (`local_drives`).
+        LocalDrives = 256, "local drives";
     }
 }
 

@@ -10,6 +10,7 @@ use drivers::Frame;
 use shm_proto::Nanos;
 use shm_proto::verdicts::{BusHealth, BusVerdict, Event, EventKind};
 
+use super::origin::{Drives, Origin};
 use super::wire::Wire;
 use super::{Bus, Core, motor_index};
 
@@ -104,7 +105,8 @@ impl BusLog {
 
 impl Bus {
     /// A bus of which nothing is known.
-    pub(super) const FRESH: Self = Self { verdict: BusVerdict::FRESH, log: BusLog::NOTHING };
+    pub(super) const FRESH: Self =
+        Self { verdict: BusVerdict::FRESH, log: BusLog::NOTHING, drives: Drives::OnTheWire };
 
     pub(super) const fn reach(&self) -> Reach {
         Reach::of(self.verdict.health)
@@ -117,9 +119,13 @@ impl Bus {
 }
 
 impl Core {
-    /// The interface of a bus reports something.
-    pub fn reported(&mut self, bus: usize, report: Report, now: Nanos, wire: &mut impl Wire) {
+    /// An error frame came in on a bus: its interface reports something, unless a program of this computer made it up.
+    pub fn reported(&mut self, bus: usize, origin: Origin, report: Report, now: Nanos, wire: &mut impl Wire) {
         let Some(state) = self.buses.get_mut(bus) else { return };
+        if !state.believes(origin) {
+            self.disbelieve(bus, now);
+            return;
+        }
         state.verdict.error_frames += 1;
         if let Some((transmit, receive)) = report.counters {
             state.verdict.tx_errors = u64::from(transmit);
@@ -208,7 +214,7 @@ impl Core {
         self.verdicts.event(&self.event_of_bus(kind, bus, now));
     }
 
-    fn event_of_bus(&self, kind: EventKind, bus: usize, now: Nanos) -> Event {
+    pub(super) fn event_of_bus(&self, kind: EventKind, bus: usize, now: Nanos) -> Event {
         let mut event = Event::new(kind, now);
         for (index, motor) in self.motors.iter().enumerate() {
             if motor.is_on(bus) {

@@ -15,6 +15,7 @@ mod heard;
 mod heartbeats;
 mod inherited;
 mod motor;
+mod origin;
 mod plausibility;
 mod rest;
 mod sessions;
@@ -32,6 +33,7 @@ pub use health::Report;
 pub use heartbeats::Periodic;
 pub use inherited::{Inheritance, Inherited};
 pub use motor::{Latch, Motor};
+pub use origin::Origin;
 pub use plausibility::SpeedLimits;
 pub use trips::ResetRefused;
 pub use wire::{SendError, Wire};
@@ -101,6 +103,7 @@ enum Held {
 struct Bus {
     verdict: BusVerdict,
     log: health::BusLog,
+    drives: origin::Drives,
 }
 
 /// The attached front.
@@ -254,13 +257,13 @@ impl Core {
     }
 
     /// A frame came in on a bus.
-    pub fn received(&mut self, bus: usize, frame: &Frame, now: Nanos, wire: &mut impl Wire) {
+    pub fn received(&mut self, bus: usize, origin: Origin, frame: &Frame, now: Nanos, wire: &mut impl Wire) {
         if let Some(bus) = self.buses.get_mut(bus) {
             bus.verdict.received += 1;
         }
         for index in 0..self.motors.len() {
             if self.motors[index].is_on(bus) {
-                self.observe(index, bus, frame, now, wire);
+                self.observe(index, (bus, origin), frame, now, wire);
             }
         }
     }

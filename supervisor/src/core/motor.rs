@@ -6,6 +6,7 @@ use shm_proto::{Nanos, Owner, TripId};
 
 use super::health::Reach;
 use super::heard::Heard;
+use super::origin::Origin;
 use super::plausibility::{Plausibility, SpeedLimits};
 use super::rest::Rest;
 use super::wire::Wire;
@@ -756,11 +757,12 @@ impl Core {
         (POLL_PERIOD / self.settings.tick.max(1)).max(1)
     }
 
-    /// What a received frame means for a motor.
+    /// What a frame that came in on that bus means for a motor. What tells the drive something counts whoever has sent it:
+    /// the drive hears it.
     pub(super) fn observe(
         &mut self,
         index: usize,
-        bus: usize,
+        (bus, origin): (usize, Origin),
         frame: &Frame,
         now: Nanos,
         wire: &mut impl Wire,
@@ -777,6 +779,13 @@ impl Core {
             return;
         }
         let Some(seen) = motor.drive.decode(frame) else { return };
+        if !self.buses[bus].believes(origin) {
+            // A command that looks like an answer is nobody's feedback.
+            if motor.drive.is_only_report(frame.id()) {
+                self.disbelieve(bus, now);
+            }
+            return;
+        }
         motor.learn(&seen, now);
         // Between two buses there is no order: on the other one this may be from before the last motion frame.
         if commands == Commands::None && bus == motor.bus {

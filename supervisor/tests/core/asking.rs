@@ -3,7 +3,7 @@
 use drivers::Frame;
 use shm_proto::verdicts::{EventKind, MotorState, ResetPolicy};
 use shm_proto::{MotorIndex, Nanos};
-use supervisor::core::SendError;
+use supervisor::core::{Origin, SendError};
 
 use crate::support::{Bench, HEARTBEAT, MS, TICK};
 
@@ -47,7 +47,7 @@ fn rest(bench: &mut Bench, motor: MotorIndex) {
     let answers = [[0x4B, 0x41, 0x60, 0, 0x40, 0, 0, 0], [0x43, 0x6C, 0x60, 0, 0, 0, 0, 0]];
     for _ in 0..4 {
         for answer in answers {
-            bench.core.received(0, &Frame::classic(id, &answer), bench.now, &mut bench.wire);
+            bench.core.received(0, Origin::Wire, &Frame::classic(id, &answer), bench.now, &mut bench.wire);
         }
     }
     assert_eq!(bench.view.motor(motor).expect("it exists").state, MotorState::Idle);

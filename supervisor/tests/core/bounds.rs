@@ -4,7 +4,7 @@ use drivers::{AfterStop, ArbitrationId, Frame, StopProgramme};
 use shm_proto::beat::{RawBeat, Reject};
 use shm_proto::verdicts::{Counter, EventKind, MotorState, Reason, ResetPolicy, SessionState};
 use shm_proto::{Ending, Incarnation, MotorIndex, Nanos, SessionId, SlotIndex, TripId};
-use supervisor::core::{ResetRefused, SendError};
+use supervisor::core::{Origin, ResetRefused, SendError};
 
 use crate::support::{A, B, Bench, C, MS, TICK, WINDOW};
 use crate::{SET_VELOCITY_MODE, TO_IDLE, ZERO_VELOCITY, state};
@@ -152,7 +152,7 @@ fn a_drive_that_was_never_on_may_fault_and_fall_silent() {
     let mut bench = Bench::new(ResetPolicy::Auto);
     let mut writer = bench.drive(0, &[A]);
     let fault = Frame::classic(ArbitrationId::standard(0x61), &[1, 0, 0, 0, 1, 0, 0, 0]);
-    bench.core.received(0, &fault, bench.now, &mut bench.wire);
+    bench.core.received(0, Origin::Wire, &fault, bench.now, &mut bench.wire);
     bench.odrive_says(A, 1, 0.0);
     for _ in 0..14 {
         bench.beat(&mut writer);
@@ -378,7 +378,7 @@ fn an_operator_stop_is_cleared_by_its_own_number_only() {
     }
     // What holds one motor by now is another trip than what holds them all.
     let motion = Frame::classic(ArbitrationId::standard(0x6D), &[0, 0, 128, 63, 0, 0, 0, 0]);
-    bench.core.received(0, &motion, bench.now, &mut bench.wire);
+    bench.core.received(0, Origin::Wire, &motion, bench.now, &mut bench.wire);
     assert_eq!(bench.view.latch(), trip);
     bench.rest_all();
     assert_eq!(bench.core.reset(trip, bench.now), Ok(()));
@@ -398,7 +398,7 @@ fn the_guard_counts_over_all_motors() {
     let mut bench = Bench::new(ResetPolicy::Auto);
     for (bus, node) in [(0, 3), (0, 4), (1, 3)] {
         let motion = Frame::classic(ArbitrationId::standard(node << 5 | 0x0D), &[0, 0, 128, 63, 0, 0, 0, 0]);
-        bench.core.received(bus, &motion, bench.now, &mut bench.wire);
+        bench.core.received(bus, Origin::Wire, &motion, bench.now, &mut bench.wire);
     }
     bench.run(TICK);
     assert_eq!(bench.view.counter(Counter::Guarded), 3);

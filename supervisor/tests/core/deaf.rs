@@ -3,6 +3,7 @@
 use drivers::{ArbitrationId, Frame};
 use shm_proto::verdicts::{EventKind, MotorState, Reason, ResetPolicy};
 use shm_proto::{BeatWriter, MotorIndex};
+use supervisor::core::Origin;
 
 use crate::support::{Bench, MS, TICK};
 
@@ -40,7 +41,7 @@ fn says(bench: &mut Bench, motor: MotorIndex, statusword: u16, velocity: i32) {
     let [v0, v1, v2, v3] = velocity.to_le_bytes();
     for _ in 0..6 {
         for answer in [[0x4B, 0x41, 0x60, 0, s0, s1, 0, 0], [0x43, 0x6C, 0x60, 0, v0, v1, v2, v3]] {
-            bench.core.received(0, &Frame::classic(id, &answer), bench.now, &mut bench.wire);
+            bench.core.received(0, Origin::Wire, &Frame::classic(id, &answer), bench.now, &mut bench.wire);
         }
     }
 }
@@ -74,7 +75,7 @@ fn sent(bench: &Bench, wanted: &str) -> usize {
 /// Another master's command to the network's management.
 fn nmt(bench: &mut Bench, command: u8, node: u8) {
     let frame = Frame::classic(ArbitrationId::standard(0), &[command, node]);
-    bench.core.received(0, &frame, bench.now, &mut bench.wire);
+    bench.core.received(0, Origin::Wire, &frame, bench.now, &mut bench.wire);
 }
 
 #[test]

@@ -4,7 +4,7 @@
 use drivers::{ArbitrationId, Frame};
 use shm_proto::MotorIndex;
 use shm_proto::verdicts::{EventKind, MotorState, Reason, ResetPolicy};
-use supervisor::core::ResetRefused;
+use supervisor::core::{Origin, ResetRefused};
 
 use crate::state;
 use crate::support::{A, Bench, MS};
@@ -31,7 +31,7 @@ fn pass(
 /// An ODrive's heartbeat without its encoder frame.
 fn heartbeat(bench: &mut Bench, axis_state: u8) {
     let frame = Frame::classic(ArbitrationId::standard(3 << 5 | 1), &[0, 0, 0, 0, axis_state, 0, 0, 0]);
-    bench.core.received(0, &frame, bench.now, &mut bench.wire);
+    bench.core.received(0, Origin::Wire, &frame, bench.now, &mut bench.wire);
 }
 
 #[test]
@@ -101,7 +101,7 @@ fn a_drive_that_is_off_is_asked_by_what_took_its_torque_away() {
         bench.wire.sent.clear();
         bench.run(5 * MS);
         if bench.wire.sent.iter().any(|(_, frame)| frame.to_string() == EXIT) {
-            bench.core.received(0, &still, bench.now, &mut bench.wire);
+            bench.core.received(0, Origin::Wire, &still, bench.now, &mut bench.wire);
             answered += 1;
         }
     }

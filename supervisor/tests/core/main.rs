@@ -12,6 +12,7 @@ mod idle;
 mod inheritance;
 mod looks;
 mod operator;
+mod origin;
 mod plausibility;
 mod record;
 mod rest;

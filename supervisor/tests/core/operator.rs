@@ -2,7 +2,7 @@
 
 use shm_proto::verdicts::{EventKind, MotorState, ResetPolicy};
 use shm_proto::{Ending, TripId};
-use supervisor::core::ResetRefused;
+use supervisor::core::{Origin, ResetRefused};
 
 use crate::SET_VELOCITY_MODE;
 use crate::support::{A, B, Bench, C, TICK};
@@ -97,7 +97,7 @@ fn what_the_guard_holds_can_be_reset_by_a_number_of_its_own() {
     let motion =
         drivers::Frame::classic(drivers::ArbitrationId::standard(0x6D), &[0, 0, 128, 63, 0, 0, 0, 0]);
     let violate = |bench: &mut Bench| {
-        bench.core.received(0, &motion, bench.now, &mut bench.wire);
+        bench.core.received(0, Origin::Wire, &motion, bench.now, &mut bench.wire);
         bench.rest(A);
         bench.view.motor(A).expect("motor a").trip
     };

@@ -3,6 +3,7 @@
 use drivers::{ArbitrationId, Frame};
 use shm_proto::BeatWriter;
 use shm_proto::verdicts::{EventKind, MotorState, Reason, ResetPolicy};
+use supervisor::core::Origin;
 
 use crate::state;
 use crate::support::{A, Bench, MS};
@@ -17,7 +18,7 @@ fn told(bench: &mut Bench, speed: f32) {
     let mut velocity = [0; 8];
     velocity[..4].copy_from_slice(&speed.to_le_bytes());
     let frame = Frame::classic(ArbitrationId::standard(3 << 5 | 0x0D), &velocity);
-    bench.core.received(0, &frame, bench.now, &mut bench.wire);
+    bench.core.received(0, Origin::Local, &frame, bench.now, &mut bench.wire);
 }
 
 /// Moves time on while it is told one speed and says that it has another.

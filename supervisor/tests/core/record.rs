@@ -5,7 +5,7 @@ use shm_proto::verdicts::{
     BusHealth, Counter, Degraded, EventKind, Phase, Reason, ResetPolicy, SessionState,
 };
 use shm_proto::{Ending, Incarnation, Owner, SessionId, SlotIndex, TripId};
-use supervisor::core::{Cost, Report, SendError};
+use supervisor::core::{Cost, Origin, Report, SendError};
 use supervisor::kernel_stop;
 
 use crate::support::{A, B, Bench, C, MS, TICK, WINDOW};
@@ -129,8 +129,8 @@ fn frames_of_a_bus_are_counted_by_their_fate() {
     let mut bench = Bench::new(ResetPolicy::Auto);
     let mut writer = bench.drive(0, &[A]);
     let before = bench.view.bus(0).expect("bus 0");
-    bench.core.received(0, &moving(), bench.now, &mut bench.wire);
-    bench.core.received(0, &moving(), bench.now, &mut bench.wire);
+    bench.core.received(0, Origin::Wire, &moving(), bench.now, &mut bench.wire);
+    bench.core.received(0, Origin::Wire, &moving(), bench.now, &mut bench.wire);
     let odd = SendError::Other(libc::EIO);
     bench.wire.failures.push((0, [SendError::QueueFull, odd, odd].into()));
     writer.close(Ending::Client);

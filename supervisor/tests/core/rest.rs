@@ -4,6 +4,7 @@
 use drivers::{ArbitrationId, Frame};
 use shm_proto::verdicts::{BusHealth, Event, EventKind, MotorState, Reason, ResetPolicy, SessionState};
 use shm_proto::{BeatWriter, Ending, MotorIndex, Nanos, Owner, SessionId, SlotIndex, TripId, Window};
+use supervisor::core::Origin;
 
 use crate::support::{A, B, Bench, C, MS, TICK, WINDOW};
 use crate::{SET_VELOCITY_MODE, TO_IDLE, ZERO_VELOCITY, state};
@@ -174,13 +175,13 @@ fn in_doubt_an_end_is_a_trip() {
         ("a frame that energises after the proof", |bench| {
             let writer = rested(bench, &[A]);
             let enable = Frame::classic(ArbitrationId::standard(0x67), &[8, 0, 0, 0, 0, 0, 0, 0]);
-            bench.core.received(0, &enable, bench.now, &mut bench.wire);
+            bench.core.received(0, Origin::Wire, &enable, bench.now, &mut bench.wire);
             writer
         }),
         ("a set-point that nobody understands after the proof", |bench| {
             let writer = rested(bench, &[A]);
             let odd = Frame::classic(ArbitrationId::standard(0x6D), &[0; 3]);
-            bench.core.received(0, &odd, bench.now, &mut bench.wire);
+            bench.core.received(0, Origin::Wire, &odd, bench.now, &mut bench.wire);
             writer
         }),
         ("too few readings since the last motion frame", |bench| {
@@ -238,7 +239,7 @@ fn in_doubt_an_end_is_a_trip() {
             let writer = bench.drive(0, &[A]);
             bench.rest(A);
             let fault = Frame::classic(ArbitrationId::standard(0x61), &[1, 0, 0, 0, IDLE, 0, 0, 0]);
-            bench.core.received(0, &fault, bench.now, &mut bench.wire);
+            bench.core.received(0, Origin::Wire, &fault, bench.now, &mut bench.wire);
             writer
         }),
         ("its drive is busy with itself", |bench| {
@@ -361,7 +362,7 @@ fn what_goes_wrong_at_rest_is_a_trip() {
         }),
         (Reason::DriveFault, |bench, _| {
             let fault = Frame::classic(ArbitrationId::standard(0x61), &[1, 0, 0, 0, IDLE, 0, 0, 0]);
-            bench.core.received(0, &fault, bench.now, &mut bench.wire);
+            bench.core.received(0, Origin::Wire, &fault, bench.now, &mut bench.wire);
         }),
     ];
     for (reason, happens) in others {
@@ -434,7 +435,7 @@ fn dji_says(bench: &mut Bench, id: u16, rpm: i16) {
     let [high, low] = rpm.to_be_bytes();
     let report = Frame::classic(ArbitrationId::standard(0x200 + id), &[0, 0, high, low, 0, 0, 30, 0]);
     for _ in 0..20 {
-        bench.core.received(0, &report, bench.now, &mut bench.wire);
+        bench.core.received(0, Origin::Wire, &report, bench.now, &mut bench.wire);
     }
 }
 
@@ -442,7 +443,7 @@ fn dji_says(bench: &mut Bench, id: u16, rpm: i16) {
 fn joint_frame(bench: &mut Bench, currents: [u8; 4]) {
     let [a0, a1, b0, b1] = currents;
     let frame = Frame::classic(ArbitrationId::standard(0x200), &[a0, a1, b0, b1, 0, 0, 0, 0]);
-    bench.core.received(0, &frame, bench.now, &mut bench.wire);
+    bench.core.received(0, Origin::Wire, &frame, bench.now, &mut bench.wire);
 }
 
 /// Fails if a motor that one frame commands together with another is judged by itself.
@@ -541,7 +542,7 @@ fn feedback_over_the_other_bus_proves_no_rest() {
         bench.front_commands(A);
         for _ in 0..3 {
             let still = Frame::classic(ArbitrationId::standard(0x69), &[0; 8]);
-            bench.core.received(bus, &still, bench.now, &mut bench.wire);
+            bench.core.received(bus, Origin::Wire, &still, bench.now, &mut bench.wire);
         }
         writer.close(Ending::Client);
         bench.run(2 * TICK);

@@ -3,7 +3,7 @@
 use drivers::{ArbitrationId, Frame};
 use shm_proto::verdicts::{BusHealth, Counter, EventKind, MotorState, Reason, ResetPolicy, SessionState};
 use shm_proto::{Ending, Nanos, SlotIndex};
-use supervisor::core::{Report, SendError};
+use supervisor::core::{Origin, Report, SendError};
 
 use crate::support::{A, B, Bench, C, MS, TICK, WINDOW};
 use crate::{SET_VELOCITY_MODE, TO_IDLE, ZERO_VELOCITY, state};
@@ -133,14 +133,14 @@ fn the_guard_answers_motion_for_a_motor_that_is_nobodys() {
     let mut bench = Bench::new(ResetPolicy::Auto);
     let motion =
         drivers::Frame::classic(drivers::ArbitrationId::standard(0x6D), &[0, 0, 128, 63, 0, 0, 0, 0]);
-    bench.core.received(0, &motion, bench.now, &mut bench.wire);
+    bench.core.received(0, Origin::Wire, &motion, bench.now, &mut bench.wire);
     assert_eq!(bench.sent_to(A)[0], SET_VELOCITY_MODE, "at once, in the same pass");
     assert_eq!(bench.view.motor(A).expect("motor a").guarded, 1);
     bench.rest(A);
     bench.run(2 * TICK);
     let _writer = bench.drive(0, &[A]);
     bench.wire.sent.clear();
-    bench.core.received(0, &motion, bench.now, &mut bench.wire);
+    bench.core.received(0, Origin::Wire, &motion, bench.now, &mut bench.wire);
     assert_eq!(bench.sent_to(A), Vec::<String>::new(), "under a grant motion is wanted");
 }
 
@@ -150,7 +150,7 @@ fn a_running_drive_that_faults_or_falls_silent_trips_its_session() {
     let mut writer = bench.drive(0, &[A, B]);
     bench.odrive_says(A, 8, 1.0);
     let fault = drivers::Frame::classic(drivers::ArbitrationId::standard(0x61), &[1, 0, 0, 0, 1, 0, 0, 0]);
-    bench.core.received(0, &fault, bench.now, &mut bench.wire);
+    bench.core.received(0, Origin::Wire, &fault, bench.now, &mut bench.wire);
     assert_eq!(bench.events(EventKind::Trip)[0].reason, Some(Reason::DriveFault));
     assert!(bench.events(EventKind::Trip)[0].motors.contains(B), "one wheel gone, both stop");
     bench.rest_all();
@@ -190,7 +190,7 @@ max_rpm = 60
 fn wordless_says(bench: &mut Bench, speed: u8, current: u8, error: u8) -> usize {
     let id = ArbitrationId::extended(0x2901);
     let status = Frame::classic(id, &[0, 0, 0, speed, current, 0, 30, error]);
-    bench.core.received(0, &status, bench.now, &mut bench.wire);
+    bench.core.received(0, Origin::Wire, &status, bench.now, &mut bench.wire);
     bench.events(EventKind::Trip).len()
 }
 
@@ -236,7 +236,7 @@ fn a_drive_that_only_measures_current_is_stopped_again_when_it_pushes() {
     let status = |bench: &mut Bench, current: [u8; 2]| {
         let [high, low] = current;
         let frame = Frame::classic(ArbitrationId::extended(0x2901), &[0, 0, 3, 0xE8, high, low, 30, 0]);
-        bench.core.received(0, &frame, bench.now, &mut bench.wire);
+        bench.core.received(0, Origin::Wire, &frame, bench.now, &mut bench.wire);
     };
     status(&mut bench, [0, 0]);
     assert_eq!(state(&bench, A), MotorState::Stopped, "pushed by hand: no frame can hold it");
@@ -257,7 +257,7 @@ fn a_drive_that_stands_still_by_its_own_threshold_does_not_run() {
         bench.core.start(bench.now, &mut bench.wire);
         let says = |bench: &mut Bench, speed: u8| {
             let frame = Frame::classic(ArbitrationId::standard(0x241), &[0x9C, 30, 0, 0, speed, 0, 0, 0]);
-            bench.core.received(0, &frame, bench.now, &mut bench.wire);
+            bench.core.received(0, Origin::Wire, &frame, bench.now, &mut bench.wire);
         };
         (0..9).for_each(|_| says(&mut bench, 0));
         bench.run(40 * TICK);
@@ -326,9 +326,9 @@ fn a_bus_that_cannot_be_heard_stops_who_drives_on_it() {
         let _left = bench.drive(0, &[A]);
         let mut right = bench.drive(1, &[C]);
         let warning = Report::new(0x004 | 0x200, [0, 0x08, 0, 0, 0, 0, 96, 3]);
-        bench.core.reported(0, warning, bench.now, &mut bench.wire);
+        bench.core.reported(0, Origin::Wire, warning, bench.now, &mut bench.wire);
         assert_eq!(bench.sent_to(A), Vec::<String>::new(), "a disturbed bus still carries stops");
-        bench.core.reported(0, Report::new(classes, details), bench.now, &mut bench.wire);
+        bench.core.reported(0, Origin::Wire, Report::new(classes, details), bench.now, &mut bench.wire);
         assert_eq!(bench.sent_to(A), [SET_VELOCITY_MODE, ZERO_VELOCITY], "at once, not with the next tick");
         assert_eq!(bench.events(EventKind::Trip)[0].reason, Some(Reason::BusFault));
         bench.beat(&mut right);
@@ -339,7 +339,7 @@ fn a_bus_that_cannot_be_heard_stops_who_drives_on_it() {
         assert_eq!(bench.sent_to(C), Vec::<String>::new(), "the other bus is well");
         assert_eq!(bench.events(EventKind::BusDown).len(), 1);
         bench.wire.sent.clear();
-        bench.core.reported(0, Report::new(0x100, [0; 8]), bench.now, &mut bench.wire);
+        bench.core.reported(0, Origin::Wire, Report::new(0x100, [0; 8]), bench.now, &mut bench.wire);
         if health == BusHealth::BusOff {
             assert_eq!(bench.sent_to(A), [SET_VELOCITY_MODE, ZERO_VELOCITY], "nothing has reached the drive");
         } else {
@@ -428,7 +428,7 @@ fn who_fights_the_stop_does_not_fill_the_log() {
     let motion = Frame::classic(ArbitrationId::standard(0x06D), &[0, 0, 128, 63, 0, 0, 0, 0]);
     for _ in 0..100 {
         bench.wire.sent.clear();
-        bench.core.received(0, &motion, bench.now, &mut bench.wire);
+        bench.core.received(0, Origin::Wire, &motion, bench.now, &mut bench.wire);
         assert_eq!(bench.sent_to(A), [SET_VELOCITY_MODE, ZERO_VELOCITY], "every time, at once");
         bench.rest(A);
         bench.run(10 * MS);
@@ -436,6 +436,6 @@ fn who_fights_the_stop_does_not_fill_the_log() {
     assert_eq!(bench.view.motor(A).expect("motor a").guarded, 100, "all are counted");
     assert!(bench.view.event_count() - before <= 4, "told: {}", bench.view.event_count() - before);
     bench.run(5_000 * MS);
-    bench.core.received(0, &motion, bench.now, &mut bench.wire);
+    bench.core.received(0, Origin::Wire, &motion, bench.now, &mut bench.wire);
     assert_eq!(bench.events(EventKind::Guarded).len(), 2, "told again after a while");
 }

@@ -15,7 +15,7 @@ use shm_proto::{
     BeatSegment, BeatView, BeatWriter, Capacity, Generation, MotorIndex, Nanos, Owner, SessionId, SlotIndex,
     VerdictSegment, VerdictView, Window,
 };
-use supervisor::core::{Core, Inheritance, Motor, SendError, Settings, Wire};
+use supervisor::core::{Core, Inheritance, Motor, Origin, SendError, Settings, Wire};
 use supervisor::inheritance::{self, Found};
 use supervisor::start::speed_limits;
 
@@ -291,23 +291,33 @@ impl Bench {
 
     /// An ODrive's heartbeat and encoder frame.
     pub fn odrive_says(&mut self, motor: MotorIndex, axis_state: u8, velocity: f32) {
+        self.is_said_in_its_name(Origin::Wire, motor, axis_state, velocity);
+    }
+
+    /// The same from whoever it may be.
+    pub fn is_said_in_its_name(&mut self, origin: Origin, motor: MotorIndex, axis_state: u8, velocity: f32) {
         let (bus, node) = place(motor);
         let heartbeat = [0, 0, 0, 0, axis_state, 0, 0, 0];
         let mut encoder = [0; 8];
         encoder[4..].copy_from_slice(&velocity.to_le_bytes());
         for (command, payload) in [(1, heartbeat), (9, encoder)] {
             let frame = Frame::classic(ArbitrationId::standard(node << 5 | command), &payload);
-            self.core.received(bus, &frame, self.now, &mut self.wire);
+            self.core.received(bus, origin, &frame, self.now, &mut self.wire);
         }
     }
 
-    /// The front's frame for one motor, half a revolution per second, comes over the bus.
+    /// The front's frame for one motor, half a revolution per second, is heard.
     pub fn front_commands(&mut self, motor: MotorIndex) {
+        self.is_commanded(Origin::Local, motor);
+    }
+
+    /// The same from whoever it may be.
+    pub fn is_commanded(&mut self, origin: Origin, motor: MotorIndex) {
         let (bus, node) = place(motor);
         let mut velocity = [0; 8];
         velocity[..4].copy_from_slice(&0.5_f32.to_le_bytes());
         let frame = Frame::classic(ArbitrationId::standard(node << 5 | 0x0D), &velocity);
-        self.core.received(bus, &frame, self.now, &mut self.wire);
+        self.core.received(bus, origin, &frame, self.now, &mut self.wire);
     }
 
     /// The front has a motor turn, and its drive says often enough that it stands still again, with torque.

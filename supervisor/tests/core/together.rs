@@ -6,7 +6,7 @@ use std::time::Duration;
 use drivers::{ArbitrationId, Drive, Frame, FrameList, Heartbeat, PollWhen, Slot};
 use shm_proto::verdicts::{Counter, EventKind, MotorState, Reason, ResetPolicy};
 use shm_proto::{Ending, MotorIndex};
-use supervisor::core::SendError;
+use supervisor::core::{Origin, SendError};
 
 use crate::support::{A, B, Bench, C, MS, TICK};
 use crate::{SET_VELOCITY_MODE, state};
@@ -322,7 +322,7 @@ fn a_failing_bus_does_not_delay_the_other() {
         for axis_state in [8, 8, 8, 1, 1, 1] {
             for (command, payload) in [(1, [0, 0, 0, 0, axis_state, 0, 0, 0]), (9, [0; 8])] {
                 let frame = Frame::classic(ArbitrationId::standard(3 << 5 | command), &payload);
-                bench.core.received(1, &frame, bench.now, &mut bench.wire);
+                bench.core.received(1, Origin::Wire, &frame, bench.now, &mut bench.wire);
             }
         }
         assert_eq!(state(&bench, A), MotorState::Stopped, "{error:?}");

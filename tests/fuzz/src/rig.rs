@@ -15,7 +15,7 @@ use shm_proto::{
     BeatSegment, BeatView, Capacity, Generation, Incarnation, MotorIndex, Nanos, Owner, SlotIndex,
     VerdictSegment, VerdictView, Window,
 };
-use supervisor::core::{Core, Motor, SendError, Settings, Wire};
+use supervisor::core::{Core, Motor, Origin, SendError, Settings, Wire};
 use supervisor::start::speed_limits;
 
 use crate::script::{Deed, Record};
@@ -128,8 +128,8 @@ impl Rig {
         // Motors at rest can be granted.
         for node in [3, 4] {
             for _ in 0..12 {
-                rig.received(0, node << 5 | 1, &[0, 0, 0, 0, 1, 0, 0, 0]);
-                rig.received(0, node << 5 | 9, &[0; 8]);
+                rig.received(0, Origin::Wire, node << 5 | 1, &[0, 0, 0, 0, 1, 0, 0, 0]);
+                rig.received(0, Origin::Wire, node << 5 | 9, &[0; 8]);
             }
         }
         rig
@@ -158,7 +158,10 @@ impl Rig {
                 let owner = Owner { slot: SlotIndex(slot), incarnation: Incarnation::new(incarnation) };
                 self.wild.store(self.layout.owner(motor), owner.to_word(), Relaxed);
             }
-            Deed::Frame { bus, id, payload } => self.received(usize::from(bus % 2), id, &payload),
+            Deed::Frame { bus, id, payload } => {
+                let origin = if bus & 2 == 0 { Origin::Wire } else { Origin::Local };
+                self.received(usize::from(bus % 2), origin, id, &payload);
+            }
             Deed::Step { later } => self.step(self.now.after(later.into())),
             Deed::Wake { times } => (0..times).for_each(|_| self.wake()),
         }
@@ -211,10 +214,10 @@ impl Rig {
         }
     }
 
-    fn received(&mut self, bus: usize, id: u16, payload: &[u8]) {
+    fn received(&mut self, bus: usize, origin: Origin, id: u16, payload: &[u8]) {
         let frame = Frame::classic(ArbitrationId::standard(id), payload);
         self.wire.frames = 0;
-        self.core.received(bus, &frame, self.now, &mut self.wire);
+        self.core.received(bus, origin, &frame, self.now, &mut self.wire);
         self.check();
     }
 

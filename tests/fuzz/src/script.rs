@@ -33,7 +33,7 @@ pub enum Deed {
     },
     /// A drive says something.
     Frame {
-        /// The bus, modulo their number.
+        /// The bus, modulo their number; the next bit: a program of this computer says it in the drive's name.
         bus: u8,
         /// The standard identifier.
         id: u16,

@@ -11,7 +11,7 @@ use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, recv, send, 
 use shm_proto::Nanos;
 use socketcan::{CanDataFrame, CanSocket, EmbeddedFrame as _, Socket as _, StandardId};
 use supervisor::bus::Received;
-use supervisor::core::{SendError, Wire};
+use supervisor::core::{Origin, SendError, Wire};
 use supervisor::runtime::Ports;
 
 use super::robot::motor_of;
@@ -90,7 +90,7 @@ impl Ports for Sink {
         match recv(self.0.as_raw_fd(), &mut packet, MsgFlags::MSG_DONTWAIT) {
             Ok(PACKET) => {
                 let id = u16::from_le_bytes([packet[0], packet[1]]);
-                Received::Frame(Frame::classic(ArbitrationId::standard(id), &packet[2..]))
+                Received::Frame(Origin::Wire, Frame::classic(ArbitrationId::standard(id), &packet[2..]))
             }
             _ => Received::Nothing,
         }

@@ -18,6 +18,7 @@ use super::{
 use crate::clock::Moment;
 use crate::expect;
 use crate::folder::Folder;
+use crate::interface::peer;
 use crate::python::{Client, Clients};
 use crate::robot::{LEFT, RIGHT, Robot, START, STILL, Setup};
 use crate::wire::Motor;
@@ -132,7 +133,11 @@ fn fill_in(text: &str, bus: &str, socket: &Path) -> Result<String> {
     let mut filled = Vec::new();
     for line in text.lines() {
         filled.push(match line.split(" = ").next() {
-            Some("name") if line.ends_with("\"can0\"") => format!("name = \"{bus}\""),
+            Some("name") if line.ends_with("\"can0\"") => {
+                // On an interface without a wire the simulated drives are programs like any other.
+                let local = if peer(bus).is_none() { "\nlocal_drives = true" } else { "" };
+                format!("name = \"{bus}\"{local}")
+            }
             Some("bus") => format!("bus = \"{bus}\""),
             Some("driver") => {
                 let node = nodes.next().context("more motors than were imported")?;

@@ -2,7 +2,7 @@
 //! clients that run the unmodified Viam SDK.
 //!
 //! All tests use `vcan0`, so they run one at a time (`--test-threads=1`). Frames are judged by a witness of
-//! its own on the bus, with time stamps of the kernel and a reading of the protocols that shares nothing
+//! its own at the far end of the wire, with time stamps of the kernel and a reading of the protocols that shares nothing
 //! with the code under test. Each test says what would make it fail.
 
 mod access;
@@ -28,6 +28,7 @@ mod kortex_upstream;
 mod leases;
 mod operator;
 mod order;
+mod origin;
 mod proxies;
 mod raw;
 mod rdk;

@@ -24,7 +24,7 @@ use shm_proto::{
     BeatSegment, BeatView, BeatWriter, Capacity, Ending, Generation, Incarnation, MotorIndex, Nanos,
     SessionId, SlotIndex, TripId, VerdictSegment, VerdictView, Window,
 };
-use supervisor::core::{Core, Motor, SendError, Settings as RealSettings, Wire};
+use supervisor::core::{Core, Motor, Origin, SendError, Settings as RealSettings, Wire};
 use supervisor::inheritance::{Found, inherit};
 use supervisor::start::speed_limits;
 
@@ -250,7 +250,7 @@ impl Real {
 
     fn receive(&mut self, command: u16, payload: [u8; 8]) {
         let frame = Frame::classic(ArbitrationId::standard(NODE << 5 | command), &payload);
-        self.core.received(0, &frame, self.now, &mut self.kernel);
+        self.core.received(0, Origin::Wire, &frame, self.now, &mut self.kernel);
     }
 
     /// What differs between the two, if anything.
