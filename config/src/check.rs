@@ -20,8 +20,8 @@ use crate::sessions::{self, RESOURCE_KEYS};
 use crate::tunnel;
 use crate::upstream;
 use crate::{
-    Base, Broadcasts, Bus, BusFormat, Config, ConfigError, Direction, Drives, Front, HardwareWatchdog,
-    LONGEST_WINDOW, Motor, Overspeed, SHORTEST_WINDOW, Supervisor, estop_beside,
+    Base, Broadcasts, Bus, BusFormat, Commanders, Config, ConfigError, Direction, Drives, Front,
+    HardwareWatchdog, LONGEST_WINDOW, Motor, Overspeed, SHORTEST_WINDOW, Supervisor, estop_beside,
 };
 
 const fn millis(millis: u64) -> Duration {
@@ -359,7 +359,7 @@ fn buses(root: &mut Reader<'_>, problems: &mut Problems) -> Vec<Bus> {
 }
 
 /// The keys of every `[[motor]]`; the others are its family's.
-pub const MOTOR_KEYS: [&str; 15] = [
+pub const MOTOR_KEYS: [&str; 16] = [
     "name",
     "bus",
     "second_bus",
@@ -373,6 +373,7 @@ pub const MOTOR_KEYS: [&str; 15] = [
     "stage_timeout",
     "overspeed_margin",
     "overspeed_time",
+    "other_masters",
     "window",
     "require_progress",
 ];
@@ -447,6 +448,9 @@ fn motor(
         // Longer than an overshoot lasts, a fifth of what an encoder may be silent.
         time: table.duration(problems, "overspeed_time", millis(0)..=millis(5_000), millis(100)),
     };
+    let other_masters = table
+        .flag(problems, "other_masters")
+        .map(|may_be| if may_be { Commanders::Anywhere } else { Commanders::Here });
     let rules = sessions::rules_of_resource(table, problems);
     let span = table.span();
     let family = family?;
@@ -488,7 +492,19 @@ fn motor(
     drive.broadcast = ids::without_broadcast(drive.broadcast, reached(), buses);
     let driver = family.name;
     let bus = bus?;
-    Some(Motor { name, bus, second_bus, driver, drive, direction, max_rpm, stage_timeout, overspeed, rules })
+    Some(Motor {
+        name,
+        bus,
+        second_bus,
+        driver,
+        drive,
+        direction,
+        max_rpm,
+        stage_timeout,
+        overspeed,
+        other_masters,
+        rules,
+    })
 }
 
 fn family_of(table: &mut Reader<'_>, problems: &mut Problems) -> Option<&'static Family> {

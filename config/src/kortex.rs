@@ -95,6 +95,15 @@ pub struct KortexUpstream {
     pub stop_timeout: Duration,
 }
 
+impl KortexUpstream {
+    /// Whether it is sure to be this computer: a stand-in. A real base is a computer of its own.
+    #[must_use]
+    pub fn is_here(&self) -> bool {
+        let addresses = [self.tcp, self.udp, self.mqtt];
+        addresses.into_iter().flatten().all(|address| address.ip().to_canonical().is_loopback())
+    }
+}
+
 /// Whom Lanyard logs in as at a real base.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KortexLogin {

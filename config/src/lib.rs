@@ -217,8 +217,39 @@ pub struct Motor {
     pub stage_timeout: Duration,
     /// When it counts as too fast.
     pub overspeed: Overspeed,
+    /// `other_masters`, where it is given; what holds is [`Config::commanders`].
+    pub other_masters: Option<Commanders>,
     /// What whoever drives it must keep to.
     pub rules: ResourceRules,
+}
+
+/// Where those may be that command a motor while a session drives it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Commanders {
+    /// On this computer: the front, or a server behind it that is here, too.
+    Here,
+    /// Also elsewhere on the bus.
+    Anywhere,
+}
+
+impl Config {
+    /// Where those may be that command the motor with that index while a session drives it. A server, a base or the target of
+    /// a tunnel on another computer has an interface of its own to the bus.
+    #[must_use]
+    pub fn commanders(&self, motor: usize) -> Commanders {
+        let elsewhere = || {
+            let upstream = self.upstream.as_ref().filter(|upstream| upstream.drives(motor));
+            let base = self.kortex.as_ref().and_then(|kortex| kortex.upstream.as_ref());
+            let base = base.filter(|base| base.motors.contains(&motor));
+            let targets = self.tunnel.iter().flat_map(|tunnel| &tunnel.targets);
+            let mut targets = targets.filter(|target| target.motors.contains(&motor));
+            upstream.is_some_and(|upstream| !upstream.address.is_here())
+                || base.is_some_and(|base| !base.is_here())
+                || targets.any(|target| !target.address.is_here())
+        };
+        let given = self.motors.get(motor).and_then(|motor| motor.other_masters);
+        given.unwrap_or_else(|| if elsewhere() { Commanders::Anywhere } else { Commanders::Here })
+    }
 }
 
 impl Motor {

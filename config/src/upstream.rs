@@ -1,6 +1,7 @@
 //! `[upstream]`: the server behind Lanyard, and which motors stand behind its resources.
 
 use std::collections::HashSet;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -76,6 +77,27 @@ pub struct HostPort {
     pub host: String,
     /// The port.
     pub port: u16,
+}
+
+impl HostPort {
+    /// Whether it is sure to be this computer. What a name stands for is not known.
+    #[must_use]
+    pub fn is_here(&self) -> bool {
+        let address = self.host.trim_start_matches('[').trim_end_matches(']');
+        let is_loopback = |ip: IpAddr| ip.to_canonical().is_loopback();
+        self.host == "localhost" || address.parse().is_ok_and(is_loopback)
+    }
+}
+
+impl Address {
+    /// Whether it is sure to be this computer.
+    #[must_use]
+    pub fn is_here(&self) -> bool {
+        match self {
+            Self::Plain(host) | Self::Tls(host, _) => host.is_here(),
+            Self::Unix(_) => true,
+        }
+    }
 }
 
 /// Which certificate the server must show.

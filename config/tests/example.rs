@@ -46,6 +46,7 @@ fn what_is_commented_out_is_the_default() {
     };
     let none = [
         "second_bus = \"can1\"\n",
+        "other_masters = false\n",
         "halt_option = 1\n",
         "watchdog = \"/dev/watchdog0\"\n",
         "watchdog_timeout = \"10s\"\n",

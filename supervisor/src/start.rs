@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Barrier};
 use std::time::Duration;
 
-use config::{Config, Drives, LONGEST_WINDOW, SHORTEST_WINDOW};
+use config::{Commanders, Config, Drives, LONGEST_WINDOW, SHORTEST_WINDOW};
 use drivers::RevolutionsPerSecond;
 use nix::poll::ppoll;
 use nix::sys::signal::{SigSet, Signal};
@@ -322,9 +322,11 @@ pub fn build_core(config: &Config, buses: usize, verdicts: VerdictSegment) -> Co
     let motors = config
         .motors
         .iter()
-        .map(|motor| {
+        .enumerate()
+        .map(|(index, motor)| {
             let plain =
                 Motor::new(motor.bus, motor.drive.clone(), nanos(motor.stage_timeout), speed_limits(motor));
+            let plain = commanded_by(plain, config.commanders(index));
             motor.second_bus.into_iter().fold(plain, Motor::also_on)
         })
         .collect();
@@ -337,6 +339,15 @@ pub fn build_core(config: &Config, buses: usize, verdicts: VerdictSegment) -> Co
         }
     }
     core
+}
+
+/// The motor, commanded from where its configuration says.
+#[must_use]
+pub fn commanded_by(motor: Motor, commanders: Commanders) -> Motor {
+    match commanders {
+        Commanders::Here => motor,
+        Commanders::Anywhere => motor.with_other_masters(),
+    }
 }
 
 /// One heartbeat per bus and frame, as often as its most impatient drive needs.

@@ -133,6 +133,8 @@ numbered! {
         Overspeed = 26, "overspeed";
         /// The motor turned against every command of the last second.
         WrongWay = 27, "turned the wrong way";
+        /// Somebody else on the bus, not on this computer, commanded the motor while a session drove it.
+        OtherMaster = 28, "another master";
     }
 }
 

@@ -1,5 +1,6 @@
 //! One motor: `Idle -> Granted -> Stopping(stage) -> Stopped | Unverified -> Idle`.
 
+use drivers::meaning;
 use drivers::{AfterStop, Drive, Frame, FrameList, Observation, Output, PollWhen, Power, Standstill};
 use shm_proto::verdicts::{Event, EventKind, MotorState, MotorVerdict, Reason, ResetPolicy};
 use shm_proto::{Nanos, Owner, TripId};
@@ -71,6 +72,15 @@ pub enum Latch {
     Held,
 }
 
+/// Where those are that command a granted motor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Masters {
+    /// On this computer: the front, and servers behind it.
+    ThisComputer,
+    /// Anywhere.
+    Any,
+}
+
 /// Whether a drive that needs the supervisor's permission to run has it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Permit {
@@ -136,6 +146,7 @@ pub struct Motor {
     rest: Rest,
     /// Of a granted motor: whether it does what it is told.
     plausibility: Plausibility,
+    masters: Masters,
     limits: SpeedLimits,
     seen: Observation,
     heard: Heard,
@@ -203,6 +214,7 @@ impl Motor {
             tracker: Standstill::NOTHING_SEEN,
             rest: Rest::UNKNOWN,
             plausibility: Plausibility::NOTHING_TOLD,
+            masters: Masters::ThisComputer,
             limits,
             seen: Observation::default(),
             heard: Heard::NOTHING,
@@ -219,6 +231,29 @@ impl Motor {
     pub fn also_on(mut self, bus: usize) -> Self {
         self.second = Some(bus).filter(|second| *second != self.bus);
         self
+    }
+
+    /// The same motor, which others on the bus may command while it is granted.
+    #[must_use]
+    pub fn with_other_masters(mut self) -> Self {
+        self.masters = Masters::Any;
+        self
+    }
+
+    /// Whether a motion frame is one of another master, who drives it beside its session. The front sends over the first bus
+    /// only; where both lead to one wire, its frames come in over the second as from there.
+    fn is_of_another_master(&self, bus: usize, origin: Origin, frame: &Frame) -> bool {
+        match (self.masters, origin) {
+            (Masters::Any, _) | (_, Origin::Local) => false,
+            (Masters::ThisComputer, Origin::Wire) => {
+                // Some drives answer on the identifiers of their commands, and permission to run is the supervisor's own word.
+                let is_command = !matches!(
+                    self.drive.hears(frame),
+                    Some(meaning::Heard::Report | meaning::Heard::Heartbeat)
+                );
+                bus == self.bus && is_command
+            }
+        }
     }
 
     /// Whether that bus reaches it.
@@ -477,7 +512,7 @@ impl Motor {
             return if moves { Commands::Unwanted } else { Commands::None };
         }
         if self.drive.commands.contains(&frame.id())
-            && let Some(drivers::meaning::Heard::Command(meaning)) = self.drive.hears(frame)
+            && let Some(meaning::Heard::Command(meaning)) = self.drive.hears(frame)
         {
             self.plausibility.told(&meaning, now);
         }
@@ -776,6 +811,11 @@ impl Core {
         let commands = motor.listen(frame, now);
         if commands == Commands::Unwanted {
             self.guard(index, now, wire);
+            return;
+        }
+        let is_told = commands == Commands::Motion && !self.buses[bus].has_local_drives();
+        if is_told && motor.is_of_another_master(bus, origin, frame) {
+            self.trip_owner_of(index, Reason::OtherMaster, now, wire);
             return;
         }
         let Some(seen) = motor.drive.decode(frame) else { return };

@@ -27,6 +27,14 @@ pub(super) enum Drives {
 }
 
 impl Bus {
+    /// Whether its drives, and what commands them, cannot be told from other programs.
+    pub(super) const fn has_local_drives(&self) -> bool {
+        match self.drives {
+            Drives::Local => true,
+            Drives::OnTheWire => false,
+        }
+    }
+
     /// Whether a frame of that origin can be the word of a drive, or of the interface.
     pub(super) const fn believes(&self, origin: Origin) -> bool {
         match (origin, self.drives) {

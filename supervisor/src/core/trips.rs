@@ -83,7 +83,8 @@ const fn interrupts_nothing(reason: Reason) -> bool {
         | Reason::MadeDeaf
         | Reason::HeartbeatWithdrawn
         | Reason::Overspeed
-        | Reason::WrongWay => false,
+        | Reason::WrongWay
+        | Reason::OtherMaster => false,
     }
 }
 

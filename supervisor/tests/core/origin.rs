@@ -1,6 +1,7 @@
 //! What a program of this computer says in the name of a drive, or of the interface, counts for nothing; what it commands is
-//! answered like anybody's.
+//! answered like anybody's. A motor that a session drives has no master on the wire.
 
+use drivers::{ArbitrationId, Frame};
 use shm_proto::verdicts::{EventKind, MotorState, Reason, ResetPolicy};
 use supervisor::core::{Origin, Report};
 
@@ -139,4 +140,91 @@ fn where_the_drives_are_local_their_frames_count() {
     bench.core.reported(0, Origin::Local, Report::new(BUS_OFF.0, BUS_OFF.1), bench.now, &mut bench.wire);
     assert_eq!(trips(&bench), [Reason::BusFault]);
     assert_eq!((disbelieved(&bench), bench.events(EventKind::Disbelieved)), (0, Vec::new()));
+}
+
+/// The configuration of a robot with two motors, and what else stands in it.
+fn robot(motor: &str, more: &str) -> String {
+    let motors: String = [("a", 3), ("b", 4)]
+        .iter()
+        .map(|(name, node)| {
+            format!(
+                "[[motor]]\nname = \"{name}\"\nbus = \"can0\"\ndriver = \"odrive\"\nnode = {node}\nfirmware = \"0.6\"\n\
+                 after_stop = \"release\"\nmax_rpm = 300\n{motor}"
+            )
+        })
+        .collect();
+    format!("[[bus]]\nname = \"can0\"\n[[bus]]\nname = \"can1\"\n{motors}{more}")
+}
+
+/// A core with that robot, at rest, and a session that drives the first motor.
+fn driven(motor: &str, more: &str) -> (Bench, shm_proto::BeatWriter) {
+    let mut bench = Bench::of(&robot(motor, more), 8, ResetPolicy::Auto);
+    bench.core.start(bench.now, &mut bench.wire);
+    bench.rest(A);
+    bench.rest(B);
+    bench.run(4 * TICK);
+    bench.wire.sent.clear();
+    let session = bench.drive(0, &[A]);
+    (bench, session)
+}
+
+#[test]
+fn a_motion_frame_from_the_wire_stops_what_a_session_drives() {
+    let (mut bench, _session) = driven("", "");
+    bench.front_commands(A);
+    assert_eq!(trips(&bench), [], "the front is no stranger");
+    bench.is_commanded(Origin::Wire, A);
+    assert_eq!(trips(&bench), [Reason::OtherMaster]);
+    assert_eq!((state(&bench, A), bench.view.granted(A)), (MotorState::Stopping, None));
+    assert!(!bench.sent_to(A).is_empty(), "at once, in the same pass");
+}
+
+#[test]
+fn what_moves_nothing_makes_no_other_master() {
+    let (mut bench, mut session) = driven("", "");
+    // A set-point of 0, an idle request, a question, and what the drive itself says.
+    for (command, payload) in [(0x0D, &[0; 8][..]), (0x07, &[1, 0, 0, 0]), (0x17, &[])] {
+        let frame = Frame::classic(ArbitrationId::standard(3 << 5 | command), payload);
+        bench.core.received(0, Origin::Wire, &frame, bench.now, &mut bench.wire);
+    }
+    bench.odrive_says(A, CLOSED_LOOP, 2.0);
+    bench.beat(&mut session);
+    bench.run(2 * TICK);
+    assert_eq!(trips(&bench), []);
+}
+
+#[test]
+fn a_motor_that_others_may_command_is_not_stopped_by_them() {
+    const ELSEWHERE: &str =
+        "[upstream]\naddress = \"http://192.168.1.7:8080\"\n[upstream.resources]\nm = [\"a\"]\n";
+    const HERE: &str = "[upstream]\naddress = \"http://127.0.0.1:8081\"\n[upstream.resources]\nm = [\"a\"]\n";
+    for (motor, more, expected) in [
+        ("other_masters = true\n", "", &[][..]),
+        ("", ELSEWHERE, &[]),
+        ("other_masters = false\n", ELSEWHERE, &[Reason::OtherMaster]),
+        ("", HERE, &[Reason::OtherMaster]),
+    ] {
+        let (mut bench, _session) = driven(motor, more);
+        bench.is_commanded(Origin::Wire, A);
+        assert_eq!(trips(&bench), expected, "{motor}{more}");
+    }
+}
+
+#[test]
+fn where_the_drives_are_local_every_master_is() {
+    let (mut bench, _session) = driven("", "");
+    bench.core.drives_are_local(0);
+    bench.is_commanded(Origin::Wire, A);
+    assert_eq!(trips(&bench), []);
+}
+
+/// Where two buses lead to one wire, what the front sends on the first comes in over the second as from there.
+#[test]
+fn the_fronts_own_frames_over_the_second_bus_make_no_other_master() {
+    let (mut bench, _session) = driven("second_bus = \"can1\"\n", "");
+    let motion = Frame::classic(ArbitrationId::standard(0x6D), &[0, 0, 128, 63, 0, 0, 0, 0]);
+    bench.core.received(1, Origin::Wire, &motion, bench.now, &mut bench.wire);
+    assert_eq!(trips(&bench), []);
+    bench.core.received(0, Origin::Wire, &motion, bench.now, &mut bench.wire);
+    assert_eq!(trips(&bench), [Reason::OtherMaster]);
 }

@@ -175,13 +175,13 @@ fn in_doubt_an_end_is_a_trip() {
         ("a frame that energises after the proof", |bench| {
             let writer = rested(bench, &[A]);
             let enable = Frame::classic(ArbitrationId::standard(0x67), &[8, 0, 0, 0, 0, 0, 0, 0]);
-            bench.core.received(0, Origin::Wire, &enable, bench.now, &mut bench.wire);
+            bench.core.received(0, Origin::Local, &enable, bench.now, &mut bench.wire);
             writer
         }),
         ("a set-point that nobody understands after the proof", |bench| {
             let writer = rested(bench, &[A]);
             let odd = Frame::classic(ArbitrationId::standard(0x6D), &[0; 3]);
-            bench.core.received(0, Origin::Wire, &odd, bench.now, &mut bench.wire);
+            bench.core.received(0, Origin::Local, &odd, bench.now, &mut bench.wire);
             writer
         }),
         ("too few readings since the last motion frame", |bench| {
@@ -443,7 +443,7 @@ fn dji_says(bench: &mut Bench, id: u16, rpm: i16) {
 fn joint_frame(bench: &mut Bench, currents: [u8; 4]) {
     let [a0, a1, b0, b1] = currents;
     let frame = Frame::classic(ArbitrationId::standard(0x200), &[a0, a1, b0, b1, 0, 0, 0, 0]);
-    bench.core.received(0, Origin::Wire, &frame, bench.now, &mut bench.wire);
+    bench.core.received(0, Origin::Local, &frame, bench.now, &mut bench.wire);
 }
 
 /// Fails if a motor that one frame commands together with another is judged by itself.

@@ -140,7 +140,7 @@ fn the_guard_answers_motion_for_a_motor_that_is_nobodys() {
     bench.run(2 * TICK);
     let _writer = bench.drive(0, &[A]);
     bench.wire.sent.clear();
-    bench.core.received(0, Origin::Wire, &motion, bench.now, &mut bench.wire);
+    bench.core.received(0, Origin::Local, &motion, bench.now, &mut bench.wire);
     assert_eq!(bench.sent_to(A), Vec::<String>::new(), "under a grant motion is wanted");
 }
 

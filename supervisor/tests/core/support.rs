@@ -17,7 +17,7 @@ use shm_proto::{
 };
 use supervisor::core::{Core, Inheritance, Motor, Origin, SendError, Settings, Wire};
 use supervisor::inheritance::{self, Found};
-use supervisor::start::speed_limits;
+use supervisor::start::{self, speed_limits};
 
 /// One millisecond.
 pub const MS: u64 = 1_000_000;
@@ -197,11 +197,12 @@ impl Bench {
             violation_pause: 5_000 * MS,
             policy,
         };
-        let motor = |motor: &config::Motor| {
+        let motor = |(index, motor): (usize, &config::Motor)| {
             let plain = Motor::new(motor.bus, motor.drive.clone(), 100 * MS, speed_limits(motor));
+            let plain = start::commanded_by(plain, config.commanders(index));
             motor.second_bus.into_iter().fold(plain, Motor::also_on)
         };
-        let motors = config.motors.iter().map(motor).collect();
+        let motors = config.motors.iter().enumerate().map(motor).collect();
         let mut heartbeats = supervisor::start::heartbeats(config);
         heartbeats.iter_mut().for_each(|heartbeat| heartbeat.period = HEARTBEAT);
         let mut core = Core::new(settings, motors, 2, heartbeats, verdicts, capacity.sessions());

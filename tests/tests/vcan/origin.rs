@@ -1,5 +1,5 @@
 //! Who speaks: what another program of this computer says in the name of a drive or of the interface counts for nothing, and
-//! what comes over the wire is told from it.
+//! what comes over the wire is told from it. A motor that a session drives has no master there.
 //!
 //! The program that forges is this test program once more ([`forger`]), as user `nobody`: a CAN socket needs no privilege.
 
@@ -11,7 +11,7 @@ use serde_json::json;
 use tests::clock::Moment;
 use tests::intruder::Intruder;
 use tests::process::Process;
-use tests::robot::{LEFT, MOVE, Robot, START, STILL, Setup};
+use tests::robot::{LEFT, MOVE, RIGHT, Robot, START, STILL, Setup};
 use tests::wire::Seen;
 
 use crate::scene::{no_stop_for, play};
@@ -176,5 +176,28 @@ fn no_local_program_can_speak_for_a_mute_drive() -> Result<()> {
         std::thread::sleep(Duration::from_millis(800));
         client.ask("set_power", json!({ "name": "left", "power": 0.4 }))?;
         robot.sim.wait_for_speed(1, 1.2, MOVE).map(drop)
+    })
+}
+
+/// Fails if somebody on the bus drives a motor beside its session, and neither is stopped: both commanded it, in turns.
+#[test]
+fn another_master_on_the_wire_stops_what_a_session_drives() -> Result<()> {
+    play(Setup::base().window("5s"), |robot, clients| {
+        let mut client = robot.client(clients)?;
+        robot.drive_base(&mut client)?;
+        let other = Intruder::node("vcan0")?;
+        // A reading of the bus voltage moves nothing.
+        other.send(0x077, &[])?;
+        no_stop_for(&robot.listener, &LEFT, Duration::from_millis(300))?;
+        // 0.5 rev/s forward, slower than the client asks for: no speed tells of it.
+        let sent = other.send(0x06D, &[0, 0, 0, 0x3F, 0, 0, 0, 0])?;
+        for motor in [&LEFT, &RIGHT] {
+            let stop = robot.listener.wait_for_stop(motor, sent, START)?;
+            let after = robot.is_prompt(sent, Duration::from_millis(20), &stop)?;
+            println!("{} stopped after {after:.2} ms", motor.name);
+        }
+        robot.lanyard.wait_for_trip(sent, "another master", "left", START)?;
+        robot.verified(&LEFT)?;
+        robot.verified(&RIGHT).map(drop)
     })
 }

@@ -161,7 +161,7 @@ impl Real {
             }
             Input::Motion => {
                 let velocity = [0, 0, 128, 63, 0, 0, 0, 0];
-                self.receive(0x0D, velocity);
+                self.receive(Origin::Local, 0x0D, velocity);
             }
             Input::Report(drive) => self.report(drive),
             Input::Estop => {
@@ -235,7 +235,7 @@ impl Real {
             for (command, payload) in
                 [(0x01, [error, 0, 0, 0, state, 0, 0, 0]), (0x09, [0, 0, 0, 0, v0, v1, v2, v3])]
             {
-                self.receive(command, payload);
+                self.receive(Origin::Wire, command, payload);
                 if self.place() != before {
                     return;
                 }
@@ -248,9 +248,9 @@ impl Real {
         (verdict.state, verdict.stage, verdict.trip.0)
     }
 
-    fn receive(&mut self, command: u16, payload: [u8; 8]) {
+    fn receive(&mut self, origin: Origin, command: u16, payload: [u8; 8]) {
         let frame = Frame::classic(ArbitrationId::standard(NODE << 5 | command), &payload);
-        self.core.received(0, Origin::Wire, &frame, self.now, &mut self.kernel);
+        self.core.received(0, origin, &frame, self.now, &mut self.kernel);
     }
 
     /// What differs between the two, if anything.
