@@ -434,6 +434,12 @@ impl Step<'_> {
         match heard {
             Heard::Motion if self.core.motor.owner().is_none() => self.guard(),
             Heard::Motion => self.commanded(),
+            Heard::OtherMaster if self.core.motor.owner().is_none() => self.guard(),
+            Heard::OtherMaster => {
+                self.commanded();
+                self.trip_owner_of(Reason::OtherMaster);
+            }
+            Heard::Forged => {}
             Heard::Report(drive) => self.observe(drive),
         }
     }

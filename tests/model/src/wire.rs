@@ -21,6 +21,10 @@ pub enum FrontFrame {
 pub enum Heard {
     /// A motion frame of the front.
     Motion,
+    /// A motion frame of somebody else, from the wire. In the whole model there is nobody else.
+    OtherMaster,
+    /// What a program of this computer says in the drive's name.
+    Forged,
     /// The drive says what it is doing, often enough for any proof.
     Report(Drive),
 }

@@ -34,7 +34,11 @@ enum Input {
     FrontEnded,
     Attach,
     Motion,
+    /// A motion frame from the wire.
+    OtherMaster,
     Report(Drive),
+    /// A program of the computer says that of the drive.
+    Forged(Drive),
     Estop,
     Reset(Which),
     Bus(Bus),
@@ -114,7 +118,9 @@ impl Twin {
                 self.beats = Beats::FRESH;
             }
             Input::Motion => core.received(Heard::Motion),
+            Input::OtherMaster => core.received(Heard::OtherMaster),
             Input::Report(drive) => core.received(Heard::Report(drive)),
+            Input::Forged(_) => core.received(Heard::Forged),
             Input::Estop => core.estop(),
             Input::Reset(_) => done.reset = Some(core.reset(named)),
             Input::Bus(bus) => core.bus(bus),

@@ -79,8 +79,10 @@ fn key(twin: &Twin) -> Twin {
 
 /// Everything that can be told to a supervisor in that state, sensible or not.
 fn moves(twin: &Twin) -> Vec<Move> {
-    let mut inputs = vec![Input::Tick, Input::Motion, Input::Estop];
+    let mut inputs = vec![Input::Tick, Input::Motion, Input::OtherMaster, Input::Estop];
     inputs.extend([Drive::Off, Drive::Holding, Drive::Turning, Drive::Faulted].map(Input::Report));
+    // Whatever would have an effect if it were believed.
+    inputs.extend([Drive::Off, Drive::Turning, Drive::Faulted].map(Input::Forged));
     inputs.extend([Which::Motors, Which::Latch].map(Input::Reset));
     if twin.core.motor.trip > 1 {
         inputs.push(Input::Reset(Which::Number(twin.core.motor.trip - 1)));
@@ -126,7 +128,7 @@ fn moves(twin: &Twin) -> Vec<Move> {
     let mut moves = Vec::new();
     for input in inputs {
         moves.push(Move { input, answer: Sent::Ok });
-        if matches!(input, Input::Tick | Input::Motion | Input::Estop) {
+        if matches!(input, Input::Tick | Input::Motion | Input::OtherMaster | Input::Estop) {
             moves.push(Move { input, answer: Sent::QueueFull });
             moves.push(Move { input, answer: Sent::Down });
         }

@@ -45,6 +45,9 @@ const EXPIRY: u64 = 10 * MS;
 /// From one input to the next.
 const STEP: u64 = 1_000;
 
+/// A set-point of one revolution a second.
+const VELOCITY: [u8; 8] = [0, 0, 128, 63, 0, 0, 0, 0];
+
 const MOTOR: MotorIndex = MotorIndex(0);
 const NODE: u16 = 3;
 
@@ -159,11 +162,10 @@ impl Real {
                     self.core.attach(view, 1, self.now, &mut self.kernel);
                 }
             }
-            Input::Motion => {
-                let velocity = [0, 0, 128, 63, 0, 0, 0, 0];
-                self.receive(Origin::Local, 0x0D, velocity);
-            }
-            Input::Report(drive) => self.report(drive),
+            Input::Motion => self.receive(Origin::Local, 0x0D, VELOCITY),
+            Input::OtherMaster => self.receive(Origin::Wire, 0x0D, VELOCITY),
+            Input::Report(drive) => self.report(Origin::Wire, drive),
+            Input::Forged(drive) => self.report(Origin::Local, drive),
             Input::Estop => {
                 self.core.estop(self.now, &mut self.kernel);
             }
@@ -222,7 +224,7 @@ impl Real {
     }
 
     /// Readings until they have an effect, and at most as many as a proof takes.
-    fn report(&mut self, drive: Drive) {
+    fn report(&mut self, origin: Origin, drive: Drive) {
         let (error, state, velocity) = match drive {
             Drive::Off => (0, 1, 0.0_f32),
             Drive::Holding => (0, 8, 0.0),
@@ -235,7 +237,7 @@ impl Real {
             for (command, payload) in
                 [(0x01, [error, 0, 0, 0, state, 0, 0, 0]), (0x09, [0, 0, 0, 0, v0, v1, v2, v3])]
             {
-                self.receive(Origin::Wire, command, payload);
+                self.receive(origin, command, payload);
                 if self.place() != before {
                     return;
                 }
@@ -310,7 +312,11 @@ impl Real {
         new.filter(|event| {
             !matches!(
                 event.kind,
-                EventKind::BusDown | EventKind::BusUp | EventKind::FrontAttached | EventKind::Armed
+                EventKind::BusDown
+                    | EventKind::BusUp
+                    | EventKind::FrontAttached
+                    | EventKind::Armed
+                    | EventKind::Disbelieved
             )
         })
         .map(|event| (event.kind, event.trip.0, event.reason))
