@@ -114,6 +114,9 @@ fn supervisor(root: &mut Reader<'_>, problems: &mut Problems) -> Supervisor {
     let estop = estop_of(&mut table, problems, &socket, at_socket);
     let estop_group =
         table.text(problems, "estop_group").map_or_else(|| "lanyard-estop".to_owned(), |(_, text)| text);
+    let state = table
+        .text(problems, "state")
+        .map_or_else(|| PathBuf::from("/var/lib/lanyard"), |(_, text)| PathBuf::from(text));
     let cpu = table.integer(problems, "cpu", 0..=1023).and_then(|cpu| usize::try_from(cpu).ok());
     // Above common interrupt threads (50), below the kernel's own watchdog threads (99).
     let priority = table.integer(problems, "priority", 1..=98).unwrap_or(80);
@@ -160,6 +163,7 @@ fn supervisor(root: &mut Reader<'_>, problems: &mut Problems) -> Supervisor {
             "socket",
             "estop",
             "estop_group",
+            "state",
             "cpu",
             "priority",
             "tick",
@@ -180,6 +184,7 @@ fn supervisor(root: &mut Reader<'_>, problems: &mut Problems) -> Supervisor {
         socket,
         estop,
         estop_group,
+        state,
         cpu,
         priority: u8::try_from(priority).unwrap_or(80),
         tick,

@@ -86,6 +86,8 @@ pub struct Supervisor {
     pub estop: PathBuf,
     /// `estop_group`: the group that may write it.
     pub estop_group: String,
+    /// `state`: the folder in which what waits for a reset is kept over a stop, a reboot, a power loss.
+    pub state: PathBuf,
     /// `cpu`: the CPU the real-time thread is pinned to; `None`: not pinned.
     pub cpu: Option<usize>,
     /// `priority`: SCHED_FIFO priority, 1 to 98.

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, anyhow};
 use shm_proto::estop::{NotPressed, press};
-use shm_proto::verdicts::MotorState;
+use shm_proto::verdicts::{Keeping, MotorState};
 use shm_proto::{MotorIndex, Nanos, TripId, VerdictView, handover};
 
 /// What to say first when nothing was stopped.
@@ -26,6 +26,8 @@ const PATIENCE: Duration = Duration::from_secs(6);
 const LOOK: Duration = Duration::from_secs(1);
 /// How long a proof of standstill is waited for: most ramps are shorter. What is not proven then is named.
 const RAMP: Duration = Duration::from_secs(3);
+/// How long the disk is waited for: a slow card takes tenths of a second at times. The stop itself needs no disk.
+const DISK: Duration = Duration::from_secs(2);
 /// Between two looks.
 const PAUSE: Duration = Duration::from_millis(5);
 
@@ -72,8 +74,28 @@ fn confirm(ways: &Ways, since: Nanos, out: &mut dyn Write) -> anyhow::Result<()>
             moving.join(", ")
         )?;
     }
+    writeln!(out, "{}", kept(&view, Instant::now() + DISK))?;
     writeln!(out, "To allow motion again:  lanyard reset {trip}")?;
     Ok(())
+}
+
+/// Whether the stop outlives the supervisor and the computer, in words. Waits for the disk while it has yet to answer.
+fn kept(view: &VerdictView, until: Instant) -> &'static str {
+    loop {
+        match view.keeping() {
+            Keeping::OnDisk => {
+                return "It is on disk: it holds over a restart of the supervisor and of the computer.";
+            }
+            Keeping::Refused => {
+                return "NOT ON DISK: it holds while this supervisor runs, and may be forgotten when that is stopped or the \
+                        computer loses power. Why: lanyard status, journalctl -u lanyard-supervisor";
+            }
+            Keeping::Pending if Instant::now() >= until => {
+                return "NOT ON DISK YET: it holds while this supervisor runs; lanyard status says when it is on disk.";
+            }
+            Keeping::Pending => thread::sleep(PAUSE),
+        }
+    }
 }
 
 /// Looks for the stop in the verdicts of whichever supervisor answers.
@@ -146,9 +168,14 @@ fn by_socket(
     writeln!(
         out,
         "trip {trip}: every motor was told to stop and stays stopped.\n\
-         Told is not proven: lanyard status says which motors stand still.\n\
-         To allow motion again:  lanyard reset {trip}"
+         Told is not proven: lanyard status says which motors stand still."
     )?;
+    out.flush()?;
+    // Who does not answer now has stopped the motors all the same.
+    if let Ok(view) = observe(&ways.socket, Instant::now() + DISK) {
+        writeln!(out, "{}", kept(&view, Instant::now() + DISK))?;
+    }
+    writeln!(out, "To allow motion again:  lanyard reset {trip}")?;
     Ok(())
 }
 
@@ -198,6 +225,21 @@ mod tests {
         }
         segment.motor(MotorIndex(1), &motor(MotorState::Stopped));
         assert!(wait_for_standstill(&view, Instant::now() + Duration::from_secs(60)).is_empty());
+    }
+
+    /// Fails if a stop is called kept that is not, or if the disk is waited for when it has refused.
+    #[test]
+    fn whether_the_stop_is_on_disk_is_told() {
+        let (segment, view) = fixture::bare(&["left"], &["can0"]);
+        let now = || kept(&view, Instant::now());
+        segment.latch(TripId(7));
+        assert!(now().starts_with("NOT ON DISK YET"));
+        segment.degraded(shm_proto::verdicts::Degraded::LatchesNotKept.number());
+        let long = Instant::now() + Duration::from_secs(3600);
+        assert!(kept(&view, long).starts_with("NOT ON DISK: it holds while this supervisor runs"));
+        segment.degraded(0);
+        segment.latches_kept(view.latch_changes());
+        assert!(kept(&view, long).starts_with("It is on disk"));
     }
 
     #[test]

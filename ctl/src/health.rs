@@ -219,6 +219,14 @@ fn consequence(flag: Degraded) -> &'static str {
             "every program of this computer can speak for its drives (local_drives = true in a [[bus]]): for simulated \
              drives only, never on a robot"
         }
+        Degraded::LatchesNotKept => {
+            "an operator's stop, and whatever else waits for a reset, may be forgotten when the supervisor is stopped or the \
+             computer loses power. The log of the supervisor says why it cannot be written"
+        }
+        Degraded::LatchesLost => {
+            "what was held before the supervisor was started is not known, so every motor waits for a reset. Look at the \
+             robot first"
+        }
     }
 }
 

@@ -42,6 +42,8 @@ pub struct Status {
     pub reset_policy: &'static str,
     /// The trip that keeps everything stopped until it is reset.
     pub latch: Option<u64>,
+    /// Whether whatever waits for a reset is kept over a stop, a reboot, a power loss: `on disk`, `pending` or `refused`.
+    pub latches_kept: &'static str,
     /// What the system refused the supervisor.
     pub degraded: Vec<&'static str>,
     /// The attached front.
@@ -250,6 +252,7 @@ impl Status {
             config_hash: format!("{:016x}", view.config_hash()),
             reset_policy: view.policy().map_or("unknown", |policy| policy.name()),
             latch: trip(view.latch()),
+            latches_kept: view.keeping().name(),
             degraded: view.degraded().map(|flag| flag.name()).collect(),
             front: (front_pid != 0).then(|| Front {
                 pid: front_pid,
@@ -397,6 +400,7 @@ mod tests {
         assert_eq!(json["config_hash"], "00000000000000ab");
         assert_eq!(json["reset_policy"], "manual");
         assert_eq!(json["latch"], json!(null));
+        assert_eq!(json["latches_kept"], "on disk");
         assert_eq!(json["degraded"], json!([]));
         assert_eq!((&json["predecessor"], &json["watchdog_reset"]), (&json!(null), &json!(false)));
         assert_eq!(json["front"], json!({"pid": 4300, "generation": 3, "last_beat_age_ms": 4.0}));
@@ -490,6 +494,7 @@ mod tests {
         let json = serde_json::to_value(Status::read(&view, fixture::NOW, None)).unwrap();
         assert_eq!(json["healthy"], false);
         assert_eq!(json["latch"], 7);
+        assert_eq!(json["latches_kept"], "pending");
         assert_eq!(json["degraded"], json!(["not SCHED_FIFO", "memory not locked"]));
         assert_eq!(json["front"], json!(null));
         assert_eq!(json["sessions"][0]["state"], "tripped");

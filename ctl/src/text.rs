@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use shm_proto::verdicts::{BusHealth, Counter, MotorState, SessionState};
+use shm_proto::verdicts::{BusHealth, Counter, Keeping, MotorState, SessionState};
 
 use crate::health::error_text;
 use crate::spans::{coarse, fine};
@@ -73,7 +73,7 @@ impl Page {
 }
 
 fn head(page: &mut Page, status: &Status) {
-    let latch = status.latch.map_or(NONE.to_owned(), |trip| format!("trip {trip}"));
+    let latch = status.latch.map_or(NONE.to_owned(), |trip| format!("trip {trip}, {}", on_disk(status)));
     page.line(
         if status.healthy { Tone::Good } else { Tone::Loud },
         format!(
@@ -109,6 +109,11 @@ fn head(page: &mut Page, status: &Status) {
     for alert in &status.alerts {
         page.wrapped(Tone::Loud, "!! ", alert);
     }
+}
+
+/// Loud when a restart may forget it.
+fn on_disk(status: &Status) -> &'static str {
+    if status.latches_kept == Keeping::OnDisk.name() { "on disk" } else { "NOT ON DISK" }
 }
 
 fn buses(page: &mut Page, status: &Status) {

@@ -101,11 +101,13 @@ fn status_has_an_exit_code_for_scripts() {
 fn a_stop_tells_its_trip_and_a_reset_wants_it() {
     let folder = Folder::new("estop");
     let (_segment, fd) = verdicts();
-    serve(&folder.socket(), fd, 3);
+    // One more than there are commands: the stop looks whether it is on disk.
+    serve(&folder.socket(), fd, 4);
     let stopped = lanyard(&folder.socket(), &["estop"]);
     assert_eq!(stopped.status.code(), Some(0));
     let said = text(&stopped.stdout);
     assert!(said.starts_with("trip 7: every motor was told to stop"), "{said}");
+    assert!(said.contains("\nIt is on disk"), "{said}");
     assert!(said.ends_with("lanyard reset 7\n"), "{said}");
     let other = lanyard(&folder.socket(), &["reset", "6"]);
     assert_eq!(other.status.code(), Some(1));

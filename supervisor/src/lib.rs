@@ -2,8 +2,8 @@
 //!
 //! What lives here: [`core`], the pure state machine that decides; [`runtime`], the real-time thread
 //! that feeds it; [`service`], the housekeeping beside it; [`last_words`], the stops of a panic;
-//! [`kernel_stop`], the stops of a supervisor that hangs or is killed, with [`bcm`], [`holder`] and [`keeper`]; `sys`,
-//! the few system calls.
+//! [`kernel_stop`], the stops of a supervisor that hangs or is killed, with [`bcm`], [`holder`] and [`keeper`];
+//! [`latches`], what waits for a reset, on disk; `sys`, the few system calls.
 //!
 //! What must never live here: a network stack, an async runtime, a logging framework, or anything the
 //! real-time thread could wait for.
@@ -21,12 +21,13 @@ pub mod keeper;
 pub mod kernel_frame;
 pub mod kernel_stop;
 pub mod last_words;
+pub mod latches;
 pub mod listener;
 pub mod log;
 pub mod meter;
 pub mod netlink;
 pub mod notify;
-mod privileges;
+pub mod privileges;
 pub mod queue;
 pub mod realtime;
 pub mod runtime;

@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 use shm_proto::verdicts::BusHealth;
 use shm_proto::{BeatView, TripId};
 
-use crate::core::ResetRefused;
+use crate::core::{Kept, ResetRefused};
 
 /// Entries each queue holds. Housekeeping sends one command per client request and passes 20 times a
 /// second; the real-time thread takes all of them within a tick.
@@ -46,6 +46,8 @@ pub enum Command {
         /// A sum of [`shm_proto::verdicts::Degraded`] bits.
         bits: u64,
     },
+    /// What the disk has of the latches.
+    Latches(Kept),
 }
 
 /// From the real-time thread to housekeeping.

@@ -261,6 +261,7 @@ impl<P: Ports> Runtime<P> {
                     self.core.bus_health(bus, health, now, &mut self.buses);
                 }
                 Command::Degraded { bits } => self.core.degraded(bits),
+                Command::Latches(kept) => self.core.latches_kept(kept),
             }
         }
     }

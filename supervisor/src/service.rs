@@ -23,6 +23,7 @@ use crate::bus::Rebind;
 use crate::estop::Drain;
 use crate::hardware_watchdog::HardwareWatchdog;
 use crate::keeper::{self, Rest};
+use crate::latches::Keeping;
 use crate::listener::{Keeper, Listener};
 use crate::netlink::{Link, Netlink};
 use crate::notify::{Notifier, Watchdog};
@@ -93,6 +94,7 @@ pub struct Service {
     keeper: keeper::Keeper,
     hardware_watchdog: Option<HardwareWatchdog>,
     estop: Drain,
+    latches: Keeping,
 }
 
 /// What was last seen of a bus's interface.
@@ -139,9 +141,9 @@ pub struct Parts {
 }
 
 impl Service {
-    /// Housekeeping over these parts.
+    /// Housekeeping over these parts, and over what waits for a reset on disk.
     #[must_use]
-    pub fn new(parts: Parts) -> Self {
+    pub fn new(parts: Parts, latches: Keeping) -> Self {
         let number = |bus: &config::Bus| bus::interface_number(&bus.interface);
         // Open a moment ago; how they are is looked up in the first pass.
         let seen = |bus| Interface { number: number(bus), health: BusHealth::Unknown, counters: None };
@@ -170,6 +172,7 @@ impl Service {
             keeper: parts.keeper,
             hardware_watchdog: parts.watchdog,
             estop: parts.estop,
+            latches,
         };
         waiting.into_iter().for_each(|socket| service.admit(socket));
         service
@@ -181,6 +184,7 @@ impl Service {
             self.wait_and_serve();
             self.watch_interfaces();
             self.watch_kernel_stop();
+            self.keep_latches();
             self.log_events();
             let (passes, _) = self.verdicts.beat();
             self.estop.pass(passes);
@@ -191,6 +195,7 @@ impl Service {
             }
             if let Some(code) = self.take_replies() {
                 self.log_events();
+                self.latches.end(&self.verdicts, &self.notifier);
                 if let Some(watchdog) = &mut self.hardware_watchdog {
                     watchdog.end(&self.notifier);
                 }
@@ -484,6 +489,14 @@ impl Service {
         if bits != 0 {
             // Should the queue be full, the log has it.
             let _ = self.commands.push(Command::Degraded { bits });
+        }
+    }
+
+    fn keep_latches(&mut self) {
+        if let Some(kept) = self.latches.pass(&self.verdicts, Nanos::now())
+            && self.commands.push(Command::Latches(kept)).is_err()
+        {
+            self.latches.was_not_heard();
         }
     }
 

@@ -6,7 +6,7 @@ use std::os::fd::AsFd as _;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Barrier};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use config::{Commanders, Config, Drives, LONGEST_WINDOW, SHORTEST_WINDOW};
 use drivers::RevolutionsPerSecond;
@@ -17,11 +17,12 @@ use shm_proto::verdicts::{Degraded, Identity, Predecessor};
 use shm_proto::{Nanos, VerdictSegment, VerdictView, Window};
 
 use crate::bus::{Buses, Confirms, Rebind};
-use crate::core::{Core, First, Motor, Periodic, Settings, SpeedLimits};
+use crate::core::{Core, First, Inheritance, Kept, Motor, Periodic, Settings, SpeedLimits};
 use crate::estop::{self, Access, Drain};
 use crate::inheritance::inherit;
 use crate::intake::Intake;
 use crate::keeper::Prepared;
+use crate::latches::{Clock, Disk, Found, HeldMotor, Keeping, Latches, Store, hold_all, take_over};
 use crate::netlink::Netlink;
 use crate::notify::Notifier;
 use crate::privileges::{Become, close_the_way_back, drop_capabilities, drop_root, find_group};
@@ -110,10 +111,14 @@ pub fn run(config: Config, missing: Missing) -> Result<Infallible, Vec<String>> 
         .try_for_each(|path| whom.give(path))
         .map_err(|error| one(format!("[supervisor] socket: {error}")))
         .map_err(named)?;
-    let (inheritance, told) = inherit(found, &config, Nanos::now());
+    let (mut inheritance, told) = inherit(found, &config, Nanos::now());
     told.iter().for_each(|line| log::line(line));
+    let latches = take_over_latches(&mut inheritance, &config, whom);
     let mut core = build_core(&config, buses.len(), verdicts);
     core.inherit(&inheritance);
+    if latches.on_disk.is_none() {
+        core.latches_kept(Kept::Refused);
+    }
     tell_of_watchdog(&mut core, inheritance.ending);
     for (bus, confirms) in confirms.into_iter().enumerate() {
         core.bus_confirms(bus, confirms == Confirms::OnTheWire);
@@ -159,7 +164,7 @@ pub fn run(config: Config, missing: Missing) -> Result<Infallible, Vec<String>> 
         watchdog,
         estop: Drain::new(fifo),
     };
-    start_housekeeping(parts, whom, &arming)
+    start_housekeeping(parts, latches, whom, &arming)
         .map_err(|error| vec![format!("cannot start housekeeping: {error}")])?;
     watch(runtime, &wanted, &arming)
 }
@@ -261,8 +266,51 @@ impl RealTime {
     }
 }
 
+/// The latches on disk, before arming.
+struct Held {
+    store: Store,
+    /// What was written; `None`: the disk has refused.
+    on_disk: Option<Latches>,
+    elsewhere: Vec<HeldMotor>,
+}
+
+impl Held {
+    /// Has a thread of its own keep them. Returns what the system refused it, too.
+    fn keep(self) -> (Keeping, u64) {
+        let path = self.store.path().to_owned();
+        let (disk, refused) = Disk::start(self.store);
+        (Keeping::new(disk, path, self.on_disk, self.elsewhere), refused)
+    }
+}
+
+/// Adds what the disk has kept, and writes it back: a disk that takes nothing is found out now, and not by the first
+/// operator who presses stop.
+fn take_over_latches(inheritance: &mut Inheritance, config: &Config, whom: Become) -> Held {
+    let path = &config.supervisor.state;
+    let (store, found) = Store::open(path, whom);
+    let calendar = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let calendar_ms = u64::try_from(calendar.as_millis()).unwrap_or(0);
+    let at = Clock { now: Nanos::now(), calendar_ms };
+    let taken = take_over(inheritance, &found, config, at);
+    taken.told.iter().for_each(|line| log::line(&format!("{}: {line}", path.display())));
+    let latches = Latches::of(inheritance, config, &taken.elsewhere);
+    let written = store.write(&latches.to_bytes()).and_then(|()| store.has_begun());
+    let on_disk = match written {
+        Ok(()) => Some(latches),
+        Err(error) => {
+            if !matches!(found, Found::Lost(_)) {
+                let why = format!("what waits for a reset cannot be written to disk ({error})");
+                let told = hold_all(inheritance, &why, at.now);
+                told.iter().for_each(|line| log::line(&format!("{}: {line}", path.display())));
+            }
+            None
+        }
+    };
+    Held { store, on_disk, elsewhere: taken.elsewhere }
+}
+
 /// Splits off housekeeping, which ends the process when the real-time thread has said its last word.
-fn start_housekeeping(parts: Parts, whom: Become, arming: &Arc<Arming>) -> io::Result<()> {
+fn start_housekeeping(parts: Parts, latches: Held, whom: Become, arming: &Arc<Arming>) -> io::Result<()> {
     let arming = Arc::clone(arming);
     sys::share_heap();
     // The fuse is for the thread that it is about; a thread starts with the mask of the one that starts it.
@@ -272,7 +320,10 @@ fn start_housekeeping(parts: Parts, whom: Become, arming: &Arc<Arming>) -> io::R
         arming.add(realtime::become_ordinary());
         arming.wait_for_priority();
         arming.add(drop_root(whom, &parts.config.supervisor.user));
-        let service = Service::new(parts);
+        // Not before: a thread of its own could not become another user once it is confined.
+        let (latches, refused) = latches.keep();
+        arming.add(refused);
+        let service = Service::new(parts, latches);
         arming.add(syscalls::confine_housekeeping());
         arming.go();
         let code = service.run();

@@ -29,6 +29,8 @@ pub const START: Duration = Duration::from_secs(30);
 pub const MOVE: Duration = Duration::from_secs(30);
 /// How long a stopped motor may take to be proven still: the ramp, three readings, and the status command.
 pub const STILL: Duration = Duration::from_secs(30);
+/// Where the supervisor keeps what waits for a reset: in the folder of its robot.
+pub const STATE: &str = "state";
 /// A little longer than `stop_hold` by default: a command after that counts as given after the answer to a Stop.
 pub const AFTER_STOP: Duration = Duration::from_millis(350);
 /// How late a stop frame may come after its deadline, besides what the machine itself stood still (see
@@ -274,6 +276,9 @@ impl Setup {
 
     fn text(&self, socket: &Path, port: u16) -> String {
         let mut lines = vec!["[supervisor]".to_owned(), format!("socket = \"{}\"", socket.display())];
+        if !self.supervisor.iter().any(|(key, _)| key == "state") {
+            lines.push(format!("state = \"{}\"", socket.with_file_name(STATE).display()));
+        }
         lines.extend(self.supervisor.iter().map(|(key, value)| format!("{key} = {value}")));
         lines.extend(["[front]".to_owned(), format!("listen = \"127.0.0.1:{port}\"")]);
         if !self.front.iter().any(|(key, _)| key == "keys") {

@@ -30,7 +30,7 @@ pub use places::{BUS_WORDS, EVENT_WORDS, EVENTS, MOST_BUSES, MOTOR_WORDS, NAME_B
 pub use remains::{LeftMotor, Remains};
 pub use view::VerdictView;
 pub use words::{
-    BusHealth, Counter, Degraded, EventKind, MotorState, Phase, Predecessor, Reason, ResetPolicy,
+    BusHealth, Counter, Degraded, EventKind, Keeping, MotorState, Phase, Predecessor, Reason, ResetPolicy,
     SessionState,
 };
 pub use writer::{Identity, VerdictSegment};

@@ -47,6 +47,8 @@ pub(super) const AT_WATCHDOG_RESET: usize = 22;
 pub(super) const AT_PRESSED: usize = 23;
 pub(super) const AT_COUNTERS: usize = 24;
 pub(super) const AT_REJECTS: usize = 48;
+pub(super) const AT_LATCH_CHANGES: usize = 60;
+pub(super) const AT_LATCHES_KEPT: usize = 61;
 
 pub(super) const NAME_WORDS: usize = 4;
 /// Bytes a motor's or bus's name may have.

@@ -7,19 +7,19 @@ use super::entries::{BusVerdict, MotorVerdict, PastEvidence, SessionVerdict};
 use super::event::Event;
 use super::places::{
     AT_BUSES, AT_CONFIG, AT_COUNTERS, AT_DEGRADED, AT_EVENT_COUNT, AT_FRONT_BEAT, AT_FRONT_PID,
-    AT_GENERATION, AT_LATCH, AT_LAYOUT, AT_LOOP, AT_LOOP_TIME, AT_MAGIC, AT_MOTORS, AT_MOTORS_USED, AT_PHASE,
-    AT_PID, AT_POLICY, AT_PREDECESSOR, AT_PREDECESSOR_SEEN, AT_PRESSED, AT_REJECTS, AT_SESSIONS, AT_STARTED,
-    AT_WATCHDOG_RESET, BUS_CONFIRMED, BUS_CONFIRMS, BUS_DISBELIEVED, BUS_DISBELIEVED_AT, BUS_ERROR_FRAMES,
-    BUS_ERRORS, BUS_HEALTH, BUS_LAST_ERROR, BUS_NAME, BUS_QUEUE_FULL, BUS_RECEIVED, BUS_RX_ERRORS, BUS_SENT,
-    BUS_STATE, BUS_TX_ERRORS, EVENT_WORDS, EVENTS, MOST_BUSES, MOTOR_BUS, MOTOR_CONFIRMED, MOTOR_FAULT,
-    MOTOR_FEEDBACK, MOTOR_FIRST_STOP, MOTOR_GRANT, MOTOR_GUARDED, MOTOR_LATCHED, MOTOR_NAME,
-    MOTOR_PAST_FEEDBACK, MOTOR_PAST_STANDSTILL, MOTOR_POSITION, MOTOR_POWER, MOTOR_REASON, MOTOR_STAGE,
-    MOTOR_STANDSTILL, MOTOR_STATE, MOTOR_STOPS_SENT, MOTOR_TRIP, MOTOR_VELOCITY, NAME_WORDS, NO_READING,
-    SESSION_BEATS, SESSION_DEADLINE, SESSION_HIGH, SESSION_LAST_BEAT, SESSION_LOW, SESSION_STATE,
-    SESSION_TRIP, SESSION_WINDOW, VerdictLayout,
+    AT_GENERATION, AT_LATCH, AT_LATCH_CHANGES, AT_LATCHES_KEPT, AT_LAYOUT, AT_LOOP, AT_LOOP_TIME, AT_MAGIC,
+    AT_MOTORS, AT_MOTORS_USED, AT_PHASE, AT_PID, AT_POLICY, AT_PREDECESSOR, AT_PREDECESSOR_SEEN, AT_PRESSED,
+    AT_REJECTS, AT_SESSIONS, AT_STARTED, AT_WATCHDOG_RESET, BUS_CONFIRMED, BUS_CONFIRMS, BUS_DISBELIEVED,
+    BUS_DISBELIEVED_AT, BUS_ERROR_FRAMES, BUS_ERRORS, BUS_HEALTH, BUS_LAST_ERROR, BUS_NAME, BUS_QUEUE_FULL,
+    BUS_RECEIVED, BUS_RX_ERRORS, BUS_SENT, BUS_STATE, BUS_TX_ERRORS, EVENT_WORDS, EVENTS, MOST_BUSES,
+    MOTOR_BUS, MOTOR_CONFIRMED, MOTOR_FAULT, MOTOR_FEEDBACK, MOTOR_FIRST_STOP, MOTOR_GRANT, MOTOR_GUARDED,
+    MOTOR_LATCHED, MOTOR_NAME, MOTOR_PAST_FEEDBACK, MOTOR_PAST_STANDSTILL, MOTOR_POSITION, MOTOR_POWER,
+    MOTOR_REASON, MOTOR_STAGE, MOTOR_STANDSTILL, MOTOR_STATE, MOTOR_STOPS_SENT, MOTOR_TRIP, MOTOR_VELOCITY,
+    NAME_WORDS, NO_READING, SESSION_BEATS, SESSION_DEADLINE, SESSION_HIGH, SESSION_LAST_BEAT, SESSION_LOW,
+    SESSION_STATE, SESSION_TRIP, SESSION_WINDOW, VerdictLayout,
 };
 use super::words::{
-    BusHealth, Counter, Degraded, MotorState, Phase, Predecessor, Reason, ResetPolicy, SessionState,
+    BusHealth, Counter, Degraded, Keeping, MotorState, Phase, Predecessor, Reason, ResetPolicy, SessionState,
 };
 use crate::beat::Reject;
 use crate::ids::{Generation, Incarnation, MotorIndex, Owner, SessionId, SlotIndex, TripId};
@@ -157,6 +157,27 @@ impl VerdictView {
         let pressed = Nanos(self.get(AT_PRESSED));
         let latch = self.latch();
         (pressed >= moment && latch != TripId::NONE).then_some(latch)
+    }
+
+    /// How often a latch was set, given another number, or cleared. Whoever reads it first and the latches then has read
+    /// every change up to it.
+    #[must_use]
+    pub fn latch_changes(&self) -> u64 {
+        self.get(AT_LATCH_CHANGES)
+    }
+
+    /// Whether every latch that is published now is on disk.
+    #[must_use]
+    pub fn keeping(&self) -> Keeping {
+        // In this order: what is kept never runs ahead of what has changed.
+        let changes = self.latch_changes();
+        if self.degraded().any(|flag| flag == Degraded::LatchesNotKept) {
+            Keeping::Refused
+        } else if self.get(AT_LATCHES_KEPT) >= changes {
+            Keeping::OnDisk
+        } else {
+            Keeping::Pending
+        }
     }
 
     /// Reset policy; `None` if unknown to this program.

@@ -135,6 +135,9 @@ numbered! {
         WrongWay = 27, "turned the wrong way";
         /// Somebody else on the bus, not on this computer, commanded the motor while a session drove it.
         OtherMaster = 28, "another master";
+        /// What was held before the start cannot be known: the file that keeps it is missing, damaged or of another
+        /// version, or cannot be written.
+        LatchesLost = 29, "latches lost";
     }
 }
 
@@ -223,6 +226,33 @@ numbered! {
         Watchdog = 128, "no hardware watchdog";
         /// The configuration takes the drives of a bus for programs of this computer (`local_drives`).
         LocalDrives = 256, "local drives";
+        /// An operator's stop, and whatever else waits for a reset, is not kept on disk.
+        LatchesNotKept = 512, "latches not on disk";
+        /// What was held before the start is not known, and a motor is still held for that.
+        LatchesLost = 1024, "latches lost";
+    }
+}
+
+/// Where the latches are, besides the memory of the supervisor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Keeping {
+    /// Every latch is on disk.
+    OnDisk,
+    /// The disk has yet to say that it has the last change.
+    Pending,
+    /// The disk refuses, or does not answer.
+    Refused,
+}
+
+impl Keeping {
+    /// The name used in status and documents.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::OnDisk => "on disk",
+            Self::Pending => "pending",
+            Self::Refused => "refused",
+        }
     }
 }
 

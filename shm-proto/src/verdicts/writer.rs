@@ -7,16 +7,16 @@ use super::entries::{BusVerdict, MotorVerdict, PastEvidence, SessionVerdict};
 use super::event::Event;
 use super::places::{
     AT_BUSES, AT_CONFIG, AT_COUNTERS, AT_DEGRADED, AT_EVENT_COUNT, AT_FRONT_BEAT, AT_FRONT_PID,
-    AT_GENERATION, AT_LATCH, AT_LAYOUT, AT_LOOP, AT_LOOP_TIME, AT_MAGIC, AT_MOTORS, AT_MOTORS_USED, AT_OPEN,
-    AT_PHASE, AT_PID, AT_POLICY, AT_PREDECESSOR, AT_PREDECESSOR_SEEN, AT_PRESSED, AT_REJECTS, AT_SESSIONS,
-    AT_STARTED, AT_WATCHDOG_RESET, BUS_CONFIRMED, BUS_CONFIRMS, BUS_DISBELIEVED, BUS_DISBELIEVED_AT,
-    BUS_ERROR_FRAMES, BUS_ERRORS, BUS_HEALTH, BUS_LAST_ERROR, BUS_NAME, BUS_QUEUE_FULL, BUS_RECEIVED,
-    BUS_RX_ERRORS, BUS_SENT, BUS_STATE, BUS_TX_ERRORS, EVENT_WORDS, MOST_BUSES, MOTOR_BUS, MOTOR_CONFIRMED,
-    MOTOR_FAULT, MOTOR_FEEDBACK, MOTOR_FIRST_STOP, MOTOR_GRANT, MOTOR_GUARDED, MOTOR_LATCHED, MOTOR_NAME,
-    MOTOR_PAST_FEEDBACK, MOTOR_PAST_STANDSTILL, MOTOR_POSITION, MOTOR_POWER, MOTOR_REASON, MOTOR_STAGE,
-    MOTOR_STANDSTILL, MOTOR_STATE, MOTOR_STOPS_SENT, MOTOR_TRIP, MOTOR_VELOCITY, NAME_BYTES, NO_READING,
-    SESSION_BEATS, SESSION_DEADLINE, SESSION_HIGH, SESSION_LAST_BEAT, SESSION_LOW, SESSION_STATE,
-    SESSION_TRIP, SESSION_WINDOW, VerdictLayout,
+    AT_GENERATION, AT_LATCH, AT_LATCH_CHANGES, AT_LATCHES_KEPT, AT_LAYOUT, AT_LOOP, AT_LOOP_TIME, AT_MAGIC,
+    AT_MOTORS, AT_MOTORS_USED, AT_OPEN, AT_PHASE, AT_PID, AT_POLICY, AT_PREDECESSOR, AT_PREDECESSOR_SEEN,
+    AT_PRESSED, AT_REJECTS, AT_SESSIONS, AT_STARTED, AT_WATCHDOG_RESET, BUS_CONFIRMED, BUS_CONFIRMS,
+    BUS_DISBELIEVED, BUS_DISBELIEVED_AT, BUS_ERROR_FRAMES, BUS_ERRORS, BUS_HEALTH, BUS_LAST_ERROR, BUS_NAME,
+    BUS_QUEUE_FULL, BUS_RECEIVED, BUS_RX_ERRORS, BUS_SENT, BUS_STATE, BUS_TX_ERRORS, EVENT_WORDS, MOST_BUSES,
+    MOTOR_BUS, MOTOR_CONFIRMED, MOTOR_FAULT, MOTOR_FEEDBACK, MOTOR_FIRST_STOP, MOTOR_GRANT, MOTOR_GUARDED,
+    MOTOR_LATCHED, MOTOR_NAME, MOTOR_PAST_FEEDBACK, MOTOR_PAST_STANDSTILL, MOTOR_POSITION, MOTOR_POWER,
+    MOTOR_REASON, MOTOR_STAGE, MOTOR_STANDSTILL, MOTOR_STATE, MOTOR_STOPS_SENT, MOTOR_TRIP, MOTOR_VELOCITY,
+    NAME_BYTES, NO_READING, SESSION_BEATS, SESSION_DEADLINE, SESSION_HIGH, SESSION_LAST_BEAT, SESSION_LOW,
+    SESSION_STATE, SESSION_TRIP, SESSION_WINDOW, VerdictLayout,
 };
 use super::words::{Counter, Phase, Predecessor, Reason, ResetPolicy};
 use crate::beat::Reject;
@@ -89,6 +89,11 @@ impl VerdictSegment {
         Ok((this, fd))
     }
 
+    fn get(&self, place: usize) -> u64 {
+        // What this side alone has written.
+        self.segment.load(place, Ordering::Relaxed)
+    }
+
     pub(super) fn put(&self, place: usize, value: u64) {
         self.segment.store(place, value, Ordering::Release);
     }
@@ -114,12 +119,18 @@ impl VerdictSegment {
         self.segment.store(self.layout.motor(motor) + MOTOR_GRANT, word, Ordering::SeqCst);
     }
 
+    /// Counts a change of the latches; after the words that it is about, so that whoever sees the count sees them.
+    fn latches_changed(&self) {
+        self.put(AT_LATCH_CHANGES, self.get(AT_LATCH_CHANGES) + 1);
+    }
+
     /// Publishes all of a motor but its grant.
     pub fn motor(&self, motor: MotorIndex, verdict: &MotorVerdict) {
         if !self.layout.capacity.has_motor(motor) {
             return;
         }
         let at = self.layout.motor(motor);
+        let before = (self.get(at + MOTOR_LATCHED), self.get(at + MOTOR_TRIP));
         self.put(at + MOTOR_STAGE, verdict.stage);
         self.put(at + MOTOR_TRIP, verdict.trip.0);
         self.put(at + MOTOR_REASON, verdict.reason.map_or(0, Reason::number));
@@ -136,6 +147,10 @@ impl VerdictSegment {
         self.put(at + MOTOR_BUS, verdict.bus);
         self.put(at + MOTOR_LATCHED, verdict.latched);
         self.put(at + MOTOR_STATE, verdict.state.number());
+        let (was_latched, trip) = before;
+        if verdict.latched != was_latched || verdict.latched != 0 && verdict.trip.0 != trip {
+            self.latches_changed();
+        }
     }
 
     /// Publishes what the supervisor before this one last knew of a motor.
@@ -222,7 +237,18 @@ impl VerdictSegment {
 
     /// Publishes the trip that keeps everything stopped until it is reset.
     pub fn latch(&self, trip: TripId) {
+        let before = self.get(AT_LATCH);
         self.put(AT_LATCH, trip.0);
+        if trip.0 != before {
+            self.latches_changed();
+        }
+    }
+
+    /// Publishes that the disk has the latches with that many changes ([`VerdictView::latch_changes`]).
+    ///
+    /// [`VerdictView::latch_changes`]: super::view::VerdictView::latch_changes
+    pub fn latches_kept(&self, changes: u64) {
+        self.put(AT_LATCHES_KEPT, changes);
     }
 
     /// Publishes when an operator last pressed stop; after the trip that this made, which readers then find.

@@ -14,6 +14,7 @@ mod health;
 mod heard;
 mod heartbeats;
 mod inherited;
+mod latches;
 mod motor;
 mod origin;
 mod plausibility;
@@ -32,6 +33,7 @@ use shm_proto::{BeatView, MotorIndex, Nanos, TripId, VerdictSegment, Window};
 pub use health::Report;
 pub use heartbeats::Periodic;
 pub use inherited::{Inheritance, Inherited};
+pub use latches::Kept;
 pub use motor::{Latch, Motor};
 pub use origin::Origin;
 pub use plausibility::SpeedLimits;
@@ -132,6 +134,8 @@ pub struct Core {
     latch: TripId,
     /// What became of the motors that the operator's stop holds.
     held: Held,
+    /// Whether the latches are on disk.
+    kept: Kept,
     /// The trip of motors that were driven when the supervisor before died, and when that one was last seen; until told.
     died: Option<(TripId, Nanos)>,
     next_tick: Nanos,
@@ -186,6 +190,7 @@ impl Core {
             trips: TripId::NONE,
             latch: TripId::NONE,
             held: Held::All,
+            kept: Kept::OnDisk { changes: 0 },
             died: None,
             next_tick: Nanos::ZERO,
             ticks: 0,
@@ -199,7 +204,7 @@ impl Core {
     /// before stays.
     pub fn degraded(&mut self, bits: u64) {
         self.degraded |= bits;
-        self.verdicts.degraded(self.degraded);
+        self.publish_degraded();
     }
 
     /// Publishes how often the kernel-armed stop was put off, and how often the kernel refused to.
@@ -386,6 +391,7 @@ impl Core {
     }
 
     fn publish_counters(&self) {
+        self.publish_degraded();
         let tally = &self.tally;
         for (counter, value) in [
             (Counter::Loops, tally.loops),

@@ -84,7 +84,8 @@ const fn interrupts_nothing(reason: Reason) -> bool {
         | Reason::HeartbeatWithdrawn
         | Reason::Overspeed
         | Reason::WrongWay
-        | Reason::OtherMaster => false,
+        | Reason::OtherMaster
+        | Reason::LatchesLost => false,
     }
 }
 

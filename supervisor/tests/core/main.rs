@@ -10,6 +10,7 @@ mod deaf;
 mod freshness;
 mod idle;
 mod inheritance;
+mod latches;
 mod looks;
 mod operator;
 mod origin;

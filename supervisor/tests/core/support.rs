@@ -17,8 +17,11 @@ use shm_proto::{
 };
 use supervisor::core::{Core, Inheritance, Motor, Origin, SendError, Settings, Wire};
 use supervisor::inheritance::{self, Found};
+use supervisor::latches::{self, Clock, take_over};
 use supervisor::start::{self, speed_limits};
 
+/// The calendar of whoever begins with a disk.
+pub const CALENDAR_MS: u64 = 1_800_000_000_000;
 /// One millisecond.
 pub const MS: u64 = 1_000_000;
 /// The window tests use.
@@ -149,13 +152,26 @@ impl Bench {
 
     /// The supervisor after those that left these segments, not started; with what it said of them.
     pub fn heir(left: &[&OwnedFd], robot: &str, policy: ResetPolicy) -> (Self, Vec<String>) {
+        Self::heir_with_disk(left, &latches::Found::FirstStart, robot, policy)
+    }
+
+    /// The same with what is on disk.
+    pub fn heir_with_disk(
+        left: &[&OwnedFd],
+        disk: &latches::Found,
+        robot: &str,
+        policy: ResetPolicy,
+    ) -> (Self, Vec<String>) {
         let mut config = Config::parse(Path::new("test.toml"), robot).expect("the test robot is valid");
         config.supervisor.reset = policy;
         // A bench's present runs ahead of the machine's clock.
         let now = Nanos::now().after(60_000 * MS);
         let found = left.iter().map(|fd| Remains::read(fd.as_fd(), now)).collect();
         let found = inheritance::newest(found).map_or(Found::Nothing, Found::Left);
-        let (inheritance, told) = inheritance::inherit(found, &config, now);
+        let (mut inheritance, mut told) = inheritance::inherit(found, &config, now);
+        let clock = Clock { now, calendar_ms: CALENDAR_MS };
+        let taken = take_over(&mut inheritance, disk, &config, clock);
+        told.extend(taken.told);
         (Self::build(&config, 8, policy, Some(&inheritance)), told)
     }
 

@@ -40,11 +40,12 @@ impl Shape<'_> {
     pub fn text(&self) -> Result<String> {
         let Self { interface, sessions, motors, socket, listen } = *self;
         let mut text = format!(
-            "[supervisor]\nsocket = \"{}\"\ncpu = {}\npriority = {}\nmax_sessions = {sessions}\n\
+            "[supervisor]\nsocket = \"{}\"\nstate = \"{}\"\ncpu = {}\npriority = {}\nmax_sessions = {sessions}\n\
              front_window = \"5s\"\nstage_timeout = \"10s\"\nmax_lateness = \"1s\"\nstop_repeat = \"200ms\"\nreset = \"auto\"\n\
              [front]\nlisten = \"{listen}\"\nheartbeat_window = \"10s\"\n\
              [[bus]]\nname = \"bus\"\ninterface = \"{interface}\"\n",
             socket.display(),
+            socket.with_extension("state").display(),
             super::realtime::last_cpu(),
             super::realtime::PRIORITY,
         );

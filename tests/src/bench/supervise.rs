@@ -11,9 +11,11 @@ use shm_proto::Generation;
 use supervisor::bus::Rebind;
 use supervisor::estop::{self, Access, Drain};
 use supervisor::keeper::Keeper;
+use supervisor::latches::{Disk, Keeping, Latches, Store};
 use supervisor::listener::{self, Listener};
 use supervisor::netlink::Netlink;
 use supervisor::notify::Notifier;
+use supervisor::privileges::Become;
 use supervisor::service::{Parts, Service};
 use tests::folder::Folder;
 
@@ -43,6 +45,7 @@ pub fn run(config: &Path) -> Result<ExitCode> {
     for motor in 0..u16::try_from(config.motors.len())? {
         at_rest(motor).iter().for_each(|frame| drives.say(frame));
     }
+    let state = config.supervisor.state.clone();
     let parts = Parts {
         config,
         listener,
@@ -58,7 +61,11 @@ pub fn run(config: &Path) -> Result<ExitCode> {
         watchdog: None,
         estop: Drain::new(fifo),
     };
-    let code = Service::new(parts).run();
+    let (store, _) = Store::open(&state, Become::SamePerson);
+    let latches = Latches::default();
+    store.write(&latches.to_bytes())?;
+    let (disk, _) = Disk::start(store);
+    let code = Service::new(parts, Keeping::new(disk, state, Some(latches), Vec::new())).run();
     drop(drives);
     Ok(code)
 }

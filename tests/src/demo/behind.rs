@@ -20,7 +20,7 @@ use crate::expect;
 use crate::folder::Folder;
 use crate::interface::peer;
 use crate::python::{Client, Clients};
-use crate::robot::{LEFT, RIGHT, Robot, START, STILL, Setup};
+use crate::robot::{LEFT, RIGHT, Robot, START, STATE, STILL, Setup};
 use crate::wire::Motor;
 
 /// What the server turns.
@@ -145,7 +145,12 @@ fn fill_in(text: &str, bus: &str, socket: &Path) -> Result<String> {
             }
             Some("after_stop") => "after_stop = \"hold\"".to_owned(),
             Some("[supervisor]") => {
-                format!("[supervisor]\nsocket = \"{}\"\nuser = \"nobody\"", socket.display())
+                let state = socket.with_file_name(STATE);
+                format!(
+                    "[supervisor]\nsocket = \"{}\"\nstate = \"{}\"\nuser = \"nobody\"",
+                    socket.display(),
+                    state.display()
+                )
             }
             _ => line.to_owned(),
         });

@@ -25,6 +25,7 @@ mod kortex3;
 mod kortex_client;
 mod kortex_order;
 mod kortex_upstream;
+mod latches;
 mod leases;
 mod operator;
 mod order;

@@ -1,0 +1,79 @@
+//! The thread that waits for the disk. Writing to a slow card can take seconds, and housekeeping has a watchdog to feed, an
+//! operator to answer and a front to attach meanwhile.
+
+use std::io;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TryRecvError, channel, sync_channel};
+use std::thread;
+use std::time::Duration;
+
+use super::store::Store;
+use crate::start::STACK;
+use crate::syscalls;
+
+/// The thread, from the side of who has something to write: one file at a time.
+#[derive(Debug)]
+pub struct Disk {
+    orders: SyncSender<Vec<u8>>,
+    answers: Receiver<io::Result<()>>,
+}
+
+impl Disk {
+    /// Starts the thread, as the user who is to write. Returns what the system refused it, too, as a sum of
+    /// [`Degraded`](shm_proto::verdicts::Degraded) bits. Should there be no more threads, the disk counts as one that
+    /// refuses.
+    #[must_use]
+    pub fn start(store: Store) -> (Self, u64) {
+        let (orders, taken) = sync_channel::<Vec<u8>>(1);
+        let (answer, answers) = channel();
+        let (tell, told) = channel();
+        let run = move || {
+            let _ = tell.send(syscalls::confine_disk(store.number()));
+            while let Ok(bytes) = taken.recv() {
+                if answer.send(store.write(&bytes)).is_err() {
+                    break;
+                }
+            }
+        };
+        let thread = thread::Builder::new().name("lanyard-disk".to_owned()).stack_size(STACK).spawn(run);
+        let refused = thread.ok().and_then(|_| told.recv().ok()).unwrap_or(0);
+        (Self { orders, answers }, refused)
+    }
+
+    /// Has these bytes written. The answer comes later, exactly one.
+    pub(super) fn order(&self, bytes: Vec<u8>) {
+        // There is room: the one before was answered. A thread that has ended answers by itself.
+        let _ = self.orders.try_send(bytes);
+    }
+
+    /// The answer, if it has come.
+    pub(super) fn answer(&self) -> Option<io::Result<()>> {
+        match self.answers.try_recv() {
+            Ok(answer) => Some(answer),
+            Err(TryRecvError::Empty) => None,
+            Err(TryRecvError::Disconnected) => Some(Err(ended())),
+        }
+    }
+
+    /// The answer, once it has come, if it comes within that time.
+    pub(super) fn wait(&self, patience: Duration) -> Option<io::Result<()>> {
+        match self.answers.recv_timeout(patience) {
+            Ok(answer) => Some(answer),
+            Err(RecvTimeoutError::Timeout) => None,
+            Err(RecvTimeoutError::Disconnected) => Some(Err(ended())),
+        }
+    }
+}
+
+fn ended() -> io::Error {
+    io::Error::other("the thread for the disk has ended")
+}
+
+#[cfg(test)]
+impl Disk {
+    /// Without a thread: the test is the disk.
+    pub(super) fn by_hand() -> (Self, Receiver<Vec<u8>>, std::sync::mpsc::Sender<io::Result<()>>) {
+        let (orders, taken) = sync_channel(1);
+        let (answer, answers) = channel();
+        (Self { orders, answers }, taken, answer)
+    }
+}
