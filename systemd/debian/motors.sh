@@ -112,7 +112,7 @@ tell_start() {
     done
     case $(state_of lanyard-supervisor.service) in
     active)
-        say "the supervisor runs again and is armed; what was tripped stays so (lanyard status)"
+        say "the supervisor runs again and is armed; what waits for a reset goes on waiting (lanyard status)"
         ;;
     activating)
         say "warning: the supervisor was started and is not armed yet:" \

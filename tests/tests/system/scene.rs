@@ -83,11 +83,7 @@ impl Scene {
         if drives.is_none() {
             *drives = Some(simulation()?);
         }
-        let lanyard = Lanyard {
-            program: Path::new("/usr/bin/lanyard").to_owned(),
-            socket: Path::new("/run/lanyard/supervisor.sock").to_owned(),
-        };
-        Ok(Self { listener: Listener::open(FAR)?, lanyard, drives })
+        Ok(Self { listener: Listener::open(FAR)?, lanyard: lanyard(), drives })
     }
 
     /// The simulated drives.
@@ -106,16 +102,38 @@ impl Scene {
         }
         Unit::wait(SUPERVISOR, "runs", |unit| unit.state() == "active")?;
         Unit::wait(FRONT, "runs", |unit| unit.state() == "active")?;
-        self.reset()?;
-        self.verified().map(drop)
+        // In this order: what is not proven to stand still cannot be reset.
+        self.verified()?;
+        self.reset()
     }
 
     /// Takes back whatever trip is latched.
-    fn reset(&self) -> Result<()> {
+    ///
+    /// # Errors
+    /// It is refused.
+    pub fn reset(&self) -> Result<()> {
         let status = self.lanyard.status()?;
         if let Some(trip) = status["latch"].as_u64() {
-            self.lanyard.reset(trip)?;
+            let answer = self.lanyard.reset(trip)?;
+            ensure!(answer.code == Some(0), "trip {trip}: {}", answer.stderr);
         }
+        Ok(())
+    }
+
+    /// Fails if an operator's stop does not hold: if it is not shown, under its number, or if a client may drive.
+    ///
+    /// # Errors
+    /// It does not.
+    pub fn is_held_by(&self, trip: u64) -> Result<()> {
+        ensure!(self.lanyard.status()?["latch"] == trip, "trip {trip} is forgotten");
+        let from = Moment::now();
+        let Err(refusal) = Client::connect(ADDRESS)?.turn(LEFT.name, RPM) else {
+            anyhow::bail!("a client may drive");
+        };
+        let refusal = format!("{refusal:#}");
+        ensure!(refusal.contains(&format!("lanyard reset {trip}")), "{refusal}");
+        let moved = self.listener.first(from, |frame| LEFT.drives(frame) || LEFT.energises(frame))?;
+        ensure!(moved.is_none(), "the wheel was moved: {moved:?}");
         Ok(())
     }
 
@@ -199,6 +217,14 @@ impl Scene {
                 anyhow::bail!("{frame} drives {} ms after the stop", frame.at.millis_since(stop.at))
             }
         }
+    }
+}
+
+/// The operator's command.
+pub fn lanyard() -> Lanyard {
+    Lanyard {
+        program: Path::new("/usr/bin/lanyard").to_owned(),
+        socket: Path::new("/run/lanyard/supervisor.sock").to_owned(),
     }
 }
 

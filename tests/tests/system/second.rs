@@ -10,7 +10,7 @@ use tests::clock::Moment;
 use tests::robot::{LEFT, STILL};
 
 use crate::machine::{FRONT, SOON, SUPERVISOR, TARGET, Unit, journal_of_this_boot, run};
-use crate::scene::{NEAR, Scene};
+use crate::scene::{NEAR, Scene, lanyard};
 
 /// `WDIOF_CARDRESET`: the watchdog was the reason for the last reset.
 const CARD_RESET: u32 = 0x20;
@@ -33,7 +33,26 @@ fn a_boot_without_the_adapter_is_not_held_up() -> Result<()> {
     println!("{}", unit.get("StatusText"));
     let front = Unit::show(FRONT)?;
     ensure!(front.state() == "inactive", "the front is {}", front.state());
+    run("modprobe", &["kvaser_pci"])?;
+    Unit::wait(SUPERVISOR, "is armed", |unit| unit.state() == "active")?;
+    operator_stop_is_still_there()?;
     play(|scene| scene.drive().map(drop).context("after the adapter appeared"))
+}
+
+/// Fails if what was stopped before the watchdog reset the machine is not held: runner.sh has pressed stop then. Whoever
+/// plays a scene resets it.
+fn operator_stop_is_still_there() -> Result<()> {
+    let told = fs::read_to_string("/var/lib/boot-test/estop").context("nobody has pressed stop")?;
+    println!("{told}");
+    let number = told.strip_prefix("trip ").and_then(|rest| rest.split(':').next()).context("no trip")?;
+    let trip: u64 = number.parse()?;
+    let lanyard = lanyard();
+    let status = lanyard.status()?;
+    ensure!(status["latch"] == trip, "trip {trip} is forgotten: {}", status["latch"]);
+    let motor = lanyard.motor(LEFT.name)?;
+    ensure!(motor.trip() == Some(trip) && motor.reason() == "operator stop", "{}", motor.0);
+    ensure!(motor.0["latched"] == true, "the wheel is not held");
+    Ok(())
 }
 
 /// Fails if the watchdog does not say that it has reset the machine.
@@ -108,6 +127,7 @@ fn uninstalling_stops_the_wheel_first_and_purging_leaves_nothing() -> Result<()>
         println!("{said}");
         ensure!(said.contains("removed the keys of all clients"), "it does not say that keys were removed");
         ensure!(!Path::new(FOLDER).exists(), "{FOLDER} is left");
+        ensure!(!Path::new("/var/lib/lanyard").exists(), "what waited for a reset is left");
         Ok(())
     })
 }

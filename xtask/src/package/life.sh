@@ -71,6 +71,8 @@ says 'installed; nothing is started'
 says 'enable --now lanyard.target'
 permissions $config '640 root:lanyard'
 permissions /etc/lanyard '750 root:lanyard'
+permissions /var/lib/lanyard '750 lanyard:lanyard'
+[ "$(ls -A /var/lib/lanyard)" = first-start ] || fail 'nothing says that it is a first start'
 getent passwd lanyard-front >/dev/null || fail 'there is no user lanyard-front'
 id -nG lanyard-front | grep -qw lanyard || fail 'lanyard-front is not in the group lanyard'
 [ -z "$(find /etc/systemd -name '*lanyard*')" ] || fail 'something is in /etc/systemd'
@@ -110,6 +112,20 @@ cmp -s $config mine.toml || fail 'the changed configuration is gone'
 permissions $config '640 root:lanyard'
 works dpkg --force-confold -i 1000.1.deb
 
+step 'upgraded: what waits for a reset stays; from a version that kept nothing, no first start is claimed'
+state=/var/lib/lanyard
+rm $state/first-start
+echo held >$state/latches
+works dpkg --force-confold -i first.deb
+works dpkg --force-confold -i 1000.1.deb
+[ "$(ls -A $state)" = latches ] && [ "$(cat $state/latches)" = held ] || fail "in $state: $(ls -A $state)"
+rm -r $state
+works dpkg --force-confold -i first.deb
+permissions $state '750 lanyard:lanyard'
+[ -z "$(ls -A $state)" ] || fail "in $state: $(ls -A $state)"
+works dpkg --force-confold -i 1000.1.deb
+[ -z "$(ls -A $state)" ] || fail "in $state: $(ls -A $state)"
+
 step 'upgraded with an unchanged configuration: it becomes the new one, with the permissions it had'
 rm -f $config*
 works dpkg --force-confmiss -i first.deb
@@ -130,6 +146,7 @@ step 'removed: the configuration stays; purged: no trace but the users, and what
 : >/etc/lanyard/key.pem
 works dpkg -r lanyard
 [ -e $config ] && [ -e /etc/lanyard/keys.toml ] || fail 'the configuration is gone'
+[ -d $state ] || fail 'what waits for a reset is gone'
 works dpkg -P lanyard
 says 'removed the keys of all clients'
 says '/etc/lanyard is kept'

@@ -1,6 +1,7 @@
 //! What boots, in which order, with which rights.
 
 use std::fs;
+use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
@@ -111,6 +112,22 @@ fn services_have_the_rights_of_their_units_and_no_others() -> Result<()> {
     })
 }
 
+/// Fails if the first start of an installed package counts as the loss of what was held before.
+#[test]
+fn first_start_holds_nothing() -> Result<()> {
+    play(|scene| {
+        let said = journal_of_this_boot(SUPERVISOR)?;
+        let lost = said.iter().find(|line| line.contains("what was held before"));
+        ensure!(lost.is_none(), "{lost:?}");
+        ensure!(
+            !Path::new("/var/lib/lanyard/first-start").exists(),
+            "the next start would be a first one, too"
+        );
+        ensure!(scene.lanyard.status()?["latches_kept"] == "on disk", "nothing is kept");
+        Ok(())
+    })
+}
+
 /// Fails if the package and the units leave a file that others may read or change.
 #[test]
 fn files_belong_to_whom_they_should() -> Result<()> {
@@ -119,6 +136,8 @@ fn files_belong_to_whom_they_should() -> Result<()> {
             ("/run/lanyard", "lanyard:lanyard 711"),
             ("/run/lanyard/supervisor.sock", "lanyard:lanyard 660"),
             ("/run/lanyard/supervisor.estop", "lanyard:lanyard-estop 620"),
+            ("/var/lib/lanyard", "lanyard:lanyard 750"),
+            ("/var/lib/lanyard/latches", "lanyard:lanyard 600"),
             ("/etc/lanyard", "root:lanyard 750"),
             ("/etc/lanyard/lanyard.toml", "root:lanyard 640"),
             ("/dev/cpu_dma_latency", "root:lanyard 660"),

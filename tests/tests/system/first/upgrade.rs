@@ -6,25 +6,53 @@ use anyhow::{Context, Result, ensure};
 use tests::clock::Moment;
 use tests::robot::LEFT;
 
-use crate::machine::{FRONT, SOON, SUPERVISOR, Unit, ended, run};
+use crate::machine::{FRONT, SOON, SUPERVISOR, TARGET, Unit, ended, run};
 use crate::scene::play;
 
 const PACKAGE: &str = "/usr/lib/boot-test/lanyard.deb";
 const NEWER: &str = "/run/newer.deb";
 const CONFIG: &str = "/etc/lanyard/lanyard.toml";
 
-/// The package once more, under a higher version.
-fn newer() -> Result<String> {
+/// The package once more, under a higher version that ends so.
+fn newer(end: &str) -> Result<String> {
     let folder = "/run/newer";
     run("dpkg-deb", &["-R", PACKAGE, folder])?;
     let control = format!("{folder}/DEBIAN/control");
     let text = fs::read_to_string(&control)?;
     let line = text.lines().find(|line| line.starts_with("Version: ")).context("no version")?;
-    let version = format!("{}+newer", line.trim_start_matches("Version: "));
+    let version = format!("{}+{end}", line.trim_start_matches("Version: "));
     fs::write(&control, text.replace(line, &format!("Version: {version}")))?;
     run("dpkg-deb", &["--root-owner-group", "-Znone", "-b", folder, NEWER])?;
     fs::remove_dir_all(folder)?;
     Ok(version)
+}
+
+/// Fails if an upgrade, or a stop of the service, lets go what an operator has stopped, or gives it another number.
+#[test]
+fn upgrade_lets_nothing_go_that_an_operator_has_stopped() -> Result<()> {
+    play(|scene| {
+        newer("held")?;
+        let (supervisor, front) = (Unit::show(SUPERVISOR)?.pid()?, Unit::show(FRONT)?.pid()?);
+        let told = scene.lanyard.run(&["estop"])?;
+        println!("{}", told.stdout);
+        ensure!(told.stdout.contains("It is on disk"), "{told:?}");
+        let trip = scene.lanyard.status()?["latch"].as_u64().context("nothing is latched")?;
+        let said = run("dpkg", &["--force-unsafe-io", "-i", NEWER])?;
+        ensure!(said.contains("what waits for a reset goes on waiting"), "it does not say so: {said}");
+        Unit::wait_for_successor(SUPERVISOR, supervisor)?;
+        Unit::wait_for_successor(FRONT, front)?;
+        scene.verified()?;
+        scene.is_held_by(trip).context("after the upgrade")?;
+        run("systemctl", &["stop", TARGET])?;
+        run("systemctl", &["start", TARGET])?;
+        for unit in [SUPERVISOR, FRONT] {
+            Unit::wait(unit, "runs", |unit| unit.state() == "active")?;
+        }
+        scene.verified()?;
+        scene.is_held_by(trip).context("after a stop and a start")?;
+        scene.reset()?;
+        scene.drive().map(drop).context("a new client, after the reset")
+    })
 }
 
 /// Fails if an upgrade replaces a running supervisor before it has stopped the wheel, does not say that it stops it,
@@ -32,7 +60,7 @@ fn newer() -> Result<String> {
 #[test]
 fn upgrade_stops_the_wheel_first_and_starts_again() -> Result<()> {
     play(|scene| {
-        let version = newer()?;
+        let version = newer("newer")?;
         let configuration = fs::read(CONFIG)?;
         let client = scene.drive()?;
         let (supervisor, front) = (Unit::show(SUPERVISOR)?.pid()?, Unit::show(FRONT)?.pid()?);
