@@ -169,7 +169,12 @@ impl BeatWriter {
 
     /// Ends the session and says why: the supervisor stops what it drives.
     pub fn close(&mut self, ending: Ending) {
-        let goodbye = self.next(ending.flags(), Nanos::now());
+        self.close_at(ending, Nanos::now());
+    }
+
+    /// Ends the session as of `at`, not later than now.
+    pub fn close_at(&mut self, ending: Ending, at: Nanos) {
+        let goodbye = self.next(ending.flags(), at);
         self.write(goodbye, SumPrefix::of(&goodbye, self.slot, self.segment.generation));
         self.announce_change();
     }

@@ -8,6 +8,7 @@ use config::{Bus, BusFormat, Config};
 use drivers::{ArbitrationId, Drive, Frame};
 use nix::sys::socket::{setsockopt, sockopt::Priority};
 use nix::unistd::write;
+use shm_proto::Nanos;
 use socketcan::{CanFdSocket, CanFilter, Socket, SocketOptions};
 
 use crate::core::{Origin, Report, SendError, Wire};
@@ -369,6 +370,10 @@ const fn origin(sender: Sender) -> Option<Origin> {
 impl Wire for Buses {
     fn send(&mut self, bus: usize, frame: &Frame) -> Result<(), SendError> {
         self.hand_over(bus, frame)
+    }
+
+    fn now(&mut self) -> Nanos {
+        Nanos::now()
     }
 }
 

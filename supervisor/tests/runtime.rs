@@ -32,6 +32,10 @@ impl Wire for Silence {
     fn send(&mut self, _bus: usize, _frame: &Frame) -> Result<(), SendError> {
         Ok(())
     }
+
+    fn now(&mut self) -> Nanos {
+        Nanos::now()
+    }
 }
 
 impl Ports for Silence {
@@ -57,6 +61,10 @@ struct Flood {
 impl Wire for Flood {
     fn send(&mut self, _bus: usize, _frame: &Frame) -> Result<(), SendError> {
         Ok(())
+    }
+
+    fn now(&mut self) -> Nanos {
+        Nanos::now()
     }
 }
 

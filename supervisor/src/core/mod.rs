@@ -4,7 +4,8 @@
 //! are the present moment, the front's beats (read through [`shm_proto::BeatView`]), received frames and
 //! operator commands; outputs are frames handed to a [`Wire`] and words in the verdict segment.
 //!
-//! What must never live here: a system call but the clock, an allocation after [`Core::new`], a lock, a log line, or
+//! What must never live here: a system call, be it for the clock (time comes in as a parameter, and how long a pass takes
+//! through [`Wire::now`]), an allocation after [`Core::new`], a lock, a log line, or
 //! anything that waits. Every pass over sessions or motors is bounded by their number.
 //!
 //! To see what happens on expiry, read [`Core::step`], then `Core::trip_session`.

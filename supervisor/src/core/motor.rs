@@ -710,7 +710,7 @@ impl Core {
             motor.stops_sent += count;
             self.tally.stop_frames += count;
             if motor.first_stop == Nanos::ZERO {
-                motor.first_stop = Nanos::now();
+                motor.first_stop = now.max(wire.now());
             }
         }
         match (sent, was_there) {

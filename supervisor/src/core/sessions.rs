@@ -290,7 +290,7 @@ impl Core {
         // The front's own silence first: it covers every session at once.
         let front_slot = self.sessions.front_slot();
         if self.sessions.deadline(front_slot) <= now {
-            self.look_at(front_slot, Look::Everywhere, now);
+            self.look_at(front_slot, Look::Everywhere, now, wire);
             if self.sessions.deadline(front_slot) <= now {
                 self.trip_front(Reason::FrontSilent, now, wire);
                 // It may beat again; until then it is not due again either.
@@ -301,7 +301,7 @@ impl Core {
             if self.sessions.deadline(slot) > now {
                 continue;
             }
-            let looked = self.look_at(slot, Look::Everywhere, now);
+            let looked = self.look_at(slot, Look::Everywhere, now, wire);
             if let End::Ended { ending, successor } = looked.end {
                 self.close(slot, ending, successor, now, wire);
             } else if self.sessions.deadline(slot) <= now {
@@ -334,7 +334,7 @@ impl Core {
         }
         self.refresh(now, wire);
         let front_slot = self.sessions.front_slot();
-        self.look_at(front_slot, Look::Onward, now);
+        self.look_at(front_slot, Look::Onward, now, wire);
         let beat = self.sessions.get(front_slot).map_or(Nanos::ZERO, |front| front.last_beat);
         self.verdicts.front_beat(beat);
     }
@@ -347,7 +347,7 @@ impl Core {
 
     /// Takes in what is new in a ring, and publishes it.
     fn attend_to(&mut self, slot: SlotIndex, how: Look, now: Nanos, wire: &mut impl Wire) {
-        if let End::Ended { ending, successor } = self.look_at(slot, how, now).end {
+        if let End::Ended { ending, successor } = self.look_at(slot, how, now, wire).end {
             self.close(slot, ending, successor, now, wire);
         }
         self.publish_session(slot);
@@ -367,10 +367,10 @@ impl Core {
     }
 
     /// After a stop of everything: what the last beats were, for the record.
-    pub(super) fn look_everywhere(&mut self, now: Nanos) {
+    pub(super) fn look_everywhere(&mut self, now: Nanos, wire: &mut impl Wire) {
         for slot in (0..self.sessions.len()).map(SlotIndex) {
             if self.sessions.owner(slot).is_some() {
-                self.look_at(slot, Look::Everywhere, now);
+                self.look_at(slot, Look::Everywhere, now, wire);
             }
         }
     }
@@ -393,7 +393,7 @@ impl Core {
         }
     }
 
-    fn look_at(&mut self, slot: SlotIndex, how: Look, now: Nanos) -> Looked {
+    fn look_at(&mut self, slot: SlotIndex, how: Look, now: Nanos, wire: &mut impl Wire) -> Looked {
         let Some(front) = &self.front else { return Looked::default() };
         let Some(reader) = self.readers.get_mut(usize::from(slot.0)) else { return Looked::default() };
         if how == Look::Everywhere && !reader.may_have_news(&front.view, slot) {
@@ -410,7 +410,7 @@ impl Core {
             slot,
             generation: front.view.generation(),
             // A beat written since the caller read the clock is not from the future.
-            now: now.max(Nanos::now()),
+            now: now.max(wire.now()),
             bound: newest.filter(|_| session.is_some_and(|session| session.state == SessionState::Live)),
             newest: newest.map_or(Incarnation::NONE, |bound| bound.incarnation),
             shortest,

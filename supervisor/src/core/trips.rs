@@ -237,7 +237,7 @@ impl Core {
     pub(super) fn trip_all(&mut self, reason: Reason, now: Nanos, wire: &mut impl Wire) -> TripId {
         let trip = self.next_trip();
         let mut event = self.stop(Whose::All, Why::trip(trip, reason), now, wire);
-        self.look_everywhere(now);
+        self.look_everywhere(now, wire);
         event.last_beat = self.sessions.newest_beat();
         event.deadline = now;
         self.end_all_sessions(trip);

@@ -1,6 +1,7 @@
-//! What the core hands frames to.
+//! What the core hands frames to, and what tells it how long that took.
 
 use drivers::Frame;
+use shm_proto::Nanos;
 
 /// Why the kernel did not take a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,4 +54,8 @@ pub trait Wire {
     ///
     /// When the frame was not taken; it is then as good as never sent.
     fn send(&mut self, bus: usize, frame: &Frame) -> Result<(), SendError>;
+
+    /// The moment after what was just sent or read: a pass takes time, which the moment it was called with does not know
+    /// of. An answer from before that moment counts as that moment, so whoever has no clock answers [`Nanos::ZERO`].
+    fn now(&mut self) -> Nanos;
 }

@@ -18,7 +18,7 @@ const CALIBRATING: u8 = 6;
 fn stopped(motor: MotorIndex) -> Bench {
     let mut bench = Bench::new(ResetPolicy::Auto);
     let mut writer = bench.drive(0, &[motor]);
-    writer.close(Ending::Client);
+    writer.close_at(Ending::Client, bench.now);
     bench.run(2 * TICK);
     for _ in 0..3 {
         bench.odrive_says(motor, 8, 0.0);
@@ -167,7 +167,7 @@ fn a_drive_that_was_never_on_may_fault_and_fall_silent() {
 fn every_stage_has_its_turn_and_the_last_one_stays() {
     let mut bench = Bench::new(ResetPolicy::Auto);
     let mut writer = bench.drive(0, &[A]);
-    writer.close(Ending::Client);
+    writer.close_at(Ending::Client, bench.now);
     bench.run(2 * TICK);
     let began = bench.events(EventKind::Trip)[0].at;
     let stage = |bench: &Bench| bench.view.motor(A).expect("motor a").stage;
@@ -215,7 +215,7 @@ fn a_drive_without_a_second_stage_is_done_with_the_first() {
         drive.stop = StopProgramme::new(&[only], AfterStop::Release);
     });
     let mut writer = bench.drive(0, &[A]);
-    writer.close(Ending::Client);
+    writer.close_at(Ending::Client, bench.now);
     bench.run(2 * TICK);
     for _ in 0..3 {
         bench.odrive_says(A, 8, 0.0);
@@ -276,7 +276,7 @@ fn a_goodbye_of_nobody_is_no_news() {
     let mut writer = bench.open(0);
     // Its first beat is spoilt, so that nobody has ever come.
     writer.write_raw(&RawBeat { counter: 1, crc: 1, ..RawBeat::default() });
-    writer.close(Ending::Client);
+    writer.close_at(Ending::Client, bench.now);
     bench.run(4 * TICK);
     assert!(bench.view.rejects(Reject::Corrupt) >= 1);
     assert_eq!(bench.view.session_state(SlotIndex(0)), (Incarnation::NONE, SessionState::Vacant));
@@ -313,7 +313,7 @@ fn an_operator_stop_tells_the_last_beat_of_the_living() {
     bench.run(TICK);
     bench.beat(&mut gone);
     bench.run(TICK);
-    gone.close(Ending::Client);
+    gone.close_at(Ending::Client, bench.now);
     bench.run(2 * TICK);
     bench.core.estop(bench.now, &mut bench.wire);
     assert_eq!(bench.events(EventKind::Trip)[1].last_beat, last);
@@ -346,9 +346,9 @@ fn a_reset_is_of_one_trip_only() {
     let mut bench = Bench::new(ResetPolicy::Manual);
     let mut left = bench.drive(0, &[A]);
     let mut right = bench.drive(1, &[C]);
-    left.close(Ending::Client);
+    left.close_at(Ending::Client, bench.now);
     bench.run(2 * TICK);
-    right.close(Ending::Client);
+    right.close_at(Ending::Client, bench.now);
     bench.run(2 * TICK);
     bench.rest(A);
     let latched = |bench: &Bench| [A, B, C].map(|motor| bench.view.motor(motor).expect("it exists").latched);
@@ -368,7 +368,7 @@ fn a_reset_is_of_one_trip_only() {
 fn an_operator_stop_is_cleared_by_its_own_number_only() {
     let mut bench = Bench::new(ResetPolicy::Manual);
     let mut writer = bench.drive(0, &[A]);
-    writer.close(Ending::Client);
+    writer.close_at(Ending::Client, bench.now);
     bench.run(2 * TICK);
     let earlier = bench.events(EventKind::Trip)[0].trip;
     let trip = bench.core.estop(bench.now, &mut bench.wire);

@@ -186,7 +186,7 @@ fn others_that_hear_the_sign_of_life_are_stopped_before_it_ends() {
         says(bench, RIGHT, speed, if speed == ENABLED { 2_000 } else { 0 });
     };
     (0..10).for_each(|_| both(&mut bench, &mut left, &mut right, ENABLED));
-    left.close(shm_proto::Ending::Client);
+    left.close_at(shm_proto::Ending::Client, bench.now);
     let mut silent_from = None;
     for round in 0..100 {
         bench.wire.sent.clear();

@@ -73,7 +73,7 @@ fn what_was_driven_when_it_died_is_tripped_and_nothing_else() {
 fn open_trips_keep_number_reason_and_moment_and_numbers_go_on() {
     let mut dead = Bench::new(ResetPolicy::Manual);
     let mut writer = dead.drive(0, &[A, B]);
-    writer.close(Ending::Client);
+    writer.close_at(Ending::Client, dead.now);
     dead.run(2 * TICK);
     dead.rest_all();
     let begun = dead.events(EventKind::Trip)[0];
@@ -95,7 +95,7 @@ fn open_trips_keep_number_reason_and_moment_and_numbers_go_on() {
 fn a_trip_that_was_reset_is_not_taken_over() {
     let mut dead = Bench::new(ResetPolicy::Manual);
     let mut writer = dead.drive(0, &[A]);
-    writer.close(Ending::Client);
+    writer.close_at(Ending::Client, dead.now);
     dead.run(2 * TICK);
     dead.rest_all();
     assert_eq!(dead.core.reset(TripId(1), dead.now), Ok(()));
@@ -162,7 +162,7 @@ fn an_orderly_end_leaves_open_what_was_not_reset_and_what_was_not_proven() {
     // Held before: by the number it was told with, not by that of the end.
     let mut dead = Bench::new(ResetPolicy::Manual);
     let mut writer = dead.drive(0, &[A]);
-    writer.close(Ending::Client);
+    writer.close_at(Ending::Client, dead.now);
     dead.run(2 * TICK);
     dead.rest_all();
     dead.core.shut_down(dead.now, &mut dead.wire);
@@ -180,7 +180,7 @@ fn a_policy_that_became_stricter_holds_what_was_open_and_one_that_became_milder_
     {
         let mut dead = Bench::new(before);
         let mut writer = dead.drive(0, &[A]);
-        writer.close(Ending::Client);
+        writer.close_at(Ending::Client, dead.now);
         dead.run(2 * TICK);
         dead.rest_all();
         assert_eq!(held(&next(&dead, after), A), (1, Some(Reason::ClosedByClient), expected), "{before:?}");
@@ -194,7 +194,7 @@ fn an_end_at_rest_holds_nothing() {
         let mut dead = Bench::new(policy);
         let mut writer = dead.drive(0, &[A]);
         dead.comes_to_rest(A);
-        writer.close(Ending::Client);
+        writer.close_at(Ending::Client, dead.now);
         dead.run(2 * TICK);
         assert_eq!(state(&dead, A), MotorState::Stopping);
         let mut bench = next(&dead, policy);
@@ -283,7 +283,7 @@ fn of_another_version_everything_counts_as_driven_unless_it_ended_with_nothing_o
 
     let mut dead = Bench::new(ResetPolicy::Manual);
     let mut writer = dead.drive(0, &[A]);
-    writer.close(Ending::Client);
+    writer.close_at(Ending::Client, dead.now);
     dead.run(2 * TICK);
     dead.rest_all();
     dead.core.shut_down(dead.now, &mut dead.wire);
@@ -315,7 +315,7 @@ fn no_word_left_behind_keeps_the_next_one_from_starting() {
     let mut dead = Bench::new(ResetPolicy::Manual);
     let mut closing = dead.drive(0, &[A]);
     let _driving = dead.drive(1, &[B]);
-    closing.close(Ending::Client);
+    closing.close_at(Ending::Client, dead.now);
     dead.run(2 * TICK);
     dead.core.estop(dead.now, &mut dead.wire);
     let words =
@@ -371,7 +371,7 @@ fn a_supervisor_killed_within_a_stop_leaves_no_motor_free() {
     let before = dead.view.motor(A).expect("motor");
     assert_eq!(before.state, MotorState::Granted);
     let granted = MotorState::Granted.number();
-    writer.close(Ending::Client);
+    writer.close_at(Ending::Client, dead.now);
     dead.run(2 * TICK);
     let after = dead.view.motor(A).expect("motor");
     assert_eq!((after.state, dead.view.phase()), (MotorState::Stopping, Some(Phase::Armed)));

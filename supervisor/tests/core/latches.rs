@@ -93,7 +93,7 @@ fn a_manual_trip_on_disk_holds_its_motors_and_no_others() {
 fn a_latch_in_either_holds() {
     let mut dead = Bench::new(ResetPolicy::Manual);
     let mut writer = dead.drive(0, &[A]);
-    writer.close(Ending::Client);
+    writer.close_at(Ending::Client, dead.now);
     dead.run(2 * TICK);
     let kept = disk(1, 0, &[held("b", 1, Reason::Expired)]);
     let (mut bench, _) = next(&[&dead.left], &kept, ResetPolicy::Manual);
@@ -118,7 +118,7 @@ fn a_latch_in_either_holds() {
 fn the_store_of_systemd_counts_for_what_it_holds() {
     let mut dead = Bench::new(ResetPolicy::Manual);
     let mut writer = dead.drive(0, &[A]);
-    writer.close(Ending::Client);
+    writer.close_at(Ending::Client, dead.now);
     dead.run(2 * TICK);
     let begun = dead.events(EventKind::Trip)[0];
     let kept = disk(1, 0, &[held("a", 1, Reason::LatchesLost)]);

@@ -11,7 +11,7 @@ use crate::support::{A, B, Bench, C, TICK};
 fn manual_policy_holds_motors_until_the_right_trip_is_reset() {
     let mut bench = Bench::new(ResetPolicy::Manual);
     let mut writer = bench.drive(0, &[A]);
-    writer.close(Ending::Client);
+    writer.close_at(Ending::Client, bench.now);
     bench.run(2 * TICK);
     let trip = bench.events(EventKind::Trip)[0].trip;
     assert_eq!(bench.core.reset(trip, bench.now), Err(ResetRefused::NotAtRest { motor: 0 }));
@@ -35,7 +35,7 @@ fn manual_policy_holds_motors_until_the_right_trip_is_reset() {
 fn neutral_policy_latches_as_little_as_automatic_reset() {
     let mut bench = Bench::new(ResetPolicy::Neutral);
     let mut writer = bench.drive(0, &[A]);
-    writer.close(Ending::Client);
+    writer.close_at(Ending::Client, bench.now);
     bench.run(2 * TICK);
     assert_eq!(bench.view.motor(A).map(|motor| motor.latched), Some(0));
     let writer = bench.open(1);
@@ -169,7 +169,7 @@ fn a_second_press_has_a_number_of_its_own_and_sends_nothing() {
 fn presses_without_end_delay_no_stage_and_fill_no_log() {
     let mut bench = Bench::new(ResetPolicy::Manual);
     let mut writer = bench.drive(0, &[A]);
-    writer.close(Ending::Client);
+    writer.close_at(Ending::Client, bench.now);
     bench.run(2 * TICK);
     let evidence = bench.events(EventKind::Trip)[0].trip;
     bench.core.press(bench.now, &mut bench.wire);

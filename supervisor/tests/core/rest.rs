@@ -43,7 +43,7 @@ enum Leaves {
 fn ends(bench: &mut Bench, writer: &mut BeatWriter, how: Leaves) {
     match how {
         Leaves::Says(ending) => {
-            writer.close(ending);
+            writer.close_at(ending, bench.now);
             bench.run(2 * TICK);
         }
         Leaves::Silent => bench.run(WINDOW.0),
@@ -97,7 +97,7 @@ fn a_session_that_ends_at_rest_is_no_trip() {
 fn the_stop_after_an_end_at_rest_is_repeated_until_it_is_proven() {
     let mut bench = Bench::new(ResetPolicy::Manual);
     let mut writer = rested(&mut bench, &[A]);
-    writer.close(Ending::Client);
+    writer.close_at(Ending::Client, bench.now);
     bench.run(60 * MS);
     assert!(bench.sent_to(A).iter().filter(|frame| *frame == ZERO_VELOCITY).count() >= 3);
     assert_eq!(state(&bench, A), MotorState::Stopping, "what was seen before the stop proves nothing for it");
@@ -118,7 +118,7 @@ fn a_stop_that_has_to_escalate_is_a_trip_after_all() {
     for policy in [ResetPolicy::Auto, ResetPolicy::Manual] {
         let mut bench = Bench::new(policy);
         let mut writer = rested(&mut bench, &[A]);
-        writer.close(Ending::Client);
+        writer.close_at(Ending::Client, bench.now);
         bench.run(4 * TICK);
         assert_eq!(trips(&bench), [], "{policy:?}");
         bench.run(100 * MS);
@@ -142,7 +142,7 @@ fn a_stop_that_has_to_escalate_is_a_trip_after_all() {
 fn a_motion_frame_after_an_end_at_rest_makes_it_a_trip() {
     let mut bench = Bench::new(ResetPolicy::Manual);
     let mut writer = rested(&mut bench, &[A, B]);
-    writer.close(Ending::Client);
+    writer.close_at(Ending::Client, bench.now);
     bench.run(2 * TICK);
     bench.wire.sent.clear();
     bench.front_commands(A);
@@ -280,7 +280,7 @@ fn stale_feedback_proves_no_rest() {
         assert_eq!(bench.view.granted(A), Some(writer.owner()));
         bench.rest(A);
         bench.run(age);
-        writer.close(Ending::Client);
+        writer.close_at(Ending::Client, bench.now);
         bench.run(2 * TICK);
         assert_eq!(trips(&bench).len(), usize::from(is_trip), "{} ms", age / MS);
         assert_eq!(bench.events(EventKind::EndedAtRest).len(), usize::from(!is_trip), "{} ms", age / MS);
@@ -296,7 +296,7 @@ fn a_motor_that_was_never_commanded_rests_by_its_drives_word() {
         for _ in 0..3 {
             bench.odrive_says(C, axis, 0.0);
         }
-        writer.close(Ending::Client);
+        writer.close_at(Ending::Client, bench.now);
         bench.run(2 * TICK);
         assert_eq!(trips(&bench), [], "axis state {axis}");
         assert_eq!(bench.events(EventKind::EndedAtRest).len(), 1, "axis state {axis}");
@@ -312,13 +312,13 @@ fn rest_is_proven_for_whoever_has_the_motor() {
     bench.odrive_says(A, CLOSED_LOOP, 1.0);
     let mut second = bench.drive(1, &[A]);
     bench.odrive_says(A, CLOSED_LOOP, 1.0);
-    first.close(Ending::Client);
+    first.close_at(Ending::Client, bench.now);
     bench.run(2 * TICK);
     assert_eq!(bench.view.granted(A), Some(second.owner()), "the first one's end is not the motor's");
     for _ in 0..3 {
         bench.odrive_says(A, CLOSED_LOOP, 0.0);
     }
-    second.close(Ending::Client);
+    second.close_at(Ending::Client, bench.now);
     bench.run(2 * TICK);
     assert_eq!(trips(&bench), []);
     assert_eq!(bench.events(EventKind::EndedAtRest).len(), 1);
@@ -334,7 +334,7 @@ fn what_goes_wrong_at_rest_is_a_trip() {
     for ending in Ending::ALL.into_iter().filter(|ending| !at_rest.contains(ending)) {
         let mut bench = Bench::new(ResetPolicy::Manual);
         let mut writer = rested(&mut bench, &[A]);
-        writer.close(ending);
+        writer.close_at(ending, bench.now);
         bench.run(2 * TICK);
         assert_eq!(told(&bench, A), (TripId(1), Some(ending.reason()), 1));
     }
@@ -459,7 +459,7 @@ fn motors_of_one_frame_rest_together_or_not_at_all() {
         if rpm != 0 {
             dji_says(&mut bench, 2, rpm);
         }
-        writer.close(Ending::Client);
+        writer.close_at(Ending::Client, bench.now);
         bench.run(2 * TICK);
         let (number, _, latched) = told(&bench, A);
         assert_eq!(number, told(&bench, B).0, "{what}");
@@ -473,7 +473,7 @@ fn motors_of_one_frame_rest_together_or_not_at_all() {
 #[test]
 fn motors_of_one_frame_trip_together_when_their_stop_escalates() {
     let (mut bench, mut writer) = two_of_one_frame();
-    writer.close(Ending::Client);
+    writer.close_at(Ending::Client, bench.now);
     bench.run(2 * TICK);
     assert_eq!(trips(&bench), []);
     bench.run(100 * MS);
@@ -491,7 +491,7 @@ fn an_end_at_rest_whose_stop_does_not_get_out_becomes_a_trip() {
     let mut bench = Bench::new(ResetPolicy::Manual);
     let mut writer = rested(&mut bench, &[A]);
     bench.wire.failures.push((0, vec![supervisor::core::SendError::Down; 1_000].into()));
-    writer.close(Ending::Client);
+    writer.close_at(Ending::Client, bench.now);
     bench.run(2 * TICK);
     assert_eq!(bench.events(EventKind::EndedAtRest).len(), 1);
     bench.run(150 * MS);
@@ -544,7 +544,7 @@ fn feedback_over_the_other_bus_proves_no_rest() {
             let still = Frame::classic(ArbitrationId::standard(0x69), &[0; 8]);
             bench.core.received(bus, Origin::Wire, &still, bench.now, &mut bench.wire);
         }
-        writer.close(Ending::Client);
+        writer.close_at(Ending::Client, bench.now);
         bench.run(2 * TICK);
         assert_eq!(trips(&bench).len(), usize::from(is_trip), "bus {bus}");
     }

@@ -131,7 +131,7 @@ fn a_motor_taken_over_in_the_last_moment_goes_to_the_taker() {
 fn a_closed_session_stops_its_motors_and_a_successor_may_use_the_slot() {
     let mut bench = Bench::new(ResetPolicy::Auto);
     let mut writer = bench.drive(0, &[A]);
-    writer.close(Ending::Client);
+    writer.close_at(Ending::Client, bench.now);
     let old = writer.owner();
     let new = writer.open_at(shm_proto::SessionId(99), WINDOW, bench.now);
     bench.run(2 * TICK);
@@ -148,7 +148,7 @@ fn a_session_is_ended_for_the_reason_that_its_front_gives() {
     for ending in Ending::ALL {
         let mut bench = Bench::new(ResetPolicy::Auto);
         let mut writer = bench.drive(0, &[A]);
-        writer.close(ending);
+        writer.close_at(ending, bench.now);
         bench.run(2 * TICK);
         assert_eq!(bench.sent_to(A)[0], SET_VELOCITY_MODE, "{ending:?}");
         let [trip] = bench.events(EventKind::Trip)[..] else { panic!("{ending:?}: one trip is kept") };
@@ -192,10 +192,10 @@ fn the_last_beat_of_a_tripped_session_does_not_hide_its_successor() {
 fn sessions_that_come_and_go_between_two_ticks_are_all_seen_off() {
     let mut bench = Bench::new(ResetPolicy::Auto);
     let mut writer = bench.drive(0, &[A]);
-    writer.close(Ending::Client);
+    writer.close_at(Ending::Client, bench.now);
     writer.open_at(shm_proto::SessionId(99), WINDOW, bench.now);
     let last = writer.owner();
-    writer.close(Ending::Client);
+    writer.close_at(Ending::Client, bench.now);
     bench.run(2 * TICK);
     let (incarnation, state) = bench.view.session_state(SlotIndex(0));
     assert_eq!((incarnation, state), (last.incarnation, SessionState::Closed));

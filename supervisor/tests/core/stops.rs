@@ -12,7 +12,7 @@ use crate::{SET_VELOCITY_MODE, TO_IDLE, ZERO_VELOCITY, state};
 fn a_stage_is_repeated_until_proof_then_torque_is_taken() {
     let mut bench = Bench::new(ResetPolicy::Auto);
     let mut writer = bench.drive(0, &[A]);
-    writer.close(Ending::Client);
+    writer.close_at(Ending::Client, bench.now);
     bench.run(50 * MS);
     assert!(bench.sent_to(A).len() >= 4, "repeated: {:?}", bench.sent_to(A));
     assert!(!bench.sent_to(A).iter().any(|frame| frame == TO_IDLE));
@@ -35,7 +35,7 @@ fn a_stage_is_repeated_until_proof_then_torque_is_taken() {
 fn a_held_motor_keeps_its_torque_and_is_watched() {
     let mut bench = Bench::new(ResetPolicy::Auto);
     let mut writer = bench.drive(0, &[C]);
-    writer.close(Ending::Client);
+    writer.close_at(Ending::Client, bench.now);
     bench.run(2 * TICK);
     for _ in 0..3 {
         bench.odrive_says(C, 8, 0.0);
@@ -53,7 +53,7 @@ fn a_held_motor_keeps_its_torque_and_is_watched() {
 fn a_drive_that_ignores_a_stage_gets_the_next_and_silence_is_never_proof() {
     let mut bench = Bench::new(ResetPolicy::Auto);
     let mut writer = bench.drive(0, &[A]);
-    writer.close(Ending::Client);
+    writer.close_at(Ending::Client, bench.now);
     bench.run(2 * TICK);
     for _ in 0..25 {
         bench.odrive_says(A, 8, 3.0);
@@ -79,7 +79,7 @@ fn a_full_queue_is_tried_again_on_the_next_tick() {
     let mut bench = Bench::new(ResetPolicy::Auto);
     let mut writer = bench.drive(0, &[A]);
     bench.wire.failures.push((0, [SendError::QueueFull, SendError::QueueFull].into()));
-    writer.close(Ending::Client);
+    writer.close_at(Ending::Client, bench.now);
     bench.run_until_trip();
     assert_eq!(bench.sent_to(A), Vec::<String>::new(), "both frames were refused");
     bench.run(TICK);
@@ -94,7 +94,7 @@ fn standing_still_proves_nothing_before_a_stop_was_handed_over() {
     let mut bench = Bench::new(ResetPolicy::Auto);
     let mut writer = bench.drive(0, &[C]);
     bench.wire.failures.push((1, vec![SendError::QueueFull; 2].into()));
-    writer.close(Ending::Client);
+    writer.close_at(Ending::Client, bench.now);
     while bench.events(EventKind::Trip).is_empty() {
         bench.run(MS / 10);
     }
@@ -226,7 +226,7 @@ fn a_running_drive_that_tells_nothing_but_faults_trips_its_session() {
 fn a_drive_that_only_measures_current_is_stopped_again_when_it_pushes() {
     let mut bench = wordless();
     let mut writer = bench.drive(0, &[A]);
-    writer.close(Ending::Client);
+    writer.close_at(Ending::Client, bench.now);
     bench.run(2 * TICK);
     for _ in 0..6 {
         wordless_says(&mut bench, 0, 0, 0);

@@ -22,6 +22,8 @@ use supervisor::start::{self, speed_limits};
 
 /// The calendar of whoever begins with a disk.
 pub const CALENDAR_MS: u64 = 1_800_000_000_000;
+/// When every bench begins: no test depends on the machine's clock.
+const START: Nanos = Nanos(5_000_000 * MS);
 /// One millisecond.
 pub const MS: u64 = 1_000_000;
 /// The window tests use.
@@ -30,6 +32,9 @@ pub const WINDOW: Window = Window::from_millis(200);
 pub const TICK: u64 = 5 * MS;
 /// How often a sign of life goes to drives that watch one.
 pub const HEARTBEAT: u64 = 60 * MS;
+
+/// How long handing over a frame takes.
+pub const SENDING: u64 = MS / 1_000;
 
 /// Keeps what was sent, and fails as told.
 #[derive(Debug, Default)]
@@ -40,6 +45,8 @@ pub struct Recorder {
     pub failures: Vec<(usize, VecDeque<SendError>)>,
     /// Who looks at the verdicts whenever a frame is taken, and whether any motor was granted then.
     pub on_send: Option<(Arc<VerdictView>, Vec<bool>)>,
+    /// The moment after the last frame.
+    pub now: Nanos,
 }
 
 impl Wire for Recorder {
@@ -50,10 +57,15 @@ impl Wire for Recorder {
             return Err(error);
         }
         self.sent.push((bus, *frame));
+        self.now = self.now.after(SENDING);
         if let Some((view, granted)) = &mut self.on_send {
             granted.push([A, B, C].iter().any(|motor| view.granted(*motor).is_some()));
         }
         Ok(())
+    }
+
+    fn now(&mut self) -> Nanos {
+        self.now
     }
 }
 
@@ -123,13 +135,6 @@ impl Bench {
         Self::cold(policy).at_rest()
     }
 
-    /// As [`Bench::new`], but its present is a minute behind the machine's clock.
-    pub fn long_ago(policy: ResetPolicy) -> Self {
-        let mut bench = Self::cold(policy);
-        bench.now = Nanos(bench.now.0 - 60_000 * MS);
-        bench.at_rest()
-    }
-
     fn at_rest(mut self) -> Self {
         self.core.start(self.now, &mut self.wire);
         self.rest_all();
@@ -165,7 +170,7 @@ impl Bench {
         let mut config = Config::parse(Path::new("test.toml"), robot).expect("the test robot is valid");
         config.supervisor.reset = policy;
         // A bench's present runs ahead of the machine's clock.
-        let now = Nanos::now().after(60_000 * MS);
+        let now = START.after(60_000 * MS);
         let found = left.iter().map(|fd| Remains::read(fd.as_fd(), now)).collect();
         let found = inheritance::newest(found).map_or(Found::Nothing, Found::Left);
         let (mut inheritance, mut told) = inheritance::inherit(found, &config, now);
@@ -224,7 +229,7 @@ impl Bench {
         let mut core = Core::new(settings, motors, 2, heartbeats, verdicts, capacity.sessions());
         heritage.into_iter().for_each(|heritage| core.inherit(heritage));
         let mut wire = Recorder::default();
-        let now = Nanos::now();
+        let now = START;
         let (beats, beat_view) = segment(capacity, Generation(1));
         core.attach(beat_view, 42, now, &mut wire);
         let front = beats.front_writer();
@@ -287,6 +292,7 @@ impl Bench {
             if self.front_beats {
                 self.front.beat_at(self.now);
             }
+            self.wire.now = self.now;
             self.core.step(self.now, &mut self.wire);
         }
     }

@@ -35,7 +35,7 @@ fn a_trip_that_covers_a_family_on_a_bus_is_broadcast_first() {
     bench.wire.sent.clear();
     bench.run(TICK);
     let before = bench.view.counter(Counter::StopFrames);
-    writer.close(Ending::Client);
+    writer.close_at(Ending::Client, bench.now);
     bench.run_until_trip();
     bench.run(TICK);
     assert_eq!(bench.view.counter(Counter::StopFrames), before + 5, "the broadcast is one of them");
@@ -52,7 +52,7 @@ fn a_broadcast_never_reaches_another_sessions_motor() {
     let mut writer = bench.drive(0, &[A]);
     let mut other = bench.drive(1, &[B]);
     bench.wire.sent.clear();
-    writer.close(Ending::Client);
+    writer.close_at(Ending::Client, bench.now);
     // Three stages of 100 ms.
     for _ in 0..70 {
         bench.beat(&mut other);
@@ -69,7 +69,7 @@ fn nor_a_motor_that_is_nobodys() {
     let mut bench = with_broadcast();
     let mut writer = bench.drive(0, &[A]);
     bench.wire.sent.clear();
-    writer.close(Ending::Client);
+    writer.close_at(Ending::Client, bench.now);
     bench.run_until_trip();
     assert_eq!(sent_common(&bench), Vec::<String>::new());
 }
@@ -229,7 +229,7 @@ fn a_permission_ends_with_the_stage_that_takes_the_torque_away() {
     let mut writer = bench.drive(0, &[A]);
     let mut other = bench.drive(1, &[B]);
     bench.wire.sent.clear();
-    writer.close(Ending::Client);
+    writer.close_at(Ending::Client, bench.now);
     bench.run_until_trip();
     assert_eq!(sent_common(&bench), ["0:7C0#0300000000000000"], "told at once, and the ramp has its torque");
     for _ in 0..3 {
@@ -301,7 +301,7 @@ fn stops_on(bench: &Bench, bus: usize) -> usize {
 fn a_stop_goes_to_both_buses() {
     let mut bench = on_two_buses();
     let mut writer = bench.drive(0, &[A]);
-    writer.close(Ending::Client);
+    writer.close_at(Ending::Client, bench.now);
     bench.run_until_trip();
     assert_eq!([0, 1].map(|bus| stops_on(&bench, bus)), [1, 1]);
 }
@@ -313,7 +313,7 @@ fn a_failing_bus_does_not_delay_the_other() {
         let mut bench = on_two_buses();
         let mut writer = bench.drive(0, &[A]);
         bench.wire.failures.push((0, [error; 400].into()));
-        writer.close(Ending::Client);
+        writer.close_at(Ending::Client, bench.now);
         bench.run_until_trip();
         assert_eq!([0, 1].map(|bus| stops_on(&bench, bus)), [0, 1], "{error:?}");
         let first = bench.view.motor(A).expect("it exists").first_stop;

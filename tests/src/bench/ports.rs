@@ -74,6 +74,10 @@ impl Wire for Sink {
     fn send(&mut self, _bus: usize, _frame: &Frame) -> Result<(), SendError> {
         Ok(())
     }
+
+    fn now(&mut self) -> Nanos {
+        Nanos::now()
+    }
 }
 
 impl Ports for Sink {
@@ -152,6 +156,10 @@ impl<P: Ports> Wire for Meter<P> {
             self.stamps.note(motor, handed_over);
         }
         Ok(())
+    }
+
+    fn now(&mut self) -> Nanos {
+        self.inner.now()
     }
 }
 

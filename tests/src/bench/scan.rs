@@ -44,6 +44,10 @@ impl Wire for NoWire {
     fn send(&mut self, _bus: usize, _frame: &Frame) -> Result<(), SendError> {
         Ok(())
     }
+
+    fn now(&mut self) -> Nanos {
+        Nanos::now()
+    }
 }
 
 /// Measures with one session and with as many as there can be.

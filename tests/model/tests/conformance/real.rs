@@ -31,6 +31,8 @@ use supervisor::start::speed_limits;
 use super::{Done, Input, Move, Twin};
 
 const MS: u64 = 1_000_000;
+/// When every path begins.
+const START: Nanos = Nanos(5_000_000 * MS);
 /// More than half of the core's feedback window of 500 ms, and less than all of it: a drive may be unheard
 /// for one tick and not for two, as in the model.
 const TICK: u64 = 300 * MS;
@@ -66,6 +68,10 @@ impl Wire for Kernel {
             Sent::QueueFull => Err(SendError::QueueFull),
             Sent::Down => Err(SendError::Down),
         }
+    }
+
+    fn now(&mut self) -> Nanos {
+        Nanos::ZERO
     }
 }
 
@@ -126,7 +132,7 @@ impl Real {
         let motors = vec![Motor::new(0, drive.clone(), STAGE_TIMEOUT, speed_limits(&config.motors[0]))];
         let mut core = Core::new(times, motors, 1, Vec::new(), verdicts, u16::from(SLOTS));
         let mut kernel = Kernel { answer: Sent::Ok, given: Vec::new() };
-        let now = Nanos::now();
+        let now = START;
         let (inheritance, _) = inherit(left_by(before, settings, now), &config, now);
         core.inherit(&inheritance);
         core.start(now, &mut kernel);
@@ -185,7 +191,7 @@ impl Real {
                 let writer = &mut self.front.sessions[usize::from(slot)];
                 writer.open_at(SessionId(u128::from(slot) + 1), WINDOW, at);
             }
-            Input::Close(slot) => self.front.sessions[usize::from(slot)].close(Ending::Client),
+            Input::Close(slot) => self.front.sessions[usize::from(slot)].close_at(Ending::Client, self.now),
             Input::Take(owner) => self.front.beats.take_motor(MOTOR, real_owner(owner)),
             Input::FrontDies | Input::FrontSpeaks => {}
         }
