@@ -22,6 +22,7 @@ use crate::upstream;
 use crate::{
     Base, Broadcasts, Bus, BusFormat, Commanders, Config, ConfigError, Direction, Drives, Front,
     HardwareWatchdog, LONGEST_WINDOW, Motor, Overspeed, SHORTEST_WINDOW, Supervisor, estop_beside,
+    front_socket_beside, operator_socket_beside,
 };
 
 const fn millis(millis: u64) -> Duration {
@@ -111,9 +112,18 @@ fn supervisor(root: &mut Reader<'_>, problems: &mut Problems) -> Supervisor {
     let socket = table
         .text(problems, "socket")
         .map_or_else(|| PathBuf::from("/run/lanyard/supervisor.sock"), |(_, text)| PathBuf::from(text));
-    let estop = estop_of(&mut table, problems, &socket, at_socket);
-    let estop_group =
-        table.text(problems, "estop_group").map_or_else(|| "lanyard-estop".to_owned(), |(_, text)| text);
+    let mut taken = vec![("socket", socket.clone())];
+    let mut path = |table: &mut Reader<'_>, problems: &mut Problems, key, default: PathBuf| {
+        path_of_its_own(table, problems, (key, default, at_socket.clone()), &mut taken)
+    };
+    let front_socket = path(&mut table, problems, "front_socket", front_socket_beside(&socket));
+    let operator_socket = path(&mut table, problems, "operator_socket", operator_socket_beside(&socket));
+    let estop = path(&mut table, problems, "estop", estop_beside(&socket));
+    let mut group =
+        |key, default: &str| table.text(problems, key).map_or_else(|| default.to_owned(), |(_, text)| text);
+    let front_group = group("front_group", "lanyard-front");
+    let operator_group = group("operator_group", "lanyard-operators");
+    let estop_group = group("estop_group", "lanyard-estop");
     let state = table
         .text(problems, "state")
         .map_or_else(|| PathBuf::from("/var/lib/lanyard"), |(_, text)| PathBuf::from(text));
@@ -126,6 +136,7 @@ fn supervisor(root: &mut Reader<'_>, problems: &mut Problems) -> Supervisor {
     let stage_timeout = table.duration(problems, "stage_timeout", millis(20)..=millis(10_000), millis(500));
     // Four default ticks: above what a loaded computer without PREEMPT_RT usually shows, below the
     // kernel's own patience.
+    let at_lateness = table.span_of_first(["max_lateness", "kernel_stop"]);
     let max_lateness = table.duration(problems, "max_lateness", millis(5)..=millis(1_000), millis(20));
     // Ten default ticks; what the design promises for a supervisor that hangs. Never less than four ticks: the
     // stop is put off once in each, and three may be late.
@@ -136,6 +147,15 @@ fn supervisor(root: &mut Reader<'_>, problems: &mut Problems) -> Supervisor {
         millis(50).max(tick * 4),
     );
     let watchdog = hardware_watchdog(&mut table, problems);
+    if max_lateness >= kernel_stop {
+        let what = format!(
+            "({} ms) must be shorter than \"kernel_stop\" ({} ms): else the kernel stops the motors of a loop that is late, \
+             and they are driven on afterwards as if nothing had been",
+            max_lateness.as_millis(),
+            kernel_stop.as_millis()
+        );
+        table.wrong(problems, at_lateness, "max_lateness", &what);
+    }
     let user = table.text(problems, "user").map_or_else(|| "lanyard".to_owned(), |(_, text)| text);
     let reset = match table.text(problems, "reset") {
         None => ResetPolicy::Manual,
@@ -161,6 +181,10 @@ fn supervisor(root: &mut Reader<'_>, problems: &mut Problems) -> Supervisor {
         problems,
         &[
             "socket",
+            "front_socket",
+            "front_group",
+            "operator_socket",
+            "operator_group",
             "estop",
             "estop_group",
             "state",
@@ -182,6 +206,10 @@ fn supervisor(root: &mut Reader<'_>, problems: &mut Problems) -> Supervisor {
     );
     Supervisor {
         socket,
+        front_socket,
+        front_group,
+        operator_socket,
+        operator_group,
         estop,
         estop_group,
         state,
@@ -200,14 +228,21 @@ fn supervisor(root: &mut Reader<'_>, problems: &mut Problems) -> Supervisor {
     }
 }
 
-/// The path of the operator's stop. At the socket's own path it would have to replace the socket.
-fn estop_of(table: &mut Reader<'_>, problems: &mut Problems, socket: &Path, at_socket: Span) -> PathBuf {
-    let given = table.text(problems, "estop");
+/// A path that no other key of the section leads to: one of two files there would have to replace the other. Its default
+/// follows from "socket", so a default that is taken is a mistake there.
+fn path_of_its_own(
+    table: &mut Reader<'_>,
+    problems: &mut Problems,
+    (key, default, at_socket): (&'static str, PathBuf, Span),
+    taken: &mut Vec<(&'static str, PathBuf)>,
+) -> PathBuf {
+    let given = table.text(problems, key);
     let span = given.as_ref().map_or(at_socket, |(span, _)| span.clone());
-    let path = given.map_or_else(|| estop_beside(socket), |(_, text)| PathBuf::from(text));
-    if path == socket {
-        table.wrong(problems, span, "estop", "must be another path than \"socket\"");
+    let path = given.map_or(default, |(_, text)| PathBuf::from(text));
+    if let Some((other, _)) = taken.iter().find(|(_, used)| *used == path) {
+        table.wrong(problems, span, key, &format!("must be another path than \"{other}\""));
     }
+    taken.push((key, path.clone()));
     path
 }
 

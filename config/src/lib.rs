@@ -80,8 +80,16 @@ pub struct Config {
 /// `[supervisor]`.
 #[derive(Clone, Debug)]
 pub struct Supervisor {
-    /// `socket`: where front and `lanyard` meet the supervisor.
+    /// `socket`: where programs that look meet the supervisor, and where a stop is taken as well.
     pub socket: PathBuf,
+    /// `front_socket`: where the front attaches.
+    pub front_socket: PathBuf,
+    /// `front_group`: the group whose members may be the front.
+    pub front_group: String,
+    /// `operator_socket`: where trips are reset.
+    pub operator_socket: PathBuf,
+    /// `operator_group`: the group whose members may reset them.
+    pub operator_group: String,
     /// `estop`: the FIFO into which an operator's stop is written.
     pub estop: PathBuf,
     /// `estop_group`: the group that may write it.
@@ -119,6 +127,25 @@ pub struct Supervisor {
 pub fn estop_beside(socket: &Path) -> PathBuf {
     // Two supervisors on one computer have two sockets, and so two FIFOs.
     socket.with_extension("estop")
+}
+
+/// Where the front attaches, unless the configuration says otherwise: in a folder of its own beside the supervisor's socket.
+#[must_use]
+pub fn front_socket_beside(socket: &Path) -> PathBuf {
+    beside(socket, "front")
+}
+
+/// Where trips are reset, unless the configuration says otherwise: in a folder of its own beside the supervisor's socket.
+#[must_use]
+pub fn operator_socket_beside(socket: &Path) -> PathBuf {
+    beside(socket, "operator")
+}
+
+/// The folder decides which group comes in: a file that is made in it gets the folder's group (set-group-ID), which a
+/// supervisor without privileges could not give it.
+fn beside(socket: &Path, folder: &str) -> PathBuf {
+    let name = socket.file_name().unwrap_or_default();
+    socket.with_file_name(folder).join(name)
 }
 
 /// `watchdog` and `watchdog_timeout` of `[supervisor]`.

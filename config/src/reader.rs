@@ -51,6 +51,12 @@ impl<'a> Reader<'a> {
         self.table.iter().find(|(name, ..)| name == key).map_or(self.span(), |(_, span, _)| span.clone())
     }
 
+    /// Where the first of these keys stands that is given; the table itself if none is.
+    pub fn span_of_first(&self, keys: [&str; 2]) -> Span {
+        let given = keys.iter().find(|wanted| self.table.iter().any(|(name, ..)| name == **wanted));
+        self.span_of(given.unwrap_or(&keys[0]))
+    }
+
     /// The keys not yet taken, and where each stands.
     pub fn places(&self) -> Vec<(String, Span)> {
         self.table.iter().map(|(key, span, _)| (key.clone(), span.clone())).collect()

@@ -283,6 +283,17 @@ fn holes() {
         (8, "name = \"can0\"\ninterface = \"\"", (9, &["bus \"can0\"", "\"interface\" must not be empty"])),
         (2, "socket = \"\"", (2, &["[supervisor]", "\"socket\" must not be empty"])),
         (2, "socket = \"/a\"\nestop = \"/a\"", (3, &["[supervisor]", "\"estop\" must be another path than"])),
+        (
+            2,
+            "max_lateness = \"50ms\"",
+            (2, &["[supervisor]", "\"max_lateness\" (50 ms) must be shorter than"]),
+        ),
+        (2, "kernel_stop = \"20ms\"", (2, &["[supervisor]", "\"kernel_stop\" (20 ms)"])),
+        (
+            2,
+            "front_socket = \"/a\"\noperator_socket = \"/a\"",
+            (3, &["\"operator_socket\" must be another path than"]),
+        ),
         (2, "socket = \"/a.estop\"", (2, &["[supervisor]", "\"estop\" must be another path than"])),
         (11, "name = \"\"", (11, &["[[motor]]", "\"name\" must not be empty"])),
         (12, "bus = \"\"", (12, &["motor \"lift\"", "\"bus\" must not be empty"])),

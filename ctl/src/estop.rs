@@ -4,7 +4,6 @@
 //! socket shows afterwards what came of it, and takes the stop itself where the FIFO cannot be written.
 
 use std::io::Write;
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::thread;
@@ -14,6 +13,8 @@ use anyhow::{Context as _, anyhow};
 use shm_proto::estop::{NotPressed, press};
 use shm_proto::verdicts::{Keeping, MotorState};
 use shm_proto::{MotorIndex, Nanos, TripId, VerdictView, handover};
+
+use crate::groups;
 
 /// What to say first when nothing was stopped.
 pub const NOT_STOPPED: &str = "THIS COMMAND STOPPED NOTHING, use the red button";
@@ -31,13 +32,15 @@ const DISK: Duration = Duration::from_secs(2);
 /// Between two looks.
 const PAUSE: Duration = Duration::from_millis(5);
 
-/// The two ways on which a stop gets to the supervisor.
+/// The ways to the supervisor: a stop takes the first that works.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ways {
     /// The FIFO.
     pub fifo: PathBuf,
     /// The socket.
     pub socket: PathBuf,
+    /// The socket of operators, at which trips are reset.
+    pub operator: PathBuf,
 }
 
 /// Stops everything and says how to go on.
@@ -155,7 +158,11 @@ fn by_socket(
     notes: &mut dyn Write,
 ) -> anyhow::Result<()> {
     let fifo = ways.fifo.display();
-    let remedy = if matches!(why, NotPressed::Forbidden) { remedy(&ways.fifo) } else { String::new() };
+    let remedy = if matches!(why, NotPressed::Forbidden) {
+        groups::remedy(&ways.fifo, "lanyard-estop")
+    } else {
+        String::new()
+    };
     let trip =
         handover::estop(&ways.socket).with_context(|| format!("{NOT_STOPPED}: {fifo}: {why}{remedy}"))?;
     if !matches!(why, NotPressed::Absent | NotPressed::NotHeard) {
@@ -179,25 +186,6 @@ fn by_socket(
     Ok(())
 }
 
-/// Who may write the FIFO, and how one becomes one of them.
-fn remedy(fifo: &Path) -> String {
-    // Where not even its folder may be looked into there is nothing to say but the default.
-    let group =
-        std::fs::metadata(fifo).map_or_else(|_| "lanyard-estop".to_owned(), |found| name_of(found.gid()));
-    format!("; members of the group {group} may: sudo adduser $USER {group}, then log in again")
-}
-
-/// The name of a group of this computer, or its number.
-fn name_of(group: u32) -> String {
-    let groups = std::fs::read_to_string("/etc/group").unwrap_or_default();
-    let name = groups.lines().find_map(|line| {
-        let mut parts = line.split(':');
-        let name = parts.next()?;
-        (parts.nth(1)?.parse() == Ok(group)).then(|| name.to_owned())
-    });
-    name.unwrap_or_else(|| group.to_string())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -206,7 +194,8 @@ mod tests {
     #[test]
     fn a_stop_that_reached_nobody_says_so_first() {
         let (mut out, mut notes) = (Vec::new(), Vec::new());
-        let ways = Ways { fifo: "/no/such/fifo".into(), socket: "/no/such/socket".into() };
+        let ways =
+            Ways { fifo: "/no/such/fifo".into(), socket: "/no/such/socket".into(), operator: PathBuf::new() };
         let text = format!("{:#}", run(&ways, &mut out, &mut notes).unwrap_err());
         assert!(text.starts_with("THIS COMMAND STOPPED NOTHING"), "{text}");
         assert!(text.contains("/no/such/fifo: there is no such FIFO"), "{text}");
@@ -240,11 +229,5 @@ mod tests {
         segment.degraded(0);
         segment.latches_kept(view.latch_changes());
         assert!(kept(&view, long).starts_with("It is on disk"));
-    }
-
-    #[test]
-    fn groups_are_named() {
-        assert_eq!(name_of(0), "root");
-        assert_eq!(name_of(u32::MAX - 7), (u32::MAX - 7).to_string());
     }
 }

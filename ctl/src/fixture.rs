@@ -62,6 +62,7 @@ pub fn idle() -> MotorVerdict {
         fault: 0,
         feedback: before(10_000_000),
         guarded: 0,
+        violations: 0,
         bus: 0,
         latched: 0,
     }

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use shm_proto::VerdictView;
 use shm_proto::verdicts::{BusHealth, Counter, Degraded, MotorState, Phase};
+use shm_proto::{TripId, TripSeen, VerdictView};
 
 use crate::spans::{coarse, fine};
 use crate::status::{Bus, Motor, Status};
@@ -49,8 +49,10 @@ pub fn alerts(status: &Status, view: &VerdictView, loop_age: u64) -> Vec<String>
     alerts.extend(status.motors.iter().filter_map(motor));
     alerts.extend(status.motors.iter().filter_map(|motor| unconfirmed(motor, status)));
     if let Some(trip) = status.latch {
+        let seen = seen(status, trip);
         alerts.push(format!(
-            "trip {trip} keeps EVERY motor stopped. When you know why and all is clear: lanyard reset {trip}"
+            "trip {trip} keeps EVERY motor stopped{}. When you know why and all is clear: lanyard reset {seen}",
+            violated(seen)
         ));
     }
     alerts.extend(latched(status));
@@ -187,6 +189,22 @@ fn self_overruns(view: &VerdictView) -> Option<String> {
     })
 }
 
+/// A trip as it is shown, for the reset that may follow.
+fn seen(status: &Status, trip: u64) -> TripSeen {
+    let holds = |motor: &&Motor| motor.latched && motor.trip == Some(trip);
+    let violations = status.motors.iter().filter(holds).map(|motor| motor.violations).max().unwrap_or(0);
+    TripSeen { trip: TripId(trip), violations }
+}
+
+/// Says that the stop of a trip was violated.
+fn violated(seen: TripSeen) -> String {
+    match seen.violations {
+        0 => String::new(),
+        1 => "; its stop was VIOLATED once: somebody moved or energised a motor of it".to_owned(),
+        count => format!("; its stop was VIOLATED {count} times: somebody moves or energises a motor of it"),
+    }
+}
+
 /// Trips of single motors that wait for a reset, each once.
 fn latched(status: &Status) -> Vec<String> {
     let trips: BTreeSet<u64> =
@@ -198,7 +216,12 @@ fn latched(status: &Status) -> Vec<String> {
                 status.motors.iter().filter(|motor| motor.latched && motor.trip == Some(trip)).collect();
             let names: Vec<&str> = motors.iter().map(|motor| motor.name.as_str()).collect();
             let reason = motors.iter().find_map(|motor| motor.reason).unwrap_or("reason unknown");
-            format!("trip {trip} ({reason}) holds {}: lanyard reset {trip}", names.join(", "))
+            let seen = seen(status, trip);
+            format!(
+                "trip {trip} ({reason}) holds {}{}: lanyard reset {seen}",
+                names.join(", "),
+                violated(seen)
+            )
         })
         .collect()
 }

@@ -15,6 +15,7 @@ mod estop;
 mod events;
 #[cfg(test)]
 mod fixture;
+mod groups;
 mod health;
 mod import;
 mod keys;
@@ -35,8 +36,8 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::{CommandFactory as _, Parser, Subcommand};
 use clap_complete::Shell;
-use config::Config;
-use shm_proto::TripId;
+use config::{Config, Supervisor};
+use shm_proto::TripSeen;
 
 use crate::estop::Ways;
 use crate::source::Source;
@@ -61,6 +62,7 @@ Examples:
   lanyard status --json | jq .motors one JSON object for scripts
   lanyard estop                      stop every motor now and keep it stopped
   lanyard reset 7                    allow motion again after trip 7
+  lanyard reset 7.2                  the same, after its stop was violated twice
   lanyard events --follow            why did it stop? every trip with its figures
   lanyard check robot.toml           is this configuration right?
   lanyard doctor                     is this machine fit for it, and what has to be mended?
@@ -79,7 +81,7 @@ This is a protective stop on loss of communication. It is not a certified emerge
 #[derive(Debug, Parser)]
 #[command(name = "lanyard", version, after_help = EXAMPLES)]
 struct Cli {
-    /// Socket of the supervisor, beside which is the FIFO of `estop` [default: /run/lanyard/supervisor.sock]
+    /// Socket of the supervisor, beside which are those of `reset` and `estop` [default: /run/lanyard/supervisor.sock]
     #[arg(long, global = true, value_name = "PATH")]
     socket: Option<PathBuf>,
     /// Take the socket's path from this configuration file
@@ -114,11 +116,14 @@ enum Command {
     /// Clear one trip, so that its motors may be driven again; nothing moves by this
     ///
     /// Refused while a motor of the trip is not proven to stand still. The id is in `lanyard status`; it
-    /// is asked for so that a late or blind reset never clears a trip that nobody has looked at.
+    /// is asked for so that a late or blind reset never clears a trip that nobody has looked at. When somebody has moved
+    /// a motor that the trip holds, `lanyard status` adds how often, and the bare number is refused.
+    ///
+    /// Only members of the group lanyard-operators may (`[supervisor] operator_group`).
     Reset {
-        /// Number of the trip
-        #[arg(value_name = "TRIP_ID", value_parser = clap::value_parser!(u64).range(1..))]
-        trip: u64,
+        /// Number of the trip; 7.2 after its stop was violated twice
+        #[arg(value_name = "TRIP")]
+        trip: TripSeen,
     },
     /// Show what happened, oldest first: the last 256 trips, standstills, resets and faults
     ///
@@ -238,7 +243,7 @@ fn run(cli: &Cli) -> anyhow::Result<u8> {
             Ok(SUCCESS)
         }
         Command::Reset { trip } => {
-            commands::reset(&socket(cli)?, TripId(*trip), &mut out)?;
+            commands::reset(&ways(cli)?.operator, *trip, &mut out)?;
             Ok(SUCCESS)
         }
         Command::Events { json, follow } => {
@@ -296,12 +301,17 @@ fn socket(cli: &Cli) -> anyhow::Result<PathBuf> {
 
 /// Where the supervisor is reached.
 fn ways(cli: &Cli) -> anyhow::Result<Ways> {
-    let beside = |socket: PathBuf| Ways { fifo: config::estop_beside(&socket), socket };
+    let beside = |socket: PathBuf| Ways {
+        fifo: config::estop_beside(&socket),
+        operator: config::operator_socket_beside(&socket),
+        socket,
+    };
     match (&cli.socket, &cli.config) {
         (Some(socket), _) => Ok(beside(socket.clone())),
         (None, Some(file)) => {
             let config = Config::load(file).context("the socket's path is in no valid configuration")?;
-            Ok(Ways { fifo: config.supervisor.estop, socket: config.supervisor.socket })
+            let Supervisor { estop, operator_socket, socket, .. } = config.supervisor;
+            Ok(Ways { fifo: estop, operator: operator_socket, socket })
         }
         (None, None) => Ok(beside(PathBuf::from(DEFAULT_SOCKET))),
     }
@@ -331,7 +341,12 @@ mod tests {
 
     #[test]
     fn a_reset_needs_a_trip() {
-        for args in [&["lanyard", "reset"][..], &["lanyard", "reset", "0"], &["lanyard", "reset", "all"]] {
+        for args in [
+            &["lanyard", "reset"][..],
+            &["lanyard", "reset", "0"],
+            &["lanyard", "reset", "7.0"],
+            &["lanyard", "reset", "all"],
+        ] {
             assert!(Cli::try_parse_from(args).is_err(), "{args:?}");
         }
     }

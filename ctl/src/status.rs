@@ -213,6 +213,8 @@ pub struct Motor {
     pub stops_sent: u64,
     /// Motion frames of others answered with the stop.
     pub guarded: u64,
+    /// How often the stop of that trip was violated; a reset has to name it.
+    pub violations: u64,
 }
 
 /// A moment, unless it never happened.
@@ -376,6 +378,7 @@ fn motor(view: &VerdictView, index: MotorIndex, now: Nanos) -> Option<Motor> {
         confirmed_ns: moment(motor.confirmed),
         stops_sent: motor.stops_sent,
         guarded: motor.guarded,
+        violations: motor.violations,
     })
 }
 
@@ -465,6 +468,7 @@ mod tests {
                 "confirmed_ns": null,
                 "stops_sent": 5,
                 "guarded": 0,
+                "violations": 0,
             })
         );
         assert_eq!(json["motors"][1]["granted_to"], json!(null));

@@ -13,7 +13,7 @@ use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
 use shm_proto::handover::{Message, receive, send};
 use shm_proto::verdicts::{Degraded, Identity, Phase, ResetPolicy};
-use shm_proto::{Capacity, Nanos, TripId, VerdictSegment};
+use shm_proto::{Capacity, Nanos, TripId, TripSeen, VerdictSegment};
 
 /// A directory of its own for each test, removed at the end.
 struct Folder(PathBuf);
@@ -27,6 +27,13 @@ impl Folder {
 
     fn socket(&self) -> PathBuf {
         self.0.join("supervisor.sock")
+    }
+
+    /// The operators' socket beside it.
+    fn operator_socket(&self) -> PathBuf {
+        let folder = self.0.join("operator");
+        std::fs::create_dir_all(&folder).unwrap();
+        folder.join("supervisor.sock")
     }
 }
 
@@ -46,7 +53,10 @@ fn verdicts() -> (VerdictSegment, OwnedFd) {
     (segment, fd)
 }
 
-/// Answers `answers` requests: with the verdicts, trip 7 to a stop, its own id to the reset of trip 7.
+/// Trip 7, of which everything is known.
+const SEVENTH: TripSeen = TripSeen { trip: TripId(7), violations: 2 };
+
+/// Answers `answers` requests: with the verdicts, trip 7 to a stop, its own id to the reset of trip 7.2.
 fn serve(path: &Path, verdicts: OwnedFd, answers: usize) {
     let listener = socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None).unwrap();
     bind(listener.as_raw_fd(), &UnixAddr::new(path).unwrap()).unwrap();
@@ -60,7 +70,7 @@ fn serve(path: &Path, verdicts: OwnedFd, answers: usize) {
             let answer = match request {
                 Message::Observe { .. } => Message::View { capacity: Capacity::DEFAULT },
                 Message::Estop => Message::Done { trip: TripId(7) },
-                Message::Reset { trip: TripId(7) } => Message::Done { trip: TripId(7) },
+                Message::Reset { seen } if seen == SEVENTH => Message::Done { trip: TripId(7) },
                 _ => Message::Refused("no motor is held by that trip".to_owned()),
             };
             let fds = [verdicts.as_fd()];
@@ -101,8 +111,9 @@ fn status_has_an_exit_code_for_scripts() {
 fn a_stop_tells_its_trip_and_a_reset_wants_it() {
     let folder = Folder::new("estop");
     let (_segment, fd) = verdicts();
-    // One more than there are commands: the stop looks whether it is on disk.
-    serve(&folder.socket(), fd, 4);
+    serve(&folder.operator_socket(), fd.try_clone().unwrap(), 3);
+    // Two: the stop, and a look whether it is on disk.
+    serve(&folder.socket(), fd, 2);
     let stopped = lanyard(&folder.socket(), &["estop"]);
     assert_eq!(stopped.status.code(), Some(0));
     let said = text(&stopped.stdout);
@@ -116,7 +127,8 @@ fn a_stop_tells_its_trip_and_a_reset_wants_it() {
         said,
         "lanyard: trip 6 was not reset: the supervisor refused: no motor is held by that trip\n"
     );
-    assert_eq!(lanyard(&folder.socket(), &["reset", "7"]).status.code(), Some(0));
+    assert_eq!(lanyard(&folder.socket(), &["reset", "7"]).status.code(), Some(1), "it was violated since");
+    assert_eq!(lanyard(&folder.socket(), &["reset", "7.2"]).status.code(), Some(0));
 }
 
 /// The supervisor's end of the FIFO beside the socket of [`Folder`].

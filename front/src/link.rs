@@ -136,7 +136,7 @@ pub struct Keeper {
 /// When the supervisor refuses, or is not there for ten seconds.
 pub async fn attach(config: &Config) -> Result<(Arc<Link>, Keeper), LinkError> {
     let terms = Terms {
-        socket: config.supervisor.socket.clone(),
+        socket: config.supervisor.front_socket.clone(),
         config_hash: config.hash,
         window: config.supervisor.front_window,
     };

@@ -27,7 +27,7 @@ use nix::sys::socket::{
 use nix::sys::time::{TimeVal, TimeValLike};
 
 use crate::beats::BeatSegment;
-use crate::ids::{Generation, TripId};
+use crate::ids::{Generation, TripId, TripSeen};
 use crate::layout::{Capacity, MAGIC, layout_hash};
 use crate::verdicts::VerdictView;
 
@@ -61,8 +61,8 @@ pub enum Message {
     Estop,
     /// Clear a trip.
     Reset {
-        /// Which one; a blind or late reset must not clear another.
-        trip: TripId,
+        /// Which one, as the operator saw it: a blind or late reset must clear nothing that has happened since.
+        seen: TripSeen,
     },
     /// Here are beats and verdicts (two descriptors).
     Offer {
@@ -97,7 +97,7 @@ impl Message {
             Self::Attach { layout, config } => (1, *layout, *config, 0, ""),
             Self::Observe { layout } => (2, *layout, 0, 0, ""),
             Self::Estop => (3, 0, 0, 0, ""),
-            Self::Reset { trip } => (4, trip.0, 0, 0, ""),
+            Self::Reset { seen } => (4, seen.trip.0, seen.violations, 0, ""),
             Self::Offer { generation, capacity } => {
                 (5, generation.0, capacity.sessions().into(), capacity.motors().into(), "")
             }
@@ -137,7 +137,7 @@ impl Message {
             1 => Self::Attach { layout: a, config: b },
             2 => Self::Observe { layout: a },
             3 => Self::Estop,
-            4 => Self::Reset { trip: TripId(a) },
+            4 => Self::Reset { seen: TripSeen { trip: TripId(a), violations: b } },
             5 => Self::Offer { generation: Generation(a), capacity: capacity()? },
             6 => Self::View { capacity: capacity()? },
             7 => Self::Mapped,
@@ -316,9 +316,9 @@ pub fn estop(path: &Path) -> Result<TripId, Error> {
 ///
 /// # Errors
 ///
-/// When the supervisor is not there, or refuses: not that trip, or a motor does not stand still.
-pub fn reset(path: &Path, trip: TripId) -> Result<TripId, Error> {
-    command(path, &Message::Reset { trip })
+/// When the supervisor is not there, or refuses: not that trip, it was violated since, or a motor does not stand still.
+pub fn reset(path: &Path, seen: TripSeen) -> Result<TripId, Error> {
+    command(path, &Message::Reset { seen })
 }
 
 fn command(path: &Path, message: &Message) -> Result<TripId, Error> {

@@ -1,6 +1,7 @@
 //! Identities, each with its own type so that none is passed for another.
 
 use core::fmt;
+use core::str::FromStr;
 
 /// A session as its client knows it: 128 random bits, printed as a UUID.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -76,6 +77,65 @@ impl fmt::Display for TripId {
         self.0.fmt(f)
     }
 }
+
+/// A trip as an operator saw it: its number, and how often its stop had been violated by then. Written "7", or "7.2".
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TripSeen {
+    /// The trip.
+    pub trip: TripId,
+    /// How often its stop had been violated, as [`MotorVerdict::violations`](crate::verdicts::MotorVerdict::violations)
+    /// counts it; zero: not at all.
+    pub violations: u64,
+}
+
+impl From<TripId> for TripSeen {
+    /// A trip whose stop was not violated.
+    fn from(trip: TripId) -> Self {
+        Self { trip, violations: 0 }
+    }
+}
+
+impl fmt::Display for TripSeen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.violations {
+            0 => self.trip.fmt(f),
+            count => write!(f, "{}.{count}", self.trip),
+        }
+    }
+}
+
+impl FromStr for TripSeen {
+    type Err = NotATrip;
+
+    fn from_str(text: &str) -> Result<Self, NotATrip> {
+        // As `Display` writes them: no sign, no leading zero, and not zero.
+        let number = |digits: &str| {
+            let number: u64 = digits.parse().ok()?;
+            (number != 0 && number.to_string() == digits).then_some(number)
+        };
+        let (trip, violations) = match text.split_once('.') {
+            None => (number(text), Some(0)),
+            Some((trip, violations)) => (number(trip), number(violations)),
+        };
+        let (Some(trip), Some(violations)) = (trip, violations) else { return Err(NotATrip) };
+        Ok(Self { trip: TripId(trip), violations })
+    }
+}
+
+/// The error for a text that is not the number of a trip.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NotATrip;
+
+impl fmt::Display for NotATrip {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "not the number of a trip; `lanyard status` has it, as 7, or 7.2 after its stop was violated"
+        )
+    }
+}
+
+impl core::error::Error for NotATrip {}
 
 /// "Last used by": the session that used a motor last, in one word. The front writes it as a wish
 /// into the beat segment, the supervisor answers with the same word in the verdict segment.

@@ -28,7 +28,7 @@ pub mod verdicts;
 
 pub use beat::{Ending, RawBeat, Reject, ValidBeat};
 pub use beats::{BeatSegment, BeatView, BeatWriter, SlotReader};
-pub use ids::{Generation, Incarnation, MotorIndex, Owner, SessionId, SlotIndex, TripId};
+pub use ids::{Generation, Incarnation, MotorIndex, NotATrip, Owner, SessionId, SlotIndex, TripId, TripSeen};
 pub use layout::Capacity;
 pub use time::{Nanos, Window};
 pub use verdicts::{VerdictSegment, VerdictView};

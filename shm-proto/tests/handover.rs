@@ -18,7 +18,7 @@ use shm_proto::handover::{Error, Message, PACKET, attach, estop, observe, receiv
 use shm_proto::layout::{BeatLayout, MAGIC, layout_hash};
 use shm_proto::memory;
 use shm_proto::verdicts::{Identity, Phase, ResetPolicy, VerdictSegment};
-use shm_proto::{Capacity, Generation, Nanos, SessionId, SlotIndex, TripId, Window};
+use shm_proto::{Capacity, Generation, Nanos, SessionId, SlotIndex, TripId, TripSeen, Window};
 
 const CONFIG: u64 = 0xabcd;
 const GENERATION: Generation = Generation(3);
@@ -38,7 +38,9 @@ fn message() -> impl Strategy<Value = Message> {
         (any::<u64>(), any::<u64>()).prop_map(|(layout, config)| Message::Attach { layout, config }),
         any::<u64>().prop_map(|layout| Message::Observe { layout }),
         Just(Message::Estop),
-        any::<u64>().prop_map(|trip| Message::Reset { trip: TripId(trip) }),
+        (any::<u64>(), any::<u64>()).prop_map(|(trip, violations)| Message::Reset {
+            seen: TripSeen { trip: TripId(trip), violations }
+        }),
         (any::<u64>(), any_capacity()).prop_map(|(generation, capacity)| Message::Offer {
             generation: Generation(generation),
             capacity
@@ -244,7 +246,7 @@ fn a_refusal_arrives_with_its_text() {
         play(refuse, |path| attach(path, CONFIG).map(drop)),
         play(refuse, |path| observe(path).map(drop)),
         play(refuse, |path| estop(path).map(drop)),
-        play(refuse, |path| reset(path, TripId(1)).map(drop)),
+        play(refuse, |path| reset(path, TripId(1).into()).map(drop)),
     ];
     for refusal in refusals {
         let error = refusal.expect_err("refused");
@@ -377,7 +379,8 @@ fn commands_bring_back_their_trip() {
     };
     let stopped = play(server(Message::Estop, TripId(8)), estop);
     assert_eq!(stopped.expect("done"), TripId(8));
-    let cleared = play(server(Message::Reset { trip: TripId(8) }, TripId(8)), |path| reset(path, TripId(8)));
+    let seen = TripSeen { trip: TripId(8), violations: 3 };
+    let cleared = play(server(Message::Reset { seen }, TripId(8)), move |path| reset(path, seen));
     assert_eq!(cleared.expect("done"), TripId(8));
 }
 

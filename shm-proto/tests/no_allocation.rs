@@ -129,6 +129,7 @@ fn verdicts_are_published_and_read_without_allocating() {
         fault: 0,
         feedback: Nanos(3),
         guarded: 0,
+        violations: 0,
         bus: 0,
         latched: 0,
     };

@@ -82,6 +82,7 @@ fn motor(fresh: &mut Fresh) -> MotorVerdict {
         fault: fresh.next(),
         feedback: fresh.nanos(),
         guarded: fresh.next(),
+        violations: fresh.next(),
         bus: fresh.next(),
         latched: fresh.next(),
     }

@@ -13,32 +13,22 @@ use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _,
 use std::path::Path;
 
 use nix::sys::stat::Mode;
-use nix::unistd::{Gid, Uid, fchown, mkfifo, read};
+use nix::unistd::{fchown, mkfifo, read};
 
 use crate::notify::{self, Notifier};
+use crate::privileges::{Access, UNSEEN_GROUP};
 use crate::{log, sys};
 
 /// What it is called in systemd's store.
 const NAME: &str = "estop";
 /// The supervisor reads and writes, the group writes. A group that could read could take the bytes away.
 const MODE: u32 = 0o620;
-/// The group of a file whose real group this process cannot see, because it lives in a user namespace (PrivateUsers=).
-const UNSEEN_GROUP: u32 = 65_534;
 /// Bytes read in one pass of housekeeping: one page, which makes room for any number of people. A writer without end
 /// fills the FIFO, and waits for nothing that anybody else needs.
 const ROOM: usize = 4096;
 /// Passes of the loop after which the real-time thread has certainly slept, and woken, since a moment: the pass that was
 /// under way may have woken before it.
 const PASSES: u64 = 2;
-
-/// Whose the FIFO is. `None`: as the system makes it.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Access {
-    /// The supervisor's user, once it has given up root.
-    pub user: Option<Uid>,
-    /// The group that may press stop.
-    pub group: Option<Gid>,
-}
 
 /// Takes the FIFO back from systemd, or opens it, or makes it. Bytes that lie in it stay there: they are a stop.
 ///

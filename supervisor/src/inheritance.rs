@@ -63,7 +63,8 @@ pub fn inherit(found: Found, config: &Config, now: Nanos) -> (Inheritance, Vec<S
 /// each millisecond that the machine runs are more than it can have had.
 fn unreadable(config: &Config, now: Nanos, why: &str) -> (Inheritance, Vec<String>) {
     let trips = TripId(now.0 / 1_000_000 + 1);
-    let died = Inherited { trip: trips, reason: Reason::SupervisorDied, latch: latch_of(config) };
+    let died =
+        Inherited { trip: trips, reason: Reason::SupervisorDied, latch: latch_of(config), violations: 0 };
     let said = format!(
         "WARNING: of the supervisor before this one: {why}. Every motor counts as tripped by its end"
     );
@@ -158,14 +159,17 @@ impl Heir<'_> {
         Some(match fate {
             // Whatever an operator stopped is everything there is, also what came later.
             Fate::Free if stop != TripId::NONE => {
-                Inherited { trip: stop, reason: Reason::OperatorStop, latch: Latch::Held }
+                Inherited { trip: stop, reason: Reason::OperatorStop, latch: Latch::Held, violations: 0 }
             }
             Fate::Free => return None,
             Fate::Tripped { trip, reason, latch } => {
                 let held = latch == Latch::Held || reason == Reason::OperatorStop;
-                Inherited { trip, reason, latch: if held { Latch::Held } else { policy } }
+                let violations = left.map_or(0, |left| left.verdict.violations);
+                Inherited { trip, reason, latch: if held { Latch::Held } else { policy }, violations }
             }
-            Fate::Driven => Inherited { trip: died, reason: Reason::SupervisorDied, latch: policy },
+            Fate::Driven => {
+                Inherited { trip: died, reason: Reason::SupervisorDied, latch: policy, violations: 0 }
+            }
         })
     }
 

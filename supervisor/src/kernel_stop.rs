@@ -63,6 +63,10 @@ struct Armed {
     /// From one putting off to the next.
     period: u64,
     due: Nanos,
+    /// When the kernel took it last; zero while it is not armed for certain.
+    taken: Nanos,
+    /// After how long it sends its first stop, nanoseconds.
+    wait: u64,
 }
 
 /// A socket whose interface is gone is left alone until it is connected to another.
@@ -86,6 +90,8 @@ pub struct Tally {
     pub rearms: u64,
     /// Jobs that the kernel refused to take.
     pub errors: u64,
+    /// Jobs that were put off when the kernel had begun to send their stops already.
+    pub overtaken: u64,
 }
 
 /// The jobs of all buses.
@@ -150,7 +156,12 @@ impl KernelStop {
             };
             let refused = job.messages.iter().find_map(|message| write(&line.socket, message).err());
             match refused {
-                None => job.due = now.after(job.period),
+                None => {
+                    if job.taken != Nanos::ZERO && now.since(job.taken) >= job.wait {
+                        tally.overtaken += 1;
+                    }
+                    (job.due, job.taken) = (now.after(job.period), now);
+                }
                 Some(error) => {
                     tally.errors += 1;
                     // The interface was removed and the socket belongs to none. Housekeeping connects it to the
@@ -173,7 +184,8 @@ impl KernelStop {
             line.link = Link::Connected;
         }
         for job in self.jobs.iter_mut().filter(|job| job.bus == bus) {
-            job.due = Nanos::ZERO;
+            // While the interface was gone it sent nothing: that is not this thread's lateness.
+            (job.due, job.taken) = (Nanos::ZERO, Nanos::ZERO);
         }
     }
 
@@ -244,6 +256,9 @@ fn jobs_of(config: &Config, index: usize, rates: Option<BitRates>) -> Result<Vec
             Turn::Later => later,
         }),
         due: Nanos::ZERO,
+        taken: Nanos::ZERO,
+        // A later job sends nothing before the first one has.
+        wait: nanos(plan.times.wait),
     };
     Ok((0..).zip(&plan.jobs).map(armed).collect())
 }
@@ -356,6 +371,8 @@ max_rpm = 300
             delete: b"delete".to_vec(),
             period: nanos(8 * MS),
             due: Nanos::ZERO,
+            taken: Nanos::ZERO,
+            wait: nanos(50 * MS),
         };
         let line = Line { socket: socket.into(), link: Link::Connected };
         KernelStop { lines: vec![line], jobs: vec![job], ..KernelStop::none() }
@@ -384,13 +401,35 @@ max_rpm = 300
     fn jobs_are_put_off_when_their_period_is_over() {
         let (kernel, ours) = pair();
         let mut stop = stop_on(ours);
-        assert_eq!(stop.put_off(NOW), Some(Tally { rearms: 1, errors: 0 }));
+        assert_eq!(stop.put_off(NOW), Some(Tally { rearms: 1, errors: 0, overtaken: 0 }));
         assert_eq!(heard(&kernel), ["start", "shape"]);
         assert_eq!(stop.put_off(NOW.after(nanos(8 * MS) - 1)), None);
         assert_eq!(heard(&kernel), [""; 0]);
-        assert_eq!(stop.put_off(NOW.after(nanos(8 * MS))), Some(Tally { rearms: 2, errors: 0 }));
-        assert_eq!(stop.put_off(NOW.after(nanos(30 * MS))), Some(Tally { rearms: 3, errors: 0 }));
+        assert_eq!(
+            stop.put_off(NOW.after(nanos(8 * MS))),
+            Some(Tally { rearms: 2, errors: 0, overtaken: 0 })
+        );
+        assert_eq!(
+            stop.put_off(NOW.after(nanos(30 * MS))),
+            Some(Tally { rearms: 3, errors: 0, overtaken: 0 })
+        );
         assert_eq!(heard(&kernel), ["start", "shape", "start", "shape"]);
+    }
+
+    /// Fails if nothing tells that the kernel has sent stops, which the drives have obeyed; or if that is told of a job that
+    /// sent none because its interface was gone.
+    #[test]
+    fn a_job_that_was_put_off_too_late_is_counted() {
+        let (_kernel, ours) = pair();
+        let mut stop = stop_on(ours);
+        let in_time = NOW.after(nanos(50 * MS) - 1);
+        let late = in_time.after(nanos(50 * MS));
+        let overtaken = |stop: &mut KernelStop, now| stop.put_off(now).unwrap().overtaken;
+        assert_eq!(overtaken(&mut stop, NOW), 0);
+        assert_eq!(overtaken(&mut stop, in_time), 0);
+        assert_eq!(overtaken(&mut stop, late), 1);
+        stop.restore(0);
+        assert_eq!(overtaken(&mut stop, late.after(nanos(50 * MS))), 1, "it was restored");
     }
 
     /// Fails if a job that the kernel refuses is not tried again in the next pass: it would stop the motors.
@@ -399,10 +438,10 @@ max_rpm = 300
         let (kernel, ours) = pair();
         while ours.send(b"full").is_ok() {}
         let mut stop = stop_on(ours);
-        assert_eq!(stop.put_off(NOW), Some(Tally { rearms: 0, errors: 1 }));
-        assert_eq!(stop.put_off(NOW), Some(Tally { rearms: 0, errors: 2 }));
+        assert_eq!(stop.put_off(NOW), Some(Tally { rearms: 0, errors: 1, overtaken: 0 }));
+        assert_eq!(stop.put_off(NOW), Some(Tally { rearms: 0, errors: 2, overtaken: 0 }));
         heard(&kernel);
-        assert_eq!(stop.put_off(NOW), Some(Tally { rearms: 1, errors: 2 }));
+        assert_eq!(stop.put_off(NOW), Some(Tally { rearms: 1, errors: 2, overtaken: 0 }));
         assert_eq!(heard(&kernel), ["start", "shape"]);
     }
 
@@ -412,13 +451,17 @@ max_rpm = 300
         let alone = UnixDatagram::unbound().unwrap();
         assert_eq!(alone.send(b"").unwrap_err().kind(), ErrorKind::NotConnected, "as without an interface");
         let mut stop = stop_on(alone);
-        assert_eq!(stop.put_off(NOW), Some(Tally { rearms: 0, errors: 1 }));
-        assert_eq!(stop.put_off(NOW), Some(Tally { rearms: 1, errors: 1 }), "the others are all there");
+        assert_eq!(stop.put_off(NOW), Some(Tally { rearms: 0, errors: 1, overtaken: 0 }));
+        assert_eq!(
+            stop.put_off(NOW),
+            Some(Tally { rearms: 1, errors: 1, overtaken: 0 }),
+            "the others are all there"
+        );
         assert_eq!(stop.put_off(NOW), None);
         stop.restore(1);
         assert_eq!(stop.put_off(NOW), None, "not that bus");
         stop.restore(0);
-        assert_eq!(stop.put_off(NOW), Some(Tally { rearms: 1, errors: 2 }), "tried at once");
+        assert_eq!(stop.put_off(NOW), Some(Tally { rearms: 1, errors: 2, overtaken: 0 }), "tried at once");
     }
 
     /// Fails if a clean end leaves its jobs in the kernel: they would send stops for ever.

@@ -14,6 +14,18 @@ use shm_proto::verdicts::Degraded;
 
 use crate::{log, sys};
 
+/// The group of a file whose real group this process cannot see, because it lives in a user namespace (PrivateUsers=).
+pub const UNSEEN_GROUP: u32 = 65_534;
+
+/// The user and the group of a file that other processes use. `None`: as the system makes it.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Access {
+    /// The supervisor's user, once it has given up root.
+    pub user: Option<Uid>,
+    /// The group that may use it.
+    pub group: Option<Gid>,
+}
+
 /// Whom the supervisor becomes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Become {
@@ -86,6 +98,18 @@ impl Become {
         Ok(())
     }
 
+    /// Gives a path to the user and group.
+    ///
+    /// # Errors
+    ///
+    /// When the system refuses.
+    pub fn give(self, path: &Path) -> io::Result<()> {
+        match self {
+            Self::User(user, group) => Ok(chown(path, Some(user), Some(group))?),
+            Self::SamePerson | Self::Unknown => Ok(()),
+        }
+    }
+
     /// The user the supervisor becomes, if it becomes another.
     #[must_use]
     pub const fn user(self) -> Option<Uid> {
@@ -101,18 +125,6 @@ impl Become {
         match self {
             Self::User(_, group) => Some(group),
             Self::SamePerson | Self::Unknown => None,
-        }
-    }
-
-    /// Gives the hand-over socket, or its folder, to the user and group, so that the group may use `lanyard`.
-    ///
-    /// # Errors
-    ///
-    /// When the system refuses.
-    pub fn give(self, socket: &Path) -> io::Result<()> {
-        match self {
-            Self::User(user, group) => Ok(chown(socket, Some(user), Some(group))?),
-            Self::SamePerson | Self::Unknown => Ok(()),
         }
     }
 }

@@ -9,7 +9,6 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::sys::signal::Signal;
 use nix::sys::signalfd::SignalFd;
-use rtrb::{Consumer, Producer};
 use shm_proto::Nanos;
 use shm_proto::verdicts::{BusHealth, MOST_BUSES, Reason};
 
@@ -18,7 +17,7 @@ use crate::core::{Core, Wire};
 use crate::intake::{Intake, Reading};
 use crate::kernel_stop::KernelStop;
 use crate::meter::Meter;
-use crate::queue::{Command, Reply, Retired};
+use crate::queue::{Asker, Command, Reply, Responders, Retired};
 use crate::wakeups::{Wake, Wakeups};
 
 /// Frames taken from one bus before deadlines are looked at again. A classic bus at 1 Mbit/s carries
@@ -57,10 +56,8 @@ pub struct Runtime<P> {
     pub core: Core,
     /// The buses.
     pub buses: P,
-    /// Commands from housekeeping.
-    pub commands: Consumer<Command>,
-    /// Answers to housekeeping.
-    pub replies: Producer<Reply>,
+    /// What the other threads ask, and what they are answered.
+    pub responders: Responders,
     /// What ends its sleep: the buses, the signals, and a front while there is one.
     pub wakeups: Wakeups,
     /// SIGTERM, SIGINT and SIGHUP.
@@ -143,8 +140,9 @@ impl<P: Ports> Runtime<P> {
     }
 
     fn put_off_kernel_stop(&mut self) {
-        if let Some(tally) = self.kernel_stop.put_off(Nanos::now()) {
-            self.core.kernel_stop(tally);
+        let now = Nanos::now();
+        if let Some(tally) = self.kernel_stop.put_off(now) {
+            self.core.kernel_stop(tally, now, &mut self.buses);
         }
     }
 
@@ -182,12 +180,12 @@ impl<P: Ports> Runtime<P> {
 
     fn front_ended(&mut self, now: Nanos) {
         let Some(view) = self.core.detach(Reason::FrontDead, now, &mut self.buses) else { return };
-        self.tell(Reply::Retired(Retired::View(view)));
+        self.tell(Asker::Fronts, Reply::Retired(Retired::View(view)));
         if let Some(process) = self.front.take() {
             self.wakeups.forget_front(process.as_fd());
-            self.tell(Reply::Retired(Retired::Process(process)));
+            self.tell(Asker::Fronts, Reply::Retired(Retired::Process(process)));
         }
-        self.tell(Reply::FrontGone);
+        self.tell(Asker::Fronts, Reply::FrontGone);
     }
 
     fn receive(&mut self, wake: &Wake) {
@@ -222,54 +220,62 @@ impl<P: Ports> Runtime<P> {
         }
     }
 
+    /// Does what the other threads ask. One that asks without end is answered once for each place of its queue.
     fn obey(&mut self) {
-        while let Ok(command) = self.commands.pop() {
-            let now = Nanos::now();
-            match command {
-                Command::Attach { view, pid, pidfd } => {
-                    if let Some(before) = self.core.attach(view, pid, now, &mut self.buses) {
-                        self.tell(Reply::Retired(Retired::View(before)));
-                    }
-                    if let Some(before) = self.front.take() {
-                        self.wakeups.forget_front(before.as_fd());
-                        self.tell(Reply::Retired(Retired::Process(before)));
-                    }
-                    let watched = self.wakeups.watch_front(pidfd.as_fd());
-                    self.front = Some(pidfd);
-                    self.tell(Reply::Attached);
-                    if watched.is_err() {
-                        // A front whose end nobody would see is none.
-                        self.front_ended(now);
-                    }
-                }
-                Command::Detach => self.front_ended(now),
-                Command::Estop => {
-                    let trip = self.core.estop(now, &mut self.buses);
-                    self.tell(Reply::Stopped { trip });
-                }
-                Command::Reset { trip } => {
-                    let outcome = self.core.reset(trip, now);
-                    self.tell(Reply::Reset { trip, outcome });
-                }
-                Command::Bus { bus, health, counters } => {
-                    if let Some((transmit, receive)) = counters {
-                        self.core.bus_counters(bus, transmit, receive);
-                    }
-                    if health != BusHealth::Down {
-                        self.kernel_stop.restore(bus);
-                    }
-                    self.core.bus_health(bus, health, now, &mut self.buses);
-                }
-                Command::Degraded { bits } => self.core.degraded(bits),
-                Command::Latches(kept) => self.core.latches_kept(kept),
+        for asker in Asker::ALL {
+            let waiting = self.responders.of(asker).commands.slots();
+            for _ in 0..waiting {
+                let Ok(command) = self.responders.of(asker).commands.pop() else { break };
+                self.carry_out(command, asker, Nanos::now());
             }
         }
     }
 
-    /// Says something to housekeeping. Should the queue ever be full, the word is lost and its content
-    /// leaks: housekeeping is then stuck, and waiting for it is the one thing not to do.
-    fn tell(&mut self, reply: Reply) {
-        if let Err(rtrb::PushError::Full(reply)) = self.replies.push(reply) {
+    fn carry_out(&mut self, command: Command, asker: Asker, now: Nanos) {
+        match command {
+            Command::Attach { view, pid, pidfd } => {
+                if let Some(before) = self.core.attach(view, pid, now, &mut self.buses) {
+                    self.tell(asker, Reply::Retired(Retired::View(before)));
+                }
+                if let Some(before) = self.front.take() {
+                    self.wakeups.forget_front(before.as_fd());
+                    self.tell(asker, Reply::Retired(Retired::Process(before)));
+                }
+                let watched = self.wakeups.watch_front(pidfd.as_fd());
+                self.front = Some(pidfd);
+                self.tell(asker, Reply::Attached);
+                if watched.is_err() {
+                    // A front whose end nobody would see is none.
+                    self.front_ended(now);
+                }
+            }
+            Command::Detach => self.front_ended(now),
+            Command::Estop => {
+                let trip = self.core.estop(now, &mut self.buses);
+                self.tell(asker, Reply::Stopped { trip });
+            }
+            Command::Reset { seen } => {
+                let outcome = self.core.reset(seen, now);
+                self.tell(asker, Reply::Reset { trip: seen.trip, outcome });
+            }
+            Command::Bus { bus, health, counters } => {
+                if let Some((transmit, receive)) = counters {
+                    self.core.bus_counters(bus, transmit, receive);
+                }
+                if health != BusHealth::Down {
+                    self.kernel_stop.restore(bus);
+                }
+                self.core.bus_health(bus, health, now, &mut self.buses);
+            }
+            Command::Degraded { bits } => self.core.degraded(bits),
+            Command::Latches(kept) => self.core.latches_kept(kept),
+        }
+    }
+
+    /// Says something to another thread. Should its queue ever be full, the word is lost and its content
+    /// leaks: that thread is then stuck, and waiting for it is the one thing not to do.
+    fn tell(&mut self, asker: Asker, reply: Reply) {
+        if let Err(rtrb::PushError::Full(reply)) = self.responders.of(asker).replies.push(reply) {
             std::mem::forget(reply);
         }
     }
@@ -297,6 +303,6 @@ impl<P: Ports> Runtime<P> {
             self.kernel_stop.disarm();
         }
         self.core.end(now);
-        self.tell(Reply::Ended { at_rest });
+        self.tell(Asker::Housekeeping, Reply::Ended { at_rest });
     }
 }

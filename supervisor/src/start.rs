@@ -18,22 +18,28 @@ use shm_proto::{Nanos, VerdictSegment, VerdictView, Window};
 
 use crate::bus::{Buses, Confirms, Rebind};
 use crate::core::{Core, First, Inheritance, Kept, Motor, Periodic, Settings, SpeedLimits};
-use crate::estop::{self, Access, Drain};
+use crate::doors::Visitor;
+use crate::doors::door::{self, Door};
+use crate::doors::listener::{self, Listener};
+use crate::estop::{self, Drain};
 use crate::inheritance::inherit;
 use crate::intake::Intake;
 use crate::keeper::Prepared;
 use crate::latches::{Clock, Disk, Found, HeldMotor, Keeping, Latches, Store, hold_all, take_over};
 use crate::netlink::Netlink;
 use crate::notify::Notifier;
-use crate::privileges::{Become, close_the_way_back, drop_capabilities, drop_root, find_group};
-use crate::queue::DEPTH;
+use crate::privileges::{Access, Become, close_the_way_back, drop_capabilities, drop_root, find_group};
+use crate::queue::{self, Requesters};
 use crate::runtime::{Ports as _, Presses, Runtime};
 use crate::service::{Parts, Service};
-use crate::{hardware_watchdog, keeper, last_words, listener, log, realtime, sys, syscalls};
+use crate::{hardware_watchdog, keeper, last_words, log, realtime, sys, syscalls};
 
 /// Stack of a thread that is started here: twice what the real-time thread pre-faults, small enough to be locked
 /// as a whole.
 pub const STACK: usize = 128 * 1024;
+
+/// Stack of a door's thread, which does little; locked as a whole as well.
+const DOOR_STACK: usize = 64 * 1024;
 
 /// How often a motor's violations are told, nanoseconds: the log keeps 256 events, which shall reach back
 /// minutes even when somebody fights the stop without pause.
@@ -69,15 +75,23 @@ pub fn run(config: Config, missing: Missing) -> Result<Infallible, Vec<String>> 
     // First of all, while there is nothing yet that another process would inherit.
     let whom = Become::find(&config.supervisor.user);
     let pressing = find_group(&config.supervisor.estop_group);
+    let groups = Visitor::ALL.map(|visitor| match visitor.group(&config) {
+        Some(name) => find_group(name),
+        None => whom.group(),
+    });
     // While whoever started us can still be reached: not every user may.
     let notifier = Notifier::from_environment();
     let buses = match missing {
         Missing::Refuse => Buses::open(&config).map_err(named)?,
         Missing::WaitFor => wait_for_buses(&config, &notifier),
     };
-    let folder = config.supervisor.socket.parent().filter(|folder| !folder.exists());
-    let listener = listener::open(&config.supervisor.socket, &notifier).map_err(one).map_err(named)?;
-    // Not before the socket, which shows whether another supervisor runs here.
+    let listeners = Visitor::ALL.into_iter().zip(groups).map(|(visitor, group)| {
+        let access = Access { user: whom.user(), group: group.or(whom.group()) };
+        Ok((visitor, listener::open(visitor, visitor.path(&config), access, &notifier)?))
+    });
+    let listeners: Vec<(Visitor, Listener)> =
+        listeners.collect::<Result<_, _>>().map_err(one).map_err(named)?;
+    // Not before the sockets, which show whether another supervisor runs here.
     let access = Access { user: whom.user(), group: pressing.or(whom.group()) };
     let fifo = estop::open(&config.supervisor.estop, access, &notifier).map_err(one).map_err(named)?;
     let signals = take_signals().map_err(|error| vec![format!("signals: {error}")])?;
@@ -95,6 +109,7 @@ pub fn run(config: Config, missing: Missing) -> Result<Infallible, Vec<String>> 
     let (verdicts, verdicts_fd) =
         VerdictSegment::create(capacity, &identity, &names, &bus_names).map_err(shared)?;
     let view = VerdictView::map(std::os::fd::AsFd::as_fd(&verdicts_fd), capacity).map_err(shared)?;
+    let view = Arc::new(view);
 
     let netlink = Netlink::open().map_err(|error| vec![format!("netlink: {error}")])?;
     let confirms = buses.listen(&config).map_err(|error| vec![format!("CAN sockets: {error}")])?;
@@ -104,13 +119,6 @@ pub fn run(config: Config, missing: Missing) -> Result<Infallible, Vec<String>> 
     let mut rebind = Rebind::default();
     rebind.add(&buses).map_err(|error| vec![format!("CAN sockets: {error}")])?;
     last_words::prepare(&config, &mut rebind).map_err(named)?;
-    // A folder that was made here has no other owner, who would have to clean it up.
-    folder
-        .into_iter()
-        .chain([config.supervisor.socket.as_path()])
-        .try_for_each(|path| whom.give(path))
-        .map_err(|error| one(format!("[supervisor] socket: {error}")))
-        .map_err(named)?;
     let (mut inheritance, told) = inherit(found, &config, Nanos::now());
     told.iter().for_each(|line| log::line(line));
     let latches = take_over_latches(&mut inheritance, &config, whom);
@@ -123,24 +131,13 @@ pub fn run(config: Config, missing: Missing) -> Result<Infallible, Vec<String>> 
     for (bus, confirms) in confirms.into_iter().enumerate() {
         core.bus_confirms(bus, confirms == Confirms::OnTheWire);
     }
-    let (command_sender, commands) = rtrb::RingBuffer::new(DEPTH);
-    let (replies, reply_receiver) = rtrb::RingBuffer::new(DEPTH);
+    let (requesters, responders) = queue::connect();
     let epoll = |error: io::Error| vec![format!("epoll: {error}")];
     let mut wakeups = buses.wakeups(&signals).map_err(epoll)?;
     wakeups.watch_stop(fifo.as_fd()).map_err(epoll)?;
     let (presses, intake) = (Presses::default(), Intake::NOTHING_READ);
-    let runtime = Runtime {
-        core,
-        buses,
-        commands,
-        replies,
-        wakeups,
-        signals,
-        front: None,
-        kernel_stop,
-        presses,
-        intake,
-    };
+    let runtime =
+        Runtime { core, buses, responders, wakeups, signals, front: None, kernel_stop, presses, intake };
 
     let degraded = unarmed | realtime::lock_memory();
     let (_held_for_life, refused) = realtime::limit_cpu_sleep();
@@ -149,14 +146,27 @@ pub fn run(config: Config, missing: Missing) -> Result<Infallible, Vec<String>> 
     let arming = Arc::new(Arming::new(degraded | refused | unwatched | local_drives(&config)));
     keeper.hold();
     let wanted = RealTime::of(&config);
+    let config = Arc::new(config);
+    let alone = |(_, listener): &&(Visitor, Listener)| listener.keeper == listener::Keeper::Nobody;
+    let paths = listeners.iter().filter(alone).map(|(visitor, _)| visitor.path(&config).to_owned()).collect();
+    let Requesters { housekeeping, fronts, lookers, operators } = requesters;
+    let mut doors = Vec::new();
+    for ((visitor, listener), requester) in listeners.into_iter().zip([lookers, fronts, operators]) {
+        doors.push(Door::new(door::Parts {
+            visitor,
+            config: Arc::clone(&config),
+            listener,
+            verdicts_fd: verdicts_fd.try_clone().map_err(shared)?,
+            verdicts: Arc::clone(&view),
+            requester,
+            generation: inheritance.generation,
+        }));
+    }
     let parts = Parts {
         config,
-        listener,
-        verdicts_fd,
+        paths,
         verdicts: view,
-        generation: inheritance.generation,
-        commands: command_sender,
-        replies: reply_receiver,
+        requester: housekeeping,
         notifier,
         rebind,
         netlink,
@@ -164,7 +174,7 @@ pub fn run(config: Config, missing: Missing) -> Result<Infallible, Vec<String>> 
         watchdog,
         estop: Drain::new(fifo),
     };
-    start_housekeeping(parts, latches, whom, &arming)
+    start_housekeeping(parts, doors, latches, whom, &arming)
         .map_err(|error| vec![format!("cannot start housekeeping: {error}")])?;
     watch(runtime, &wanted, &arming)
 }
@@ -224,7 +234,7 @@ fn wait_for_buses(config: &Config, notifier: &Notifier) -> Buses {
     }
 }
 
-/// How the two threads wait for each other before arming, and what the system refused them.
+/// How the threads wait for each other before arming, and what the system refused them.
 #[derive(Debug)]
 struct Arming {
     degraded: AtomicU64,
@@ -234,7 +244,13 @@ struct Arming {
 
 impl Arming {
     fn new(degraded: u64) -> Self {
-        Self { degraded: AtomicU64::new(degraded), has_priority: Barrier::new(2), may_arm: Barrier::new(2) }
+        // The real-time thread, housekeeping, and the doors.
+        let everybody = 2 + Visitor::ALL.len();
+        Self {
+            degraded: AtomicU64::new(degraded),
+            has_priority: Barrier::new(2),
+            may_arm: Barrier::new(everybody),
+        }
     }
 
     fn add(&self, degraded: u64) {
@@ -310,7 +326,13 @@ fn take_over_latches(inheritance: &mut Inheritance, config: &Config, whom: Becom
 }
 
 /// Splits off housekeeping, which ends the process when the real-time thread has said its last word.
-fn start_housekeeping(parts: Parts, latches: Held, whom: Become, arming: &Arc<Arming>) -> io::Result<()> {
+fn start_housekeeping(
+    parts: Parts,
+    doors: Vec<Door>,
+    latches: Held,
+    whom: Become,
+    arming: &Arc<Arming>,
+) -> io::Result<()> {
     let arming = Arc::clone(arming);
     sys::share_heap();
     // The fuse is for the thread that it is about; a thread starts with the mask of the one that starts it.
@@ -320,6 +342,13 @@ fn start_housekeeping(parts: Parts, latches: Held, whom: Become, arming: &Arc<Ar
         arming.add(realtime::become_ordinary());
         arming.wait_for_priority();
         arming.add(drop_root(whom, &parts.config.supervisor.user));
+        // Only now: they start as what this thread has become, and may not become anything themselves.
+        for door in doors {
+            if let Err(error) = open_door(door, &arming) {
+                log::line(&format!("cannot start: no thread for the supervisor's sockets: {error}"));
+                std::process::exit(1);
+            }
+        }
         // Not before: a thread of its own could not become another user once it is confined.
         let (latches, refused) = latches.keep();
         arming.add(refused);
@@ -331,6 +360,18 @@ fn start_housekeeping(parts: Parts, latches: Held, whom: Become, arming: &Arc<Ar
     };
     std::thread::Builder::new().name("lanyard-keep".to_owned()).stack_size(STACK).spawn(housekeeping)?;
     Ok(fuse.thread_unblock()?)
+}
+
+/// Starts the thread of a door, which serves once everything is ready.
+fn open_door(door: Door, arming: &Arc<Arming>) -> io::Result<()> {
+    let arming = Arc::clone(arming);
+    let serve = move || -> Infallible {
+        arming.add(syscalls::confine_door());
+        arming.go();
+        door.run()
+    };
+    std::thread::Builder::new().name("lanyard-door".to_owned()).stack_size(DOOR_STACK).spawn(serve)?;
+    Ok(())
 }
 
 /// Makes this thread the real-time one and runs the loop; whoever else is needed is ready.

@@ -16,8 +16,8 @@ use shm_proto::verdicts::Degraded;
 use crate::latches::DRAFT_FLAGS;
 use crate::log;
 
-/// What both threads need: the clock where it is no plain memory read, and an orderly death.
-const BOTH: &[c_long] = &[
+/// What every thread needs: the clock where it is no plain memory read, and an orderly death.
+const EVERY: &[c_long] = &[
     libc::SYS_clock_gettime,
     libc::SYS_exit_group,
     libc::SYS_futex,
@@ -45,37 +45,49 @@ const REAL_TIME: &[c_long] = &[
     libc::SYS_recvmsg,
 ];
 
-/// Housekeeping: the hand-over of shared memory, operators, interfaces that come back, memory for all that.
-const HOUSEKEEPING: &[c_long] = &[
-    libc::SYS_accept4,
-    libc::SYS_bind,
+/// What threads that are not real-time need besides: memory, an orderly end of a thread.
+const ORDINARY: &[c_long] = &[
     libc::SYS_brk,
     libc::SYS_close,
-    libc::SYS_connect,
     libc::SYS_exit,
+    libc::SYS_madvise,
+    libc::SYS_mremap,
+    libc::SYS_munmap,
+    libc::SYS_sched_yield,
+    libc::SYS_sigaltstack,
+    libc::SYS_writev,
+];
+
+/// A door: its peers, and the hand-over of shared memory.
+const DOOR: &[c_long] = &[
+    libc::SYS_accept4,
     libc::SYS_fcntl,
     libc::SYS_fstat,
     libc::SYS_ftruncate,
-    libc::SYS_getsockname,
     libc::SYS_getsockopt,
-    libc::SYS_madvise,
     libc::SYS_memfd_create,
-    libc::SYS_mremap,
-    libc::SYS_munmap,
     libc::SYS_newfstatat,
     libc::SYS_pidfd_open,
+    libc::SYS_recvmsg,
+    libc::SYS_sendmsg,
+    libc::SYS_statx,
+];
+
+/// Housekeeping: interfaces that come back, words to systemd.
+const HOUSEKEEPING: &[c_long] = &[
+    libc::SYS_bind,
+    libc::SYS_connect,
+    libc::SYS_fcntl,
+    libc::SYS_getsockname,
+    libc::SYS_getsockopt,
     // What lies in the FIFO of the operator's stop.
     libc::SYS_read,
     libc::SYS_recvfrom,
     libc::SYS_recvmsg,
-    libc::SYS_sched_yield,
     libc::SYS_sendmsg,
     // Filters of a CAN socket whose interface came back.
     libc::SYS_setsockopt,
-    libc::SYS_sigaltstack,
-    libc::SYS_statx,
     libc::SYS_unlinkat,
-    libc::SYS_writev,
 ];
 
 /// The thread that writes what waits for a reset: a draft, which takes the place of the file. What it opens and renames is
@@ -100,7 +112,7 @@ const OLD_NAMES: &[c_long] = &[];
 
 /// Allows the calling thread nothing but what the armed real-time loop needs.
 pub fn confine_real_time() -> u64 {
-    confine(&[BOTH, REAL_TIME], Vec::new())
+    confine(&[EVERY, REAL_TIME], Vec::new())
 }
 
 /// Allows the calling thread nothing but what housekeeping needs; memory it maps cannot hold code, and of devices it can
@@ -111,7 +123,7 @@ pub fn confine_housekeeping() -> u64 {
         (libc::SYS_mprotect, not_executable()),
         (libc::SYS_ioctl, asks_what_is_unread()),
     ];
-    confine(&[BOTH, HOUSEKEEPING, OLD_NAMES], on_condition.into())
+    confine(&[EVERY, ORDINARY, HOUSEKEEPING, OLD_NAMES], on_condition.into())
 }
 
 /// Allows the calling thread nothing but to make new files in the folder with that descriptor, to rename and to remove
@@ -130,7 +142,13 @@ pub fn confine_disk(folder: Option<RawFd>) -> u64 {
             (libc::SYS_renameat2, is_in(folder, &[0, 2])),
         ]);
     }
-    confine(&[BOTH, DISK], on_condition)
+    confine(&[EVERY, DISK], on_condition)
+}
+
+/// Allows the calling thread nothing but what a door needs; memory it maps cannot hold code.
+pub fn confine_door() -> u64 {
+    let on_condition = [(libc::SYS_mmap, not_executable()), (libc::SYS_mprotect, not_executable())];
+    confine(&[EVERY, ORDINARY, DOOR, OLD_NAMES], on_condition.into())
 }
 
 /// What the arguments of a call must be.
@@ -219,7 +237,7 @@ mod tests {
 
     use nix::fcntl::{AT_FDCWD, OFlag};
 
-    use super::{DRAFT_FLAGS, confine_disk, confine_housekeeping, confine_real_time};
+    use super::{DRAFT_FLAGS, confine_disk, confine_door, confine_housekeeping, confine_real_time};
     use crate::latches::Store;
     use crate::privileges::Become;
 
@@ -256,7 +274,9 @@ mod tests {
         let refused = match thread {
             "real-time" => confine_real_time(),
             "disk" => confine_disk(store.number()),
-            _ => confine_housekeeping(),
+            "housekeeping" => confine_housekeeping(),
+            "door" => confine_door(),
+            other => panic!("{other}"),
         };
         assert_eq!(refused, 0);
         match deed {
@@ -293,7 +313,7 @@ mod tests {
                 // SAFETY: a fresh mapping that nobody uses.
                 _ = unsafe { nix::sys::mman::mmap_anonymous(None, length, prot, flags) };
             }
-            "memfd" => shm_proto::memory::create("test", 8).map(drop).expect("housekeeping may"),
+            "memfd" => shm_proto::memory::create("test", 8).map(drop).expect("a door may"),
             "unread" => assert_eq!(crate::sys::unread(before.as_fd()).ok(), Some(0)),
             "terminal" => _ = std::io::IsTerminal::is_terminal(&std::io::stdin()),
             "clock" => _ = shm_proto::Nanos::now(),
@@ -306,7 +326,7 @@ mod tests {
 
     #[test]
     fn what_is_not_needed_is_deadly() {
-        for thread in ["real-time", "housekeeping", "disk"] {
+        for thread in ["real-time", "housekeeping", "door", "disk"] {
             for deed in ["socket", "open", "exec", "thread", "kill", "code"] {
                 let status = play(&format!("{thread} {deed}"));
                 assert_eq!(status.signal(), Some(libc::SIGSYS), "{thread}: {deed}: {status}");
@@ -326,7 +346,9 @@ mod tests {
             assert_eq!(play(order).signal(), Some(libc::SIGSYS), "{order}");
         }
         assert_eq!(play("real-time memfd").signal(), Some(libc::SIGSYS));
-        assert_eq!(play("housekeeping memfd").code(), Some(42));
+        assert_eq!(play("housekeeping memfd").signal(), Some(libc::SIGSYS));
+        assert_eq!(play("door memfd").code(), Some(42));
+        assert_eq!(play("door unread").signal(), Some(libc::SIGSYS));
         // Of a device housekeeping may ask how much there is to read, and nothing else; the other thread not even that.
         assert_eq!(play("housekeeping unread").code(), Some(42));
         assert_eq!(play("housekeeping terminal").signal(), Some(libc::SIGSYS));

@@ -11,17 +11,17 @@ use std::time::{Duration, Instant};
 use config::Config;
 use drivers::{ArbitrationId, Frame};
 use nix::sys::eventfd::EventFd;
-use rtrb::{Consumer, Producer, RingBuffer};
 use shm_proto::estop::press;
 use shm_proto::layout::BeatLayout;
 use shm_proto::verdicts::{Identity, Reason};
 use shm_proto::{BeatSegment, BeatView, Capacity, Generation, Nanos, VerdictSegment, VerdictView};
 use supervisor::bus::Received;
 use supervisor::core::{Origin, SendError, Wire};
-use supervisor::estop::{self, Access};
+use supervisor::estop;
 use supervisor::intake::Intake;
 use supervisor::kernel_stop::KernelStop;
-use supervisor::queue::{Command, DEPTH, Reply};
+use supervisor::privileges::Access;
+use supervisor::queue::{self, Command, Reply, Requester, Requesters};
 use supervisor::runtime::{Ports, Presses, Runtime};
 use supervisor::{start, sys};
 
@@ -102,8 +102,7 @@ max_rpm = 300
 
 /// The real-time thread, running, and what housekeeping would have of it.
 struct Thread {
-    commands: Producer<Command>,
-    replies: Consumer<Reply>,
+    requesters: Requesters,
     verdicts: VerdictView,
     capacity: Capacity,
 }
@@ -122,8 +121,7 @@ fn start_on(buses: impl Ports + Send + 'static, stop: Option<BorrowedFd<'_>>) ->
     let (segment, fd) =
         VerdictSegment::create(capacity, &identity, &["a"], &["can0"]).expect("a verdict segment");
     let verdicts = VerdictView::map(fd.as_fd(), capacity).expect("a view");
-    let (to_thread, commands) = RingBuffer::new(DEPTH);
-    let (replies, from_thread) = RingBuffer::new(DEPTH);
+    let (requesters, responders) = queue::connect();
     let signals = start::take_signals().expect("signals");
     let mut wakeups = buses.wakeups(&signals).expect("epoll");
     if let Some(stop) = stop {
@@ -134,8 +132,7 @@ fn start_on(buses: impl Ports + Send + 'static, stop: Option<BorrowedFd<'_>>) ->
     let mut runtime = Runtime {
         core,
         buses,
-        commands,
-        replies,
+        responders,
         wakeups,
         signals,
         front: None,
@@ -144,7 +141,7 @@ fn start_on(buses: impl Ports + Send + 'static, stop: Option<BorrowedFd<'_>>) ->
         intake: Intake::NOTHING_READ,
     };
     thread::spawn(move || runtime.run());
-    Thread { commands: to_thread, replies: from_thread, verdicts, capacity }
+    Thread { requesters, verdicts, capacity }
 }
 
 /// Waits for something that must come.
@@ -162,7 +159,8 @@ fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
 /// Fails if the thread leaves it to housekeeping, which has no priority, to notice that the front has died.
 #[test]
 fn the_end_of_the_front_is_seen_without_housekeeping() {
-    let Thread { mut commands, mut replies, capacity, .. } = start(None);
+    let Thread { requesters, capacity, .. } = start(None);
+    let Requester { mut commands, mut replies } = requesters.fronts;
     let fd = shm_proto::memory::create("test-beats", BeatLayout::new(capacity).words()).expect("a memfd");
     let beats = BeatSegment::map(fd.as_fd(), capacity, Generation(1)).expect("the front's mapping");
     shm_proto::memory::seal(fd.as_fd()).expect("seals");

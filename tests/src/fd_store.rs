@@ -98,9 +98,9 @@ impl FdStore {
             .zip(&copies)
             .map(|(number, fd)| format!("{number}<&{fd} {fd}<&-", fd = fd.as_raw_fd()))
             .collect();
-        // $$ is the process that becomes the program. bash, because others know no numbers above 9.
+        // WATCHDOG_USEC is what the unit has (WatchdogSec=2). $$ is the process that becomes the program. bash, because others know no numbers above 9.
         let script = format!(
-            "export NOTIFY_SOCKET='{}' LISTEN_PID=$$ LISTEN_FDS={} LISTEN_FDNAMES='{}'; exec \"$0\" \"$@\" {}",
+            "export NOTIFY_SOCKET='{}' WATCHDOG_USEC=2000000 LISTEN_PID=$$ LISTEN_FDS={} LISTEN_FDNAMES='{}'; exec \"$0\" \"$@\" {}",
             self.path.display(),
             copies.len(),
             names.join(":"),

@@ -116,7 +116,7 @@ impl Setup {
                 text("reset", "auto"),
                 text("front_window", "1s"),
                 text("tick", "10ms"),
-                text("max_lateness", "1s"),
+                text("max_lateness", "900ms"),
                 text("kernel_stop", "1s"),
                 text("user", "nobody"),
             ],
@@ -220,6 +220,14 @@ impl Setup {
     #[must_use]
     pub fn window(self, window: &str) -> Self {
         self.front_key("heartbeat_window", &format!("\"{window}\""))
+    }
+
+    /// How long the kernel waits before it stops the motors, milliseconds, more than 5. The loop may be late by a little
+    /// less: a later one would be stopped without a trip.
+    #[must_use]
+    pub fn kernel_stop(self, millis: u128) -> Self {
+        self.supervisor_key("kernel_stop", &format!("\"{millis}ms\""))
+            .supervisor_key("max_lateness", &format!("\"{}ms\"", millis - 5))
     }
 
     /// A key of `[supervisor]`, its value in TOML.

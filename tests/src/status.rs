@@ -326,4 +326,21 @@ impl Lanyard {
     pub fn reset(&self, trip: u64) -> Result<Answer> {
         self.run(&["reset", &trip.to_string()])
     }
+
+    /// Where the front attaches.
+    #[must_use]
+    pub fn front_socket(&self) -> PathBuf {
+        self.beside("front")
+    }
+
+    /// Where trips are reset.
+    #[must_use]
+    pub fn operator_socket(&self) -> PathBuf {
+        self.beside("operator")
+    }
+
+    fn beside(&self, folder: &str) -> PathBuf {
+        let name = self.socket.file_name().unwrap_or_default();
+        self.socket.with_file_name(folder).join(name)
+    }
 }

@@ -1,6 +1,6 @@
-//! An operator's orders to the supervisor: a stop through its FIFO, a reset over its socket.
+//! An operator's stop: through the supervisor's FIFO, or over its socket.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,8 +21,8 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// Between two looks.
 const PAUSE: Duration = Duration::from_millis(2);
 
-/// The way to the supervisor. One order of a kind at a time: they take the supervisor milliseconds, and however many
-/// are asked for, none takes the connections that `lanyard` needs; and no reset keeps a stop waiting.
+/// The way to the supervisor. One stop at a time: it takes the supervisor milliseconds, and however many are asked for, they
+/// share one connection at the front's own door.
 pub struct Orders {
     socket: PathBuf,
     fifo: PathBuf,
@@ -30,20 +30,18 @@ pub struct Orders {
     motors: Vec<MotorIndex>,
     motion: Arc<Motion>,
     stopping: Semaphore,
-    resetting: Semaphore,
 }
 
 impl Orders {
     /// To the supervisor of this configuration.
     pub fn new(config: &Config, link: Arc<Link>, motion: Arc<Motion>) -> Self {
         Self {
-            socket: config.supervisor.socket.clone(),
+            socket: config.supervisor.front_socket.clone(),
             fifo: config.supervisor.estop.clone(),
             link,
             motors: (0..).map(MotorIndex).take(config.motors.len()).collect(),
             motion,
             stopping: Semaphore::new(1),
-            resetting: Semaphore::new(1),
         }
     }
 
@@ -80,7 +78,7 @@ impl Orders {
                 drop(turn);
                 let fifo = self.fifo.display();
                 warn!("stop cannot be pressed at {fifo} and goes over the supervisor's socket: {why}");
-                return self.order(&self.stopping, handover::estop).await.map_err(|why| why.to_string());
+                return self.stop_over_socket().await.map_err(|why| why.to_string());
             }
         };
         let until = Instant::now() + PATIENCE;
@@ -96,30 +94,12 @@ impl Orders {
         }
     }
 
-    /// Clears a trip.
-    ///
-    /// # Errors
-    ///
-    /// FAILED_PRECONDITION with the supervisor's reason, UNAVAILABLE when it was not reached.
-    pub async fn reset(&self, trip: TripId) -> Result<TripId, Status> {
-        let cleared = self.order(&self.resetting, move |socket| handover::reset(socket, trip)).await;
-        let cleared = cleared.map_err(|why| match why {
-            Error::Refused(why) => Status::failed_precondition(format!("trip {trip} was not reset: {why}")),
-            other => Status::unavailable(format!("trip {trip} was not reset: {other}")),
-        })?;
-        warn!("a client reset trip {cleared}");
-        Ok(cleared)
-    }
-
-    async fn order(
-        &self,
-        turn: &Semaphore,
-        order: impl FnOnce(&Path) -> Result<TripId, Error> + Send + 'static,
-    ) -> Result<TripId, Error> {
+    async fn stop_over_socket(&self) -> Result<TripId, Error> {
         // Nobody ever closes it; without a turn the order is given all the same.
-        let _turn = turn.acquire().await;
+        let _turn = self.stopping.acquire().await;
         let socket = self.socket.clone();
         // It waits for the answer, some seconds if the supervisor hangs: not on a thread that beats.
-        tokio::task::spawn_blocking(move || order(&socket)).await.unwrap_or(Err(Error::Unexpected))
+        let stop = move || handover::estop(&socket);
+        tokio::task::spawn_blocking(stop).await.unwrap_or(Err(Error::Unexpected))
     }
 }

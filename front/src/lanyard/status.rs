@@ -112,6 +112,7 @@ mod tests {
             feedback: Nanos(1),
             bus: 0,
             guarded: 0,
+            violations: 0,
             latched: 1,
         }
     }

@@ -63,6 +63,9 @@ pub struct MotorVerdict {
     pub bus: u64,
     /// 1 when an operator must clear [`MotorVerdict::trip`] before the motor may be granted again.
     pub latched: u64,
+    /// How often the stop of [`MotorVerdict::trip`] was violated: somebody moved or energised the motor although it was
+    /// held. Counted for all motors of the trip together, so the highest of theirs is the trip's.
+    pub violations: u64,
 }
 
 impl MotorVerdict {

@@ -85,6 +85,7 @@ pub(super) const MOTOR_NAME: usize = 16;
 pub(super) const MOTOR_CONFIRMED: usize = 20;
 pub(super) const MOTOR_PAST_STANDSTILL: usize = 21;
 pub(super) const MOTOR_PAST_FEEDBACK: usize = 22;
+pub(super) const MOTOR_VIOLATIONS: usize = 23;
 /// A velocity or position that nobody has measured yet. No speed has it, and only one odd NaN does.
 pub(super) const NO_READING: u64 = u64::MAX;
 

@@ -182,6 +182,7 @@ mod tests {
             guarded: 0,
             bus: 0,
             latched: 1,
+            violations: 0,
         }
     }
 

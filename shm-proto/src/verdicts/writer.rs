@@ -15,8 +15,8 @@ use super::places::{
     MOTOR_BUS, MOTOR_CONFIRMED, MOTOR_FAULT, MOTOR_FEEDBACK, MOTOR_FIRST_STOP, MOTOR_GRANT, MOTOR_GUARDED,
     MOTOR_LATCHED, MOTOR_NAME, MOTOR_PAST_FEEDBACK, MOTOR_PAST_STANDSTILL, MOTOR_POSITION, MOTOR_POWER,
     MOTOR_REASON, MOTOR_STAGE, MOTOR_STANDSTILL, MOTOR_STATE, MOTOR_STOPS_SENT, MOTOR_TRIP, MOTOR_VELOCITY,
-    NAME_BYTES, NO_READING, SESSION_BEATS, SESSION_DEADLINE, SESSION_HIGH, SESSION_LAST_BEAT, SESSION_LOW,
-    SESSION_STATE, SESSION_TRIP, SESSION_WINDOW, VerdictLayout,
+    MOTOR_VIOLATIONS, NAME_BYTES, NO_READING, SESSION_BEATS, SESSION_DEADLINE, SESSION_HIGH,
+    SESSION_LAST_BEAT, SESSION_LOW, SESSION_STATE, SESSION_TRIP, SESSION_WINDOW, VerdictLayout,
 };
 use super::words::{Counter, Phase, Predecessor, Reason, ResetPolicy};
 use crate::beat::Reject;
@@ -146,6 +146,7 @@ impl VerdictSegment {
         self.put(at + MOTOR_GUARDED, verdict.guarded);
         self.put(at + MOTOR_BUS, verdict.bus);
         self.put(at + MOTOR_LATCHED, verdict.latched);
+        self.put(at + MOTOR_VIOLATIONS, verdict.violations);
         self.put(at + MOTOR_STATE, verdict.state.number());
         let (was_latched, trip) = before;
         if verdict.latched != was_latched || verdict.latched != 0 && verdict.trip.0 != trip {

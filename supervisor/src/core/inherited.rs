@@ -18,6 +18,8 @@ pub struct Inherited {
     pub reason: Reason,
     /// Whether it must be reset.
     pub latch: Latch,
+    /// How often the stop of that trip was violated.
+    pub violations: u64,
 }
 
 /// Everything a core takes over. Motors are places in its own configuration.
@@ -67,8 +69,8 @@ impl Core {
         self.trips = inheritance.trips;
         self.latch = inheritance.latch;
         for (motor, inherited) in self.motors.iter_mut().zip(&inheritance.motors) {
-            let Some(Inherited { trip, reason, latch }) = *inherited else { continue };
-            motor.trip = trip;
+            let Some(Inherited { trip, reason, latch, violations }) = *inherited else { continue };
+            (motor.trip, motor.violations) = (trip, violations);
             motor.reason = Some(reason);
             motor.latch = latch;
         }

@@ -44,6 +44,8 @@ pub use wire::{SendError, Wire};
 use sessions::Sessions;
 use together::Broadcast;
 
+use crate::kernel_stop;
+
 /// What the core needs to know, in nanoseconds where times.
 #[derive(Clone, Copy, Debug)]
 pub struct Settings {
@@ -145,6 +147,8 @@ pub struct Core {
     /// How many more rings may be looked into in this tick because the front says so.
     looks: usize,
     degraded: u64,
+    /// Jobs of the kernel-armed stop that were put off too late, as far as they were noticed.
+    overtaken: u64,
     tally: Tally,
 }
 
@@ -197,6 +201,7 @@ impl Core {
             ticks: 0,
             looks: 0,
             degraded: 0,
+            overtaken: 0,
             tally: Tally::default(),
         }
     }
@@ -208,10 +213,16 @@ impl Core {
         self.publish_degraded();
     }
 
-    /// Publishes how often the kernel-armed stop was put off, and how often the kernel refused to.
-    pub fn kernel_stop(&self, tally: crate::kernel_stop::Tally) {
+    /// Publishes how often the kernel-armed stop was put off, and how often the kernel refused to. Where the kernel has begun to
+    /// send the stops, whatever moves is stopped for good: drives have obeyed, and must not go on by themselves.
+    pub fn kernel_stop(&mut self, tally: kernel_stop::Tally, now: Nanos, wire: &mut impl Wire) {
         self.verdicts.counter(Counter::KernelStopRearms, tally.rearms);
         self.verdicts.counter(Counter::KernelStopErrors, tally.errors);
+        if tally.overtaken > self.overtaken {
+            self.overtaken = tally.overtaken;
+            self.tally.overruns += 1;
+            self.trip_late(now, wire);
+        }
     }
 
     /// The hardware watchdog has reset this machine. Told once, by the first supervisor since; shown by all of them.

@@ -132,6 +132,8 @@ pub struct Motor {
     pub(super) state: State,
     pub(super) latch: Latch,
     pub(super) trip: TripId,
+    /// How often the stop of that trip was violated, as [`MotorVerdict::violations`] counts it.
+    pub(super) violations: u64,
     pub(super) reason: Option<Reason>,
     pub(super) first_stop: Nanos,
     confirmed: Nanos,
@@ -203,6 +205,7 @@ impl Motor {
             state: State::Idle { stage: 0 },
             latch: Latch::Open,
             trip: TripId::NONE,
+            violations: 0,
             reason: None,
             first_stop: Nanos::ZERO,
             confirmed: Nanos::ZERO,
@@ -380,10 +383,17 @@ impl Motor {
         let was_none = self.occasion == Occasion::EndAtRest && !self.is_at_rest();
         if was_none {
             self.occasion = Occasion::Trip;
-            self.trip = trip;
+            self.belong_to(trip);
             self.latch = self.reason.map_or(self.latch, |reason| self.latched_by(reason, policy));
         }
         was_none
+    }
+
+    /// Makes it a motor of that trip. Violations are those of the trip it belongs to.
+    pub(super) fn belong_to(&mut self, trip: TripId) {
+        if self.trip != trip {
+            (self.trip, self.violations) = (trip, 0);
+        }
     }
 
     /// What a trip for that reason makes of the latch.
@@ -586,6 +596,7 @@ impl Motor {
             guarded: self.guarded,
             bus: self.bus as u64,
             latched: u64::from(self.latch == Latch::Held),
+            violations: self.violations,
         }
     }
 }
@@ -649,7 +660,7 @@ impl Core {
         let Why { trip, reason, occasion } = why;
         let motor = &mut self.motors[index];
         if !motor.keeps_its_trip(reason) {
-            motor.trip = trip;
+            motor.belong_to(trip);
             motor.reason = Some(reason);
         }
         motor.occasion = occasion;
@@ -892,8 +903,14 @@ impl Core {
     /// Somebody moves or energises a motor that was proven to stand still.
     fn stop_again(&mut self, index: usize, now: Nanos, wire: &mut impl Wire) {
         let trip = self.trip_of_violation(index);
+        // Of one that begins a trip there is nothing yet that somebody may have overlooked.
+        let violations = match self.motors[index].latch {
+            Latch::Held => self.violations_of(trip).saturating_add(1),
+            Latch::Open => 0,
+        };
         self.begin_stop(index, Why::trip(trip, Reason::Violation), now, wire);
         let motor = &mut self.motors[index];
+        motor.violations = violations;
         if motor.violation_told == Nanos::ZERO
             || now.since(motor.violation_told) >= self.settings.violation_pause
         {
@@ -913,6 +930,12 @@ impl Core {
             Latch::Held => self.motors[index].trip,
             Latch::Open => self.next_trip(),
         }
+    }
+
+    /// How often the stop of a trip was violated: the highest number that a motor of it has.
+    pub(super) fn violations_of(&self, trip: TripId) -> u64 {
+        let of_it = self.motors.iter().filter(|motor| motor.trip == trip && motor.latch == Latch::Held);
+        of_it.map(|motor| motor.violations).max().unwrap_or(0)
     }
 
     fn record_motor(&mut self, kind: EventKind, index: usize, now: Nanos) {

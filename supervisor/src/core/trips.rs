@@ -3,7 +3,7 @@
 use core::fmt;
 
 use shm_proto::verdicts::{Counter, Event, EventKind, Reason, SessionState};
-use shm_proto::{Nanos, Owner, SlotIndex, TripId};
+use shm_proto::{Nanos, Owner, SlotIndex, TripId, TripSeen};
 
 use super::health::Reach;
 use super::motor::{Latch, Motor, Occasion, Why};
@@ -15,6 +15,11 @@ use super::{Core, Held, motor_index};
 pub enum ResetRefused {
     /// No motor is held by that trip.
     NotHeld,
+    /// The stop of the trip was violated since the operator looked, or not as often as the reset says.
+    Violated {
+        /// The trip as it is now.
+        now: TripSeen,
+    },
     /// A motor of the trip is not proven to stand still.
     NotAtRest {
         /// Its place in the configuration.
@@ -31,6 +36,16 @@ impl fmt::Display for ResetRefused {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NotHeld => write!(f, "no motor is held by that trip; `lanyard status` names the trips"),
+            Self::Violated { now } if now.violations == 0 => write!(
+                f,
+                "its stop was never violated since; if you have looked at `lanyard status`: lanyard reset {now}"
+            ),
+            Self::Violated { now } => write!(
+                f,
+                "somebody moved or energised a motor that it holds, {} times, and not all of them were known when this \
+                 reset was meant. Find out who (`lanyard events`), then: lanyard reset {now}",
+                now.violations
+            ),
             Self::NotAtRest { motor } => write!(
                 f,
                 "motor number {motor} is not proven to stand still; see `lanyard status`, mend the drive, \
@@ -277,7 +292,7 @@ impl Core {
         let trip = self.next_trip();
         for index in 0..self.motors.len() {
             if self.motors[index].trip == self.latch {
-                self.motors[index].trip = trip;
+                self.motors[index].belong_to(trip);
                 self.publish_motor(index);
             }
         }
@@ -296,12 +311,18 @@ impl Core {
     ///
     /// # Errors
     ///
-    /// When no motor is held by that trip, or one of them is not proven to stand still by feedback that is fresh.
-    pub fn reset(&mut self, trip: TripId, now: Nanos) -> Result<(), ResetRefused> {
+    /// When no motor is held by that trip, it was violated since it was looked at, or one of its motors is not proven to
+    /// stand still by feedback that is fresh.
+    pub fn reset(&mut self, seen: TripSeen, now: Nanos) -> Result<(), ResetRefused> {
+        let trip = seen.trip;
         let held = |motor: &&Motor| motor.trip == trip && motor.latch == Latch::Held;
         let is_latch = self.latch != TripId::NONE && self.latch == trip;
         if trip == TripId::NONE || (!is_latch && !self.motors.iter().any(|motor| held(&motor))) {
             return Err(ResetRefused::NotHeld);
+        }
+        let present = TripSeen { trip, violations: self.violations_of(trip) };
+        if seen != present {
+            return Err(ResetRefused::Violated { now: present });
         }
         let moving = self.motors.iter().position(|motor| held(&motor) && !motor.is_at_rest());
         if let Some(motor) = moving {

@@ -260,6 +260,7 @@ mod tests {
                 fault: 0,
                 feedback: Nanos::ZERO,
                 guarded: 0,
+                violations: 0,
                 bus: 0,
                 latched,
             };

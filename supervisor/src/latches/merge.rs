@@ -60,7 +60,7 @@ pub fn take_over(inheritance: &mut Inheritance, found: &Found, config: &Config, 
 #[must_use]
 pub fn hold_all(inheritance: &mut Inheritance, why: &str, now: Nanos) -> Vec<String> {
     let trip = TripId(inheritance.trips.0 + 1);
-    let lost = Inherited { trip, reason: Reason::LatchesLost, latch: Latch::Held };
+    let lost = Inherited { trip, reason: Reason::LatchesLost, latch: Latch::Held, violations: 0 };
     let held = hold(inheritance, now, |_| Some(lost));
     if held == 0 {
         return vec![format!("WARNING: degraded: {why}. Every motor is held already")];
@@ -76,7 +76,7 @@ impl Latches {
     #[must_use]
     pub fn of(inheritance: &Inheritance, config: &Config, elsewhere: &[HeldMotor]) -> Self {
         let held = config.motors.iter().zip(&inheritance.motors).filter_map(|(motor, inherited)| {
-            let Inherited { trip, reason, latch } = (*inherited)?;
+            let Inherited { trip, reason, latch, .. } = (*inherited)?;
             (latch == Latch::Held).then(|| HeldMotor { name: motor.name.clone(), trip, reason })
         });
         let held = held.chain(elsewhere.iter().cloned()).collect();
@@ -121,7 +121,8 @@ fn add(inheritance: &mut Inheritance, latches: &Latches, config: &Config, now: N
         let stop = (latches.stop != TripId::NONE).then_some((latches.stop, Reason::OperatorStop));
         // Whatever an operator stopped is everything there is, also what came into the configuration later.
         let (trip, reason) = own.map(|held| (held.trip, held.reason)).or(stop)?;
-        Some(Inherited { trip, reason, latch: Latch::Held })
+        // How often the stop was violated is not on disk: an operator who comes after a new start looks anyway.
+        Some(Inherited { trip, reason, latch: Latch::Held, violations: 0 })
     };
     let held = hold(inheritance, now, of_motor);
     let is_elsewhere = |held: &&HeldMotor| !config.motors.iter().any(|motor| motor.name == held.name);

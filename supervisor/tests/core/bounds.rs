@@ -3,8 +3,9 @@
 use drivers::{AfterStop, ArbitrationId, Frame, StopProgramme};
 use shm_proto::beat::{RawBeat, Reject};
 use shm_proto::verdicts::{Counter, EventKind, MotorState, Reason, ResetPolicy, SessionState};
-use shm_proto::{Ending, Incarnation, MotorIndex, Nanos, SessionId, SlotIndex, TripId};
+use shm_proto::{Ending, Incarnation, MotorIndex, Nanos, SessionId, SlotIndex, TripId, TripSeen};
 use supervisor::core::{Origin, ResetRefused, SendError};
+use supervisor::kernel_stop;
 
 use crate::support::{A, B, Bench, C, MS, TICK, WINDOW};
 use crate::{SET_VELOCITY_MODE, TO_IDLE, ZERO_VELOCITY, state};
@@ -354,11 +355,11 @@ fn a_reset_is_of_one_trip_only() {
     let latched = |bench: &Bench| [A, B, C].map(|motor| bench.view.motor(motor).expect("it exists").latched);
     assert_eq!(latched(&bench), [1, 0, 1]);
     let [first, second] = bench.events(EventKind::Trip)[..] else { panic!("two trips") };
-    assert_eq!(bench.core.reset(first.trip, bench.now), Ok(()), "the other's motor may still move");
+    assert_eq!(bench.core.reset(first.trip.into(), bench.now), Ok(()), "the other's motor may still move");
     bench.run(TICK);
     assert_eq!(latched(&bench), [0, 0, 1]);
     assert_eq!(state(&bench, A), MotorState::Idle);
-    assert_eq!(bench.core.reset(second.trip, bench.now), Err(ResetRefused::NotAtRest { motor: 2 }));
+    assert_eq!(bench.core.reset(second.trip.into(), bench.now), Err(ResetRefused::NotAtRest { motor: 2 }));
     let [reset] = bench.events(EventKind::Reset)[..] else { panic!("one reset") };
     assert_eq!((reset.trip, reset.motors), (first.trip, first.motors));
 }
@@ -374,14 +375,19 @@ fn an_operator_stop_is_cleared_by_its_own_number_only() {
     let trip = bench.core.estop(bench.now, &mut bench.wire);
     bench.rest_all();
     for wrong in [earlier, TripId(trip.0 + 1), TripId::NONE] {
-        assert_eq!(bench.core.reset(wrong, bench.now), Err(ResetRefused::NotHeld), "{wrong:?}");
+        assert_eq!(bench.core.reset(wrong.into(), bench.now), Err(ResetRefused::NotHeld), "{wrong:?}");
     }
     // What holds one motor by now is another trip than what holds them all.
     let motion = Frame::classic(ArbitrationId::standard(0x6D), &[0, 0, 128, 63, 0, 0, 0, 0]);
     bench.core.received(0, Origin::Wire, &motion, bench.now, &mut bench.wire);
     assert_eq!(bench.view.latch(), trip);
     bench.rest_all();
-    assert_eq!(bench.core.reset(trip, bench.now), Ok(()));
+    // Somebody moves a motor that it holds: the bare number is that of an operator who does not know.
+    let seen = TripSeen { trip, violations: 1 };
+    assert_eq!(bench.core.reset(trip.into(), bench.now), Err(ResetRefused::Violated { now: seen }));
+    let unseen = TripSeen { trip, violations: 2 };
+    assert_eq!(bench.core.reset(unseen, bench.now), Err(ResetRefused::Violated { now: seen }));
+    assert_eq!(bench.core.reset(seen, bench.now), Ok(()));
     assert_eq!(bench.view.latch(), TripId::NONE);
 }
 
@@ -402,4 +408,22 @@ fn the_guard_counts_over_all_motors() {
     }
     bench.run(TICK);
     assert_eq!(bench.view.counter(Counter::Guarded), 3);
+}
+
+/// Fails if motors that the kernel has stopped go on by themselves when the loop comes round again.
+#[test]
+fn a_loop_that_the_kernel_has_overtaken_is_a_trip() {
+    let mut bench = Bench::new(ResetPolicy::Manual);
+    let writer = bench.drive(0, &[A]);
+    assert_eq!(bench.view.granted(A), Some(writer.owner()));
+    let mut tally = kernel_stop::Tally { rearms: 8, errors: 0, overtaken: 0 };
+    bench.core.kernel_stop(tally, bench.now, &mut bench.wire);
+    assert_eq!(bench.view.granted(A), Some(writer.owner()));
+    tally.overtaken = 1;
+    bench.core.kernel_stop(tally, bench.now, &mut bench.wire);
+    assert_eq!(bench.view.granted(A), None);
+    assert_eq!(bench.events(EventKind::Trip)[0].reason, Some(Reason::SelfOverrun));
+    bench.rest_all();
+    bench.core.kernel_stop(tally, bench.now, &mut bench.wire);
+    assert_eq!(bench.events(EventKind::Trip).len(), 1, "it is told once");
 }

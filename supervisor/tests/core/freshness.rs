@@ -79,10 +79,10 @@ fn an_old_proof_clears_no_trip() {
     let trip = bench.core.estop(bench.now, &mut bench.wire);
     bench.rest_all();
     bench.run(TOO_LONG);
-    let refused = bench.core.reset(trip, bench.now);
+    let refused = bench.core.reset(trip.into(), bench.now);
     assert_eq!(refused, Err(ResetRefused::NotHeard { motor: 0 }));
     bench.rest_all();
-    assert_eq!(bench.core.reset(trip, bench.now), Ok(()));
+    assert_eq!(bench.core.reset(trip.into(), bench.now), Ok(()));
 }
 
 /// Fails if a drive that is off, and answers only the frame that takes its torque away, is not asked by that frame: it would

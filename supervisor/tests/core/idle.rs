@@ -49,7 +49,7 @@ fn a_motor_that_turns_after_its_reset_is_held_by_a_new_trip() {
     let trip = bench.core.estop(bench.now, &mut bench.wire);
     bench.rest_all();
     bench.run(4 * TICK);
-    bench.core.reset(trip, bench.now).expect("everything stands still");
+    bench.core.reset(trip.into(), bench.now).expect("everything stands still");
     assert_eq!(state(&bench, A), MotorState::Idle);
     bench.odrive_says(A, CLOSED_LOOP, 2.0);
     let verdict = bench.view.motor(A).expect("the motor exists");

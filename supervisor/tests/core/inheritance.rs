@@ -4,8 +4,8 @@ use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 
-use shm_proto::verdicts::{EventKind, MotorState, Phase, Predecessor, Reason, ResetPolicy};
-use shm_proto::{Ending, MotorIndex, TripId};
+use shm_proto::verdicts::{EventKind, MotorState, MotorVerdict, Phase, Predecessor, Reason, ResetPolicy};
+use shm_proto::{Ending, MotorIndex, TripId, TripSeen};
 use supervisor::core::ResetRefused;
 
 use crate::state;
@@ -63,7 +63,7 @@ fn what_was_driven_when_it_died_is_tripped_and_nothing_else() {
         assert!(can_be_driven(&mut bench, B), "it was nobody's");
         assert_eq!(can_be_driven(&mut bench, A), !manual, "{policy:?}");
         if manual {
-            assert_eq!(bench.core.reset(TripId(1), bench.now), Ok(()));
+            assert_eq!(bench.core.reset(TripId(1).into(), bench.now), Ok(()));
             assert!(can_be_driven(&mut bench, A), "after its reset");
         }
     }
@@ -82,11 +82,11 @@ fn open_trips_keep_number_reason_and_moment_and_numbers_go_on() {
         assert_eq!(held(&bench, motor), (1, Some(Reason::ClosedByClient), true));
     }
     assert_eq!(bench.events(EventKind::Trip), [begun], "as it was, and not again");
-    assert_eq!(bench.core.reset(TripId(1), bench.now), Err(ResetRefused::NotAtRest { motor: 0 }));
+    assert_eq!(bench.core.reset(TripId(1).into(), bench.now), Err(ResetRefused::NotAtRest { motor: 0 }));
     bench.rest_all();
     assert!(!can_be_driven(&mut bench, A));
-    assert_eq!(bench.core.reset(TripId(2), bench.now), Err(ResetRefused::NotHeld));
-    assert_eq!(bench.core.reset(TripId(1), bench.now), Ok(()));
+    assert_eq!(bench.core.reset(TripId(2).into(), bench.now), Err(ResetRefused::NotHeld));
+    assert_eq!(bench.core.reset(TripId(1).into(), bench.now), Ok(()));
     assert!(can_be_driven(&mut bench, A));
     assert_eq!(bench.core.estop(bench.now, &mut bench.wire), TripId(2), "a number of its own");
 }
@@ -98,7 +98,7 @@ fn a_trip_that_was_reset_is_not_taken_over() {
     writer.close_at(Ending::Client, dead.now);
     dead.run(2 * TICK);
     dead.rest_all();
-    assert_eq!(dead.core.reset(TripId(1), dead.now), Ok(()));
+    assert_eq!(dead.core.reset(TripId(1).into(), dead.now), Ok(()));
     dead.run(2 * TICK);
     let mut bench = next(&dead, ResetPolicy::Manual);
     assert_eq!(held(&bench, A), (0, Some(Reason::Startup), false));
@@ -118,7 +118,7 @@ fn an_operator_stop_holds_what_came_into_the_configuration_later_too() {
     assert_eq!(bench.view.latch(), trip);
     bench.rest_all();
     assert!(!can_be_driven(&mut bench, B));
-    assert_eq!(bench.core.reset(trip, bench.now), Ok(()));
+    assert_eq!(bench.core.reset(trip.into(), bench.now), Ok(()));
     assert_eq!(bench.view.latch(), TripId::NONE);
     assert!(can_be_driven(&mut bench, B));
 }
@@ -305,7 +305,7 @@ fn what_cannot_be_read_counts_as_everything_driven() {
     assert!(trip > 1_000, "far from any number that was told: {trip}");
     assert_eq!(bench.view.predecessor().0, Predecessor::Unreadable);
     bench.rest_all();
-    assert_eq!(bench.core.reset(TripId(trip), bench.now), Ok(()));
+    assert_eq!(bench.core.reset(TripId(trip).into(), bench.now), Ok(()));
     assert!(can_be_driven(&mut bench, B));
 }
 
@@ -351,7 +351,11 @@ fn no_word_left_behind_keeps_the_next_one_from_starting() {
             let (trip, _, latched) = held(&bench, motor);
             assert!(!latched || trip != 0, "{motor:?} is held by nothing: {words_changed:?}");
             if latched {
-                assert!(bench.core.reset(TripId(trip), bench.now).is_ok(), "{words_changed:?}");
+                let of_it = |motor: &MotorVerdict| motor.trip == TripId(trip) && motor.latched != 0;
+                let motors = [A, B, C].map(|motor| bench.view.motor(motor).expect("a motor"));
+                let violations = motors.iter().filter(|m| of_it(m)).map(|m| m.violations).max().unwrap_or(0);
+                let seen = TripSeen { trip: TripId(trip), violations };
+                assert!(bench.core.reset(seen, bench.now).is_ok(), "{words_changed:?}");
             }
         }
         bench.rest_all();

@@ -64,7 +64,7 @@ fn an_operator_stop_on_disk_holds_everything_under_every_policy() {
         assert!(told[0].contains("3 motors are held"), "{told:?}");
         let trips = bench.events(EventKind::Trip);
         assert_eq!((trips.len(), trips[0].trip, trips[0].reason), (1, TripId(4), Some(Reason::OperatorStop)));
-        assert_eq!(bench.core.reset(TripId(4), bench.now), Ok(()));
+        assert_eq!(bench.core.reset(TripId(4).into(), bench.now), Ok(()));
         assert_eq!(bench.view.latch(), TripId::NONE);
         assert!(can_be_driven(&mut bench, A));
         assert_eq!(
@@ -84,7 +84,7 @@ fn a_manual_trip_on_disk_holds_its_motors_and_no_others() {
     assert!(!can_be_driven(&mut bench, B));
     assert!(can_be_driven(&mut bench, A));
     assert!(!is_degraded(&bench, Degraded::LatchesLost));
-    assert_eq!(bench.core.reset(TripId(5), bench.now), Ok(()));
+    assert_eq!(bench.core.reset(TripId(5).into(), bench.now), Ok(()));
     assert!(can_be_driven(&mut bench, B));
 }
 
@@ -141,7 +141,7 @@ fn what_cannot_be_known_holds_every_motor_and_is_told() {
             "{told:?}"
         );
         assert!(is_degraded(&bench, Degraded::LatchesLost));
-        assert_eq!(bench.core.reset(TripId(trip), bench.now), Ok(()));
+        assert_eq!(bench.core.reset(TripId(trip).into(), bench.now), Ok(()));
         bench.run(2 * TICK);
         assert!(!is_degraded(&bench, Degraded::LatchesLost), "somebody has looked");
         assert!(can_be_driven(&mut bench, A));
@@ -237,7 +237,7 @@ fn whether_a_latch_is_on_disk_is_told() {
         "nothing changes"
     );
     bench.rest_all();
-    assert_eq!(bench.core.reset(bench.view.latch(), bench.now), Ok(()));
+    assert_eq!(bench.core.reset(bench.view.latch().into(), bench.now), Ok(()));
     assert_eq!(bench.view.keeping(), Keeping::Pending, "a reset is a change, too");
     assert_eq!(bench.view.phase(), Some(Phase::Armed));
 }

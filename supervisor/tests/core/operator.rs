@@ -1,7 +1,7 @@
 //! What people decide: policies, operator stops, resets, shutdown.
 
 use shm_proto::verdicts::{EventKind, MotorState, ResetPolicy};
-use shm_proto::{Ending, TripId};
+use shm_proto::{Ending, TripId, TripSeen};
 use supervisor::core::{Origin, ResetRefused};
 
 use crate::SET_VELOCITY_MODE;
@@ -14,20 +14,20 @@ fn manual_policy_holds_motors_until_the_right_trip_is_reset() {
     writer.close_at(Ending::Client, bench.now);
     bench.run(2 * TICK);
     let trip = bench.events(EventKind::Trip)[0].trip;
-    assert_eq!(bench.core.reset(trip, bench.now), Err(ResetRefused::NotAtRest { motor: 0 }));
+    assert_eq!(bench.core.reset(trip.into(), bench.now), Err(ResetRefused::NotAtRest { motor: 0 }));
     bench.rest(A);
     let writer = bench.open(1);
     bench.take(&writer, A);
     bench.run(2 * TICK);
     assert_eq!(bench.view.granted(A), None, "not before the reset");
-    assert_eq!(bench.core.reset(TripId(trip.0 + 1), bench.now), Err(ResetRefused::NotHeld));
-    assert_eq!(bench.core.reset(TripId::NONE, bench.now), Err(ResetRefused::NotHeld));
+    assert_eq!(bench.core.reset(TripId(trip.0 + 1).into(), bench.now), Err(ResetRefused::NotHeld));
+    assert_eq!(bench.core.reset(TripId::NONE.into(), bench.now), Err(ResetRefused::NotHeld));
     bench.wire.sent.clear();
-    assert_eq!(bench.core.reset(trip, bench.now), Ok(()));
+    assert_eq!(bench.core.reset(trip.into(), bench.now), Ok(()));
     assert_eq!(bench.wire.sent.len(), 0, "a reset moves nothing");
     bench.run(2 * TICK);
     assert_eq!(bench.view.granted(A), Some(writer.owner()));
-    assert_eq!(bench.core.reset(trip, bench.now), Err(ResetRefused::NotHeld), "only once");
+    assert_eq!(bench.core.reset(trip.into(), bench.now), Err(ResetRefused::NotHeld), "only once");
 }
 
 /// That a Stop comes first is the front's to see to: it alone knows what clients have sent.
@@ -70,7 +70,7 @@ fn an_operator_stop_holds_everything(policy: ResetPolicy) {
     bench.run(2 * TICK);
     assert_eq!(bench.view.granted(A), None);
     assert_eq!(bench.view.latch(), trip);
-    assert_eq!(bench.core.reset(trip, bench.now), Ok(()));
+    assert_eq!(bench.core.reset(trip.into(), bench.now), Ok(()));
     bench.run(2 * TICK);
     assert_eq!(bench.view.granted(A), Some(writer.owner()));
     assert_eq!(bench.view.latch(), TripId::NONE);
@@ -105,15 +105,17 @@ fn what_the_guard_holds_can_be_reset_by_a_number_of_its_own() {
     let first = violate(&mut bench);
     assert_ne!(first, TripId::NONE, "a motor that is held by no trip could never be reset");
     assert_eq!(violate(&mut bench), first, "while it is held, it is the same trip");
-    assert_eq!(bench.core.reset(first, bench.now), Ok(()));
+    let seen = TripSeen { trip: first, violations: 1 };
+    assert_eq!(bench.core.reset(first.into(), bench.now), Err(ResetRefused::Violated { now: seen }));
+    assert_eq!(bench.core.reset(seen, bench.now), Ok(()));
     let second = violate(&mut bench);
     assert_ne!(second, first);
     assert_eq!(
-        bench.core.reset(first, bench.now),
+        bench.core.reset(first.into(), bench.now),
         Err(ResetRefused::NotHeld),
         "a late reset of the old trip"
     );
-    assert_eq!(bench.core.reset(second, bench.now), Ok(()));
+    assert_eq!(bench.core.reset(second.into(), bench.now), Ok(()));
 }
 
 #[test]
@@ -133,7 +135,7 @@ fn a_press_holds_everything_under_every_policy() {
         bench.take(&writer, A);
         bench.run(2 * TICK);
         assert_eq!(bench.view.granted(A), None, "{policy:?}");
-        assert_eq!(bench.core.reset(trip, bench.now), Ok(()));
+        assert_eq!(bench.core.reset(trip.into(), bench.now), Ok(()));
         bench.run(2 * TICK);
         assert_eq!(bench.view.granted(A), Some(writer.owner()), "{policy:?}");
     }
@@ -152,12 +154,12 @@ fn a_second_press_has_a_number_of_its_own_and_sends_nothing() {
     assert!(second > first);
     assert_eq!(bench.wire.sent.len(), 0, "the stop was begun anew");
     assert_eq!(bench.view.stopped_since(pressed), Some(second), "whoever pressed learns that it was heard");
-    assert_eq!(bench.core.reset(first, bench.now), Err(ResetRefused::NotHeld));
+    assert_eq!(bench.core.reset(first.into(), bench.now), Err(ResetRefused::NotHeld));
     assert_eq!(bench.view.latch(), second);
     for motor in [A, B, C] {
         assert_eq!(bench.view.motor(motor).map(|motor| (motor.trip, motor.latched)), Some((second, 1)));
     }
-    assert_eq!(bench.core.reset(second, bench.now), Ok(()));
+    assert_eq!(bench.core.reset(second.into(), bench.now), Ok(()));
     assert_eq!(bench.view.latch(), TripId::NONE);
     let third = bench.core.press(bench.now, &mut bench.wire);
     assert!(third > second);

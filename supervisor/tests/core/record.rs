@@ -30,7 +30,8 @@ fn what_the_system_refused_stays_on_record() {
 #[test]
 fn costs_and_the_kernel_stop_are_counted() {
     let mut bench = Bench::new(ResetPolicy::Auto);
-    bench.core.kernel_stop(kernel_stop::Tally { rearms: 8, errors: 9 });
+    let tally = kernel_stop::Tally { rearms: 8, errors: 9, overtaken: 0 };
+    bench.core.kernel_stop(tally, bench.now, &mut bench.wire);
     bench.core.costs(Cost {
         allocations: 1,
         minor_faults: 2,

@@ -131,7 +131,7 @@ fn a_stop_that_has_to_escalate_is_a_trip_after_all() {
         let manual = u64::from(policy == ResetPolicy::Manual);
         assert_eq!(told(&bench, A), (trip.trip, Some(Reason::ClosedByClient), manual), "{policy:?}");
         bench.rest(A);
-        assert_eq!(bench.core.reset(trip.trip, bench.now).is_ok(), manual == 1);
+        assert_eq!(bench.core.reset(trip.trip.into(), bench.now).is_ok(), manual == 1);
         let next = bench.drive(1, &[A]);
         assert_eq!(bench.view.granted(A), Some(next.owner()));
     }

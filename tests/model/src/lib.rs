@@ -63,7 +63,9 @@ use drive::Drive;
 use front::{Actor, Front};
 use properties::{Broken, Witness};
 use shared::{Beats, Owner, Ring, SLOTS, Word};
-use supervisor::{Before, Bus, Core, Due, Latch, Log, NO_TRIP, Occasion, Settings, State, Step, TripId};
+use supervisor::{
+    Before, Bus, Core, Due, Latch, Log, NO_TRIP, Occasion, Settings, State, Step, TripId, TripSeen,
+};
 use wire::{Heard, Wire};
 
 /// What is configured, and how often each rare event may happen.
@@ -110,8 +112,8 @@ pub struct Spent {
 /// The operator: reads a trip's number, and may use it much later.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Operator {
-    /// The number last read.
-    pub noted: TripId,
+    /// The trip last read.
+    pub noted: TripSeen,
     /// What became of the last reset of a trip that held the motor.
     pub reset: Reset,
 }
@@ -238,7 +240,7 @@ impl System {
             // Nobody knows what the motors were doing.
             drive: Drive::Turning,
             mover: Mover::Frame,
-            operator: Operator { noted: NO_TRIP, reset: Reset::None },
+            operator: Operator { noted: TripSeen::NONE, reset: Reset::None },
             witness: Witness::Doubts,
             spent: Spent::default(),
             broken: None,
@@ -292,10 +294,10 @@ impl System {
         if self.spent.estops < scope.estops {
             actions.push(Action::Estop);
         }
-        if self.trip_on_show() != NO_TRIP && self.trip_on_show() != self.operator.noted {
+        if self.trip_on_show() != TripSeen::NONE && self.trip_on_show() != self.operator.noted {
             actions.push(Action::NoteTrip);
         }
-        if self.operator.noted != NO_TRIP {
+        if self.operator.noted != TripSeen::NONE {
             actions.push(Action::Reset);
         }
     }
@@ -377,11 +379,14 @@ impl System {
     }
 
     /// The trip that `lanyard status` tells to reset.
-    fn trip_on_show(&self) -> TripId {
-        match (self.core.latch, self.core.motor.latch) {
-            (NO_TRIP, Latch::Held) => self.core.motor.trip,
+    fn trip_on_show(&self) -> TripSeen {
+        let motor = &self.core.motor;
+        let trip = match (self.core.latch, motor.latch) {
+            (NO_TRIP, Latch::Held) => motor.trip,
             (latch, _) => latch,
-        }
+        };
+        let is_motors = motor.latch == Latch::Held && motor.trip == trip;
+        TripSeen { trip, violations: if is_motors { motor.violations } else { 0 } }
     }
 
     /// What the action makes of this state; what the supervisor did goes into `log`.
@@ -517,7 +522,7 @@ impl System {
     /// ended.
     #[must_use]
     pub fn canonical(mut self) -> Self {
-        let mut known = [self.core.motor.trip, self.core.latch, self.operator.noted];
+        let mut known = [self.core.motor.trip, self.core.latch, self.operator.noted.trip];
         known.sort_unstable();
         let rank = |trip: TripId| {
             let mut rank = 0;
@@ -531,9 +536,13 @@ impl System {
             rank
         };
         let newest = rank(known[2]);
+        // Of violations all that counts is whether the operator knows of all of them.
+        let noted = &mut self.operator.noted;
+        let unknown = noted.trip == self.core.motor.trip && noted.violations != self.core.motor.violations;
+        (noted.violations, self.core.motor.violations) = (0, u8::from(unknown));
+        noted.trip = rank(noted.trip);
         self.core.motor.trip = rank(self.core.motor.trip);
         self.core.latch = rank(self.core.latch);
-        self.operator.noted = rank(self.operator.noted);
         self.core.trips = newest;
         let settled = self.core.outbox.is_none() && self.core.motor.reason != Reason::Startup;
         if settled {

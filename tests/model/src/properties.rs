@@ -26,7 +26,7 @@ use stateright::Property;
 use crate::drive::Drive;
 use crate::front::{Actor, Front};
 use crate::shared::Owner;
-use crate::supervisor::{Before, Bus, Core, Latch, Motor, NO_TRIP, Occasion, Run, State};
+use crate::supervisor::{Before, Bus, Core, Latch, Motor, NO_TRIP, Occasion, Run, State, TripSeen};
 use crate::wire::FrontFrame;
 use crate::{Action, Mover, Reset, Scope, System, is_over};
 
@@ -37,6 +37,8 @@ pub enum Broken {
     ResetOfAnother,
     /// A reset was accepted for a motor that is not proven to stand still.
     ResetWhileMoving,
+    /// A reset cleared a violation that the operator had not seen.
+    ResetOfUnseenViolation,
     /// A held motor was let go by something else than a reset.
     LatchLost,
     /// A session that was over lives again.
@@ -71,10 +73,13 @@ fn lives(core: &Core, owner: Owner) -> bool {
 pub fn broken(before: &System, action: Action, accepted: bool, after: &System) -> Option<Broken> {
     let (old, new) = (&before.core, &after.core);
     if accepted {
-        let trip = before.operator.noted;
+        let TripSeen { trip, violations } = before.operator.noted;
         let held = old.motor.trip == trip && old.motor.latch == Latch::Held;
         if (!held && old.motor != new.motor) || (old.latch != trip && old.latch != new.latch) {
             return Some(Broken::ResetOfAnother);
+        }
+        if held && old.motor.violations != violations {
+            return Some(Broken::ResetOfUnseenViolation);
         }
         let is_heard = before.witness.has_heard_lately();
         if held && !(old.motor.is_at_rest() && is_heard) {
@@ -291,6 +296,7 @@ const ALWAYS: &[(&str, Condition)] = &[
     ("a held motor can be reset", |_, s| a_held_motor_can_be_reset(s)),
     ("manual policy holds what was stopped", manual_policy_holds),
     ("a reset clears its trip and no other", |_, s| s.broken != Some(Broken::ResetOfAnother)),
+    ("a reset clears no unseen violation", |_, s| s.broken != Some(Broken::ResetOfUnseenViolation)),
     ("a reset needs proof", |_, s| s.broken != Some(Broken::ResetWhileMoving)),
     ("only a reset lets go", |_, s| s.broken != Some(Broken::LatchLost)),
     ("what is recorded as sent was sent", |_, s| s.broken != Some(Broken::GentlerThanSaid)),
@@ -376,8 +382,13 @@ fn reached(scope: &Scope) -> Vec<(&'static str, Condition)> {
     });
     want(manual && scope.opens > 1, "a reset comes too late for its trip", |_, s| {
         let motor = &s.core.motor;
-        let too_late = s.operator.noted != NO_TRIP && s.operator.noted < motor.trip;
+        let too_late = s.operator.noted.trip != NO_TRIP && s.operator.noted.trip < motor.trip;
         too_late && motor.latch == Latch::Held
+    });
+    want(latches, "a reset comes too late for a violation", |_, s| {
+        let motor = &s.core.motor;
+        let is_of_it = s.operator.noted.trip != NO_TRIP && s.operator.noted.trip == motor.trip;
+        is_of_it && motor.latch == Latch::Held && motor.violations > s.operator.noted.violations
     });
     want(!manual && scope.opens > 1, "a motor is granted again without a reset", |_, s| {
         s.core.motor.owner().is_some() && s.core.motor.trip != NO_TRIP && s.operator.reset == Reset::None

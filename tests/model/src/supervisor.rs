@@ -17,6 +17,20 @@ pub type TripId = u8;
 /// No trip.
 pub const NO_TRIP: TripId = 0;
 
+/// A trip as an operator saw it, and how often its stop had been violated by then.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct TripSeen {
+    /// The trip.
+    pub trip: TripId,
+    /// How often its stop had been violated.
+    pub violations: u8,
+}
+
+impl TripSeen {
+    /// None was looked at.
+    pub const NONE: Self = Self { trip: NO_TRIP, violations: 0 };
+}
+
 /// Ticks after which a stage has timed out.
 const STAGE_TIMEOUT: u8 = 2;
 /// How often a stop begins again because the bus came back.
@@ -140,6 +154,8 @@ pub struct Motor {
     pub latch: Latch,
     /// The trip that stopped it last.
     pub trip: TripId,
+    /// How often the stop of that trip was violated.
+    pub violations: u8,
     /// Why.
     pub reason: Reason,
     /// Whether the stop got out.
@@ -157,6 +173,13 @@ pub struct Motor {
 }
 
 impl Motor {
+    /// `Motor::belong_to`.
+    const fn belong_to(&mut self, trip: TripId) {
+        if self.trip != trip {
+            (self.trip, self.violations) = (trip, 0);
+        }
+    }
+
     /// `Motor::owner`.
     #[must_use]
     pub const fn owner(&self) -> Option<Owner> {
@@ -337,6 +360,7 @@ impl Core {
                 state: State::Stopping { stage: 0, since: 0 },
                 latch: Latch::Open,
                 trip: NO_TRIP,
+                violations: 0,
                 reason: Reason::Startup,
                 stop: Stop::HandedOver,
                 occasion: Occasion::Trip,
@@ -466,11 +490,15 @@ impl Step<'_> {
     }
 
     /// `Core::reset`; says whether it was accepted.
-    pub fn reset(&mut self, trip: TripId) -> bool {
+    pub fn reset(&mut self, seen: TripSeen) -> bool {
+        let TripSeen { trip, violations } = seen;
         let motor = &mut self.core.motor;
         let held = motor.trip == trip && motor.latch == Latch::Held;
         let is_latch = self.core.latch != NO_TRIP && self.core.latch == trip;
         if trip == NO_TRIP || !(is_latch || held) || (held && !(motor.is_at_rest() && motor.is_heard())) {
+            return false;
+        }
+        if violations != if held { motor.violations } else { 0 } {
             return false;
         }
         if held {
@@ -670,7 +698,7 @@ impl Step<'_> {
     /// `motor::begin_stop`.
     fn begin_stop(&mut self, trip: TripId, reason: Reason, occasion: Occasion) {
         let motor = &mut self.core.motor;
-        motor.trip = trip;
+        motor.belong_to(trip);
         motor.reason = reason;
         motor.stop = Stop::Refused;
         motor.occasion = occasion;
@@ -698,7 +726,7 @@ impl Step<'_> {
             let trip = self.next_trip();
             let reason = self.core.motor.reason;
             self.core.motor.occasion = Occasion::Trip;
-            self.core.motor.trip = trip;
+            self.core.motor.belong_to(trip);
             self.core.motor.latch = self.latched_by(reason);
             self.log.note(EventKind::Trip, trip, Some(reason));
         }
@@ -829,7 +857,12 @@ impl Step<'_> {
     /// `motor::stop_again`.
     fn stop_again(&mut self) {
         let trip = self.trip_of_violation();
+        let violations = match self.core.motor.latch {
+            Latch::Held => self.core.motor.violations.saturating_add(1),
+            Latch::Open => 0,
+        };
         self.begin_trip(trip, Reason::Violation);
+        self.core.motor.violations = violations;
         self.record_motor(EventKind::Guarded);
     }
 

@@ -31,7 +31,7 @@ pub fn start(config: &Path, sessions: u16) -> Result<Background> {
 /// The supervisor refuses.
 pub fn run(config: &Path, sessions: u16) -> Result<()> {
     let config = Config::load(config)?;
-    let attached = handover::attach(&config.supervisor.socket, config.hash)?;
+    let attached = handover::attach(&config.supervisor.front_socket, config.hash)?;
     let mut front = attached.beats.front_writer();
     front.open(SessionId(1), Window(u64::try_from(config.supervisor.front_window.as_nanos())?));
     let slots = attached.beats.capacity().slots().take(usize::from(sessions));

@@ -99,7 +99,13 @@ impl Harness {
         let mut harness = Self { armed, stamps, beats, front, writers, drives, sessions: 1 };
         let pid = std::process::id();
         let attach = Command::Attach { view, pid, pidfd: sys::pidfd_open(pid)? };
-        harness.armed.commands.push(attach).map_err(|_| anyhow!("the queue of commands is full"))?;
+        harness
+            .armed
+            .requesters
+            .fronts
+            .commands
+            .push(attach)
+            .map_err(|_| anyhow!("the queue of commands is full"))?;
         harness.until("the front is attached", |harness| harness.armed.verdicts.front().1 != 0)?;
         harness.settle(motors)?;
         Ok(harness)

@@ -7,12 +7,11 @@ use anyhow::{Context as _, Result, anyhow};
 use config::Config;
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::Pid;
-use rtrb::{Consumer, Producer, RingBuffer};
 use shm_proto::verdicts::Identity;
 use shm_proto::{Nanos, VerdictSegment, VerdictView};
 use supervisor::intake::Intake;
 use supervisor::kernel_stop::KernelStop;
-use supervisor::queue::{Command, DEPTH, Reply};
+use supervisor::queue::{self, Requesters};
 use supervisor::runtime::{Ports, Presses, Runtime};
 use supervisor::{realtime, start};
 
@@ -42,10 +41,8 @@ pub struct Armed {
     pub verdicts: VerdictView,
     /// The same, to hand out.
     pub verdicts_fd: OwnedFd,
-    /// To it.
-    pub commands: Producer<Command>,
-    /// From it.
-    pub replies: Consumer<Reply>,
+    /// To it, and from it.
+    pub requesters: Requesters,
     /// Keeps idle CPUs from sleeping deeply, as the supervisor and cyclictest do.
     _cpu_sleep_limit: Option<File>,
 }
@@ -76,16 +73,14 @@ pub fn arm<P: Ports + Send + 'static>(
 
     let (cpu_sleep_limit, _) = realtime::limit_cpu_sleep();
     let core = start::build_core(config, ports.count(), segment);
-    let (commands, to_thread) = RingBuffer::new(DEPTH);
-    let (from_thread, replies) = RingBuffer::new(DEPTH);
+    let (requesters, responders) = queue::connect();
     let kernel_stop = KernelStop::none();
     let mut wakeups = ports.wakeups(&signals)?;
     stop.map_or(Ok(()), |stop| wakeups.watch_stop(stop))?;
     let mut runtime = Runtime {
         core,
         buses: ports,
-        commands: to_thread,
-        replies: from_thread,
+        responders,
         wakeups,
         signals,
         front: None,
@@ -102,7 +97,7 @@ pub fn arm<P: Ports + Send + 'static>(
         runtime.run();
     })?;
     match is_ready.recv() {
-        Ok(0) => Ok(Armed { verdicts, verdicts_fd, commands, replies, _cpu_sleep_limit: cpu_sleep_limit }),
+        Ok(0) => Ok(Armed { verdicts, verdicts_fd, requesters, _cpu_sleep_limit: cpu_sleep_limit }),
         _ => Err(anyhow!("the thread was not made real-time (see above); run the benchmark as root")),
     }
 }

@@ -41,7 +41,7 @@ impl Shape<'_> {
         let Self { interface, sessions, motors, socket, listen } = *self;
         let mut text = format!(
             "[supervisor]\nsocket = \"{}\"\nstate = \"{}\"\ncpu = {}\npriority = {}\nmax_sessions = {sessions}\n\
-             front_window = \"5s\"\nstage_timeout = \"10s\"\nmax_lateness = \"1s\"\nstop_repeat = \"200ms\"\nreset = \"auto\"\n\
+             front_window = \"5s\"\nstage_timeout = \"10s\"\nmax_lateness = \"900ms\"\nkernel_stop = \"1s\"\nstop_repeat = \"200ms\"\nreset = \"auto\"\n\
              [front]\nlisten = \"{listen}\"\nheartbeat_window = \"10s\"\n\
              [[bus]]\nname = \"bus\"\ninterface = \"{interface}\"\n",
             socket.display(),

@@ -3,19 +3,23 @@
 use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, anyhow, ensure};
 use config::Config;
 use shm_proto::Generation;
 use supervisor::bus::Rebind;
-use supervisor::estop::{self, Access, Drain};
+use supervisor::doors::Visitor;
+use supervisor::doors::door::{self, Door};
+use supervisor::doors::listener::{self, Listener};
+use supervisor::estop::{self, Drain};
 use supervisor::keeper::Keeper;
 use supervisor::latches::{Disk, Keeping, Latches, Store};
-use supervisor::listener::{self, Listener};
 use supervisor::netlink::Netlink;
 use supervisor::notify::Notifier;
-use supervisor::privileges::Become;
+use supervisor::privileges::{Access, Become};
+use supervisor::queue::Requesters;
 use supervisor::service::{Parts, Service};
 use tests::folder::Folder;
 
@@ -35,8 +39,6 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// The system refuses anything.
 pub fn run(config: &Path) -> Result<ExitCode> {
     let config = Config::load(config)?;
-    let socket = listener::listen_at(&config.supervisor.socket).map_err(|problem| anyhow!(problem))?;
-    let listener = Listener { socket, waiting: Vec::new(), keeper: listener::Keeper::Nobody };
     let fifo = estop::open_or_make(&config.supervisor.estop, Access::default());
     let fifo = fifo.map_err(|problem| anyhow!(problem))?;
     let (ports, drives) = sink()?;
@@ -46,14 +48,27 @@ pub fn run(config: &Path) -> Result<ExitCode> {
         at_rest(motor).iter().for_each(|frame| drives.say(frame));
     }
     let state = config.supervisor.state.clone();
+    let (config, verdicts) = (Arc::new(config), Arc::new(armed.verdicts));
+    let Requesters { housekeeping, fronts, lookers, .. } = armed.requesters;
+    for (visitor, requester) in [(Visitor::Looker, lookers), (Visitor::Front, fronts)] {
+        let socket = listener::listen_at(visitor, visitor.path(&config), Access::default());
+        let socket = socket.map_err(|problem| anyhow!(problem))?;
+        let door = Door::new(door::Parts {
+            visitor,
+            config: Arc::clone(&config),
+            listener: Listener { socket, waiting: Vec::new(), keeper: listener::Keeper::Nobody },
+            verdicts_fd: armed.verdicts_fd.try_clone()?,
+            verdicts: Arc::clone(&verdicts),
+            requester,
+            generation: Generation(0),
+        });
+        std::thread::spawn(|| door.run());
+    }
     let parts = Parts {
         config,
-        listener,
-        verdicts_fd: armed.verdicts_fd,
-        verdicts: armed.verdicts,
-        generation: Generation(0),
-        commands: armed.commands,
-        replies: armed.replies,
+        paths: Vec::new(),
+        verdicts,
+        requester: housekeeping,
         notifier: Notifier::from_environment(),
         rebind: Rebind::default(),
         netlink: Netlink::open()?,

@@ -100,7 +100,7 @@ impl Player {
         let status = robot.lanyard.status()?;
         let hash = status["config_hash"].as_str().context("no config_hash in the status")?;
         let hash = u64::from_str_radix(hash.trim_start_matches("0x"), 16)?;
-        let attached = handover::attach(&robot.lanyard.socket, hash)?;
+        let attached = handover::attach(&robot.lanyard.front_socket(), hash)?;
         let mut front = attached.beats.front_writer();
         front.open(SessionId(1), FRONT_WINDOW);
         let beats = attached.beats.writer(SlotIndex(0)).context("slot 0 exists")?;

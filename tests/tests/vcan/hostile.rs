@@ -146,26 +146,33 @@ fn ten_thousand_idle_connections_make_room() -> Result<()> {
     })
 }
 
-/// Fails if nonsense on the supervisor's own socket disturbs a session, keeps the operator out, or delays a
+/// Fails if nonsense on the supervisor's own sockets disturbs a session, keeps the operator out, or delays a
 /// stop.
 #[test]
-fn nonsense_on_the_supervisors_socket_disturbs_nobody() -> Result<()> {
+fn nonsense_on_the_supervisors_sockets_disturbs_nobody() -> Result<()> {
     play(setup(), |robot, clients| {
         let (mut client, since) = bystander(robot, clients)?;
-        let path = UnixAddr::new(&robot.lanyard.socket)?;
-        let open = || -> Result<OwnedFd> {
-            let new = socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None)?;
-            connect(new.as_raw_fd(), &path)?;
-            Ok(new)
-        };
-        for length in [0, 1, 7, 64, 4096, 65_000] {
-            let nonsense: Vec<u8> =
-                (0..length).map(|at: usize| u8::try_from(at * 37 % 251).unwrap_or(0)).collect();
-            let stranger = open()?;
-            // It may be refused half-way, which is fine.
-            let _ = send(stranger.as_raw_fd(), &nonsense, MsgFlags::MSG_NOSIGNAL);
+        let mut silent = Vec::new();
+        for door in
+            [robot.lanyard.socket.clone(), robot.lanyard.front_socket(), robot.lanyard.operator_socket()]
+        {
+            let path = UnixAddr::new(&door)?;
+            let open = || -> Result<OwnedFd> {
+                let new = socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None)?;
+                connect(new.as_raw_fd(), &path)?;
+                Ok(new)
+            };
+            for length in [0, 1, 7, 64, 4096, 65_000] {
+                let nonsense: Vec<u8> =
+                    (0..length).map(|at: usize| u8::try_from(at * 37 % 251).unwrap_or(0)).collect();
+                let stranger = open()?;
+                // It may be refused half-way, which is fine.
+                let _ = send(stranger.as_raw_fd(), &nonsense, MsgFlags::MSG_NOSIGNAL);
+            }
+            for _ in 0..10 {
+                silent.push(open()?);
+            }
         }
-        let silent = (0..10).map(|_| open()).collect::<Result<Vec<_>>>()?;
         is_unharmed(robot, &mut client, since)?;
         ensure!(robot.lanyard.status()?["phase"] == "armed", "the operator is kept out");
         let death = client.kill()?;

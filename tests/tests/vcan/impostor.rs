@@ -2,6 +2,7 @@
 //! front that lies. Here the crate under test is the tool of the attack, and never the judge.
 
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
@@ -15,9 +16,9 @@ use tests::robot::{LATE, LEFT, Robot, START, Setup};
 
 use crate::scene::play;
 
-fn say(robot: &Robot, message: &Message) -> Result<Message> {
+fn say(door: &Path, message: &Message) -> Result<Message> {
     let connection: OwnedFd = socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None)?;
-    connect(connection.as_raw_fd(), &UnixAddr::new(&robot.lanyard.socket)?)?;
+    connect(connection.as_raw_fd(), &UnixAddr::new(door)?)?;
     handover::send(connection.as_fd(), message, &[])?;
     let (answer, _) = handover::receive(connection.as_fd())?.context("the supervisor hung up")?;
     Ok(answer)
@@ -35,9 +36,10 @@ pub fn config_hash(robot: &Robot) -> Result<u64> {
 fn another_version_is_refused_and_told_so() -> Result<()> {
     play(Setup::base().without_front(), |robot, _| {
         let layout = layout_hash() ^ 1;
-        for message in [Message::Attach { layout, config: config_hash(robot)? }, Message::Observe { layout }]
-        {
-            let Message::Refused(why) = say(robot, &message)? else { bail!("{message:?} was let in") };
+        let (front, looker) = (robot.lanyard.front_socket(), robot.lanyard.socket.clone());
+        let attach = Message::Attach { layout, config: config_hash(robot)? };
+        for (door, message) in [(front, attach), (looker, Message::Observe { layout })] {
+            let Message::Refused(why) = say(&door, &message)? else { bail!("{message:?} was let in") };
             ensure!(why.contains("of different versions"), "it says: {why}");
         }
         robot.start_front()
@@ -62,7 +64,7 @@ fn another_configuration_is_refused_and_told_so() -> Result<()> {
 
 /// A front that holds `LEFT` for a session with that window; returns when its first beat was.
 pub fn seize(robot: &Robot, window: Window) -> Result<(Attached, shm_proto::BeatWriter, Nanos)> {
-    let attached = handover::attach(&robot.lanyard.socket, config_hash(robot)?)?;
+    let attached = handover::attach(&robot.lanyard.front_socket(), config_hash(robot)?)?;
     let mut writer = attached.beats.writer(SlotIndex(0)).context("slot 0 exists")?;
     let opened = Nanos::now();
     writer.open_at(SessionId(7), window, opened);

@@ -160,7 +160,7 @@ fn socket_that_the_path_no_longer_leads_to_is_not_used() -> Result<()> {
         kill_service(robot)?;
         std::fs::remove_file(&robot.lanyard.socket)?;
         start_as_service(robot, &store)?;
-        robot.supervisor()?.wait_for_line("the hand-over socket that systemd kept is not used", START)?;
+        robot.supervisor()?.wait_for_line("that systemd kept is not used", START)?;
         ensure!(robot.lanyard.status()?["phase"] == "armed", "nobody answers at the path");
         let kept = store.names().iter().filter(|name| *name == "handover").count();
         ensure!(kept == 1, "systemd keeps {:?}", store.names());

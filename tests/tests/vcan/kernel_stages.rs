@@ -46,7 +46,7 @@ fn patient(table: &str, drive: &str) -> Setup {
         .with_drive(LEFT.name, table, drive)
         .window("20s")
         .supervisor_key("front_window", "\"5s\"")
-        .supervisor_key("kernel_stop", &format!("\"{}ms\"", KERNEL_STOP.as_millis()))
+        .kernel_stop(KERNEL_STOP.as_millis())
         .supervisor_key("stage_timeout", &format!("\"{}ms\"", STAGE.as_millis()))
 }
 

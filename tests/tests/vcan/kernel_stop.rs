@@ -63,7 +63,7 @@ fn setup(patience: Duration) -> Setup {
         .with_keys(&ARM, "heartbeat_ms = 5000", "")
         .window("10s")
         .supervisor_key("front_window", "\"5s\"")
-        .supervisor_key("kernel_stop", &format!("\"{}ms\"", patience.as_millis()))
+        .kernel_stop(patience.as_millis())
         // The kernel sends the first stage for that long, and to the ODrives nothing more: they are to hold, and a stop that
         // went on would feed their own watchdogs. These tests are over before.
         .supervisor_key("stage_timeout", "\"5s\"")
@@ -292,7 +292,7 @@ fn systemd_keeps_the_stops_of_a_killed_supervisor() -> Result<()> {
         let store = FdStore::open(&robot.file("notify.sock"))?;
         start_as_service(robot, &store)?;
         robot.start_front()?;
-        let names = ["handover", "estop", "kernel-stop-0", "verdicts-0"];
+        let names = ["handover", "door-front", "door-operator", "estop", "kernel-stop-0", "verdicts-0"];
         ensure!(store.names() == names, "systemd was given {:?}", store.said());
         within(START, "systemd is told", || {
             if store.said().iter().any(|word| word == "READY=1") { Ok(()) } else { Err(String::new()) }
@@ -312,7 +312,7 @@ fn systemd_keeps_the_stops_of_a_killed_supervisor() -> Result<()> {
         start_as_service(robot, &store)?;
         within(START, "systemd keeps the new socket only", || {
             let names = store.names();
-            if names == ["handover", "estop", "kernel-stop-1", "verdicts-1"] {
+            if names == ["handover", "door-front", "door-operator", "estop", "kernel-stop-1", "verdicts-1"] {
                 Ok(())
             } else {
                 Err(format!("{names:?}: {:?}", store.said()))
@@ -351,7 +351,7 @@ fn service_that_ends_cleanly_leaves_nothing_with_systemd() -> Result<()> {
         let ended = robot.supervisor()?.wait(START)?;
         ensure!(ended.code == Some(0), "the supervisor ended with {ended:?}");
         within(START, "the store has no job", || {
-            if store.names() == ["handover", "estop", "verdicts-0"] {
+            if store.names() == ["handover", "door-front", "door-operator", "estop", "verdicts-0"] {
                 Ok(())
             } else {
                 Err(format!("{:?}", store.said()))
@@ -600,7 +600,7 @@ fn marker_feeds_no_watchdog() -> Result<()> {
         .with_keys(&LEFT, "", keys)
         .window("10s")
         .supervisor_key("front_window", "\"5s\"")
-        .supervisor_key("kernel_stop", "\"200ms\"");
+        .kernel_stop(200);
     play(setup, |robot, clients| {
         let mut client = robot.client(clients)?;
         robot.drive(&mut client, &LEFT, 0.4)?;
@@ -622,7 +622,7 @@ fn marker_feeds_no_watchdog() -> Result<()> {
 /// Fails if the marker is taken for a sign of life on a bus of CANopen drives only.
 #[test]
 fn canopen_marker_is_no_heartbeat() -> Result<()> {
-    let setup = Setup::new().with(&ARM).without_front().supervisor_key("kernel_stop", "\"200ms\"");
+    let setup = Setup::new().with(&ARM).without_front().kernel_stop(200);
     play(setup, |robot, _| {
         let now = Moment::now();
         let marker = |frame: &Seen| frame.id == MARKER_WITHOUT_ODRIVES;

@@ -265,7 +265,7 @@ impl Scene<'_> {
             self.start_supervisor()?;
         }
         if !matches!(victims, Victims::Supervisor) {
-            self.puppet = start_puppet(&self.robot.lanyard.socket, self.hash)?;
+            self.puppet = start_puppet(&self.robot.lanyard.front_socket(), self.hash)?;
         }
         let trip = self.is_held(victims)?;
         // A front that lives, or a new one, asks for the motor all the time.
@@ -278,7 +278,8 @@ impl Scene<'_> {
         let moved = self.robot.listener.first(still, |frame| LEFT.drives(frame) || LEFT.energises(frame))?;
         must(moved.is_none(), || format!("{moved:?} moves what trip {trip} holds"))?;
         within(STILL, "the reset", || {
-            handover::reset(&self.robot.lanyard.socket, TripId(trip)).map_err(|error| error.to_string())
+            handover::reset(&self.robot.lanyard.operator_socket(), TripId(trip).into())
+                .map_err(|error| error.to_string())
         })?;
         Ok(())
     }
@@ -298,13 +299,13 @@ impl Scene<'_> {
             if verdict.latched == 0 && verdict.grant.is_none() {
                 return Ok(());
             }
-            handover::reset(&self.robot.lanyard.socket, verdict.trip)
+            handover::reset(&self.robot.lanyard.operator_socket(), verdict.trip.into())
                 .map(drop)
                 .map_err(|error| error.to_string())?;
             Err("it was held".to_owned())
         })?;
         self.trips.extend(view.events().map(|(_, event)| event.trip.0));
-        self.puppet = start_puppet(&self.robot.lanyard.socket, self.hash)?;
+        self.puppet = start_puppet(&self.robot.lanyard.front_socket(), self.hash)?;
         Ok(())
     }
 
@@ -344,15 +345,11 @@ fn kill_them(rounds: u32, keeper: impl FnOnce(&Robot) -> Result<Keeper>) -> Resu
         Err(_) => u64::from(std::process::id()) ^ Moment::now().0.unsigned_abs(),
     };
     println!("{SEED}={seed}");
-    let setup = Setup::new()
-        .with(&LEFT)
-        .with(&RIGHT)
-        .manual()
-        .supervisor_key("kernel_stop", &format!("\"{}ms\"", KERNEL_STOP.as_millis()))
-        .drives_only();
+    let setup =
+        Setup::new().with(&LEFT).with(&RIGHT).manual().kernel_stop(KERNEL_STOP.as_millis()).drives_only();
     play(setup, |robot, _| {
         let keeper = keeper(robot)?;
-        let socket = robot.lanyard.socket.clone();
+        let socket = robot.lanyard.front_socket();
         // Until it is known which configuration that supervisor has, there is no front to start.
         let placeholder = Process::start(Path::new("/bin"), "true", [""; 0])?;
         let mut scene = Scene {

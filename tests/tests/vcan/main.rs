@@ -8,6 +8,7 @@
 mod access;
 mod bus;
 mod clients;
+mod doors;
 mod drives;
 mod estop;
 mod families;

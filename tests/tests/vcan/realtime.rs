@@ -85,7 +85,7 @@ impl Crowd {
         // The supervisor may not have noticed yet that the front before has hung up.
         let hash = config_hash(robot)?;
         let attached = expect::within(START, "a place for the front", || {
-            handover::attach(&robot.lanyard.socket, hash).map_err(|error| error.to_string())
+            handover::attach(&robot.lanyard.front_socket(), hash).map_err(|error| error.to_string())
         })?;
         let seat = |slot| Some(Seat { writer: attached.beats.writer(SlotIndex(slot))?, mood: Mood::Beats });
         let seats = (0..SESSIONS).map(seat).collect::<Option<Vec<_>>>().context("fewer slots than asked")?;
@@ -322,7 +322,9 @@ fn clear_latch(robot: &Robot, crowd: &mut Crowd) -> Result<()> {
         if latch == TripId::NONE {
             return Ok(());
         }
-        handover::reset(&robot.lanyard.socket, latch).map(drop).map_err(|error| error.to_string())
+        handover::reset(&robot.lanyard.operator_socket(), latch.into())
+            .map(drop)
+            .map_err(|error| error.to_string())
     })
 }
 

@@ -248,7 +248,7 @@ fn supervisor_that_is_gone_ends_links() -> Result<()> {
         &[LEFT],
         "",
         &Site::socketcand(&[LEFT], "cyclic = \"allow\""),
-        |setup| setup.supervisor_key("kernel_stop", "\"200ms\""),
+        |setup| setup.kernel_stop(200),
         |scene| {
             let (mut program, _) = scene.driver(&[LEFT])?;
             let from = Moment::now();

@@ -11,7 +11,7 @@ mod real;
 use drivers::AfterStop;
 use lanyard_model::drive::Drive;
 use lanyard_model::shared::{Beats, Owner, Ring, Word};
-use lanyard_model::supervisor::{Before, Bus, Core, Due, Log, NO_TRIP, Settings, Step, TripId};
+use lanyard_model::supervisor::{Before, Bus, Core, Due, Log, Settings, Step, TripSeen};
 use lanyard_model::wire::{Heard, Sent};
 use shm_proto::verdicts::{Reason, ResetPolicy};
 
@@ -60,7 +60,7 @@ enum Which {
     /// The one that holds everything.
     Latch,
     /// This one, read some time ago.
-    Number(TripId),
+    Noted(TripSeen),
 }
 
 /// An input, and what the kernel answers to frames sent because of it.
@@ -90,19 +90,21 @@ impl Twin {
         Self { core: Core::started_after(before, settings), beats: Beats::FRESH }
     }
 
-    const fn trip(&self, which: Which) -> TripId {
-        match which {
-            Which::Motors => self.core.motor.trip,
+    const fn trip(&self, which: Which) -> TripSeen {
+        let motor = &self.core.motor;
+        let trip = match which {
+            Which::Motors => motor.trip,
             Which::Latch => self.core.latch,
-            Which::Number(trip) => trip,
-        }
+            Which::Noted(seen) => return seen,
+        };
+        TripSeen { trip, violations: if motor.trip == trip { motor.violations } else { 0 } }
     }
 
     fn apply(&mut self, step: Move, settings: Settings) -> Done {
         let mut done = Done::default();
         let named = match step.input {
             Input::Reset(which) => self.trip(which),
-            _ => NO_TRIP,
+            _ => TripSeen::NONE,
         };
         let mut core = Step { core: &mut self.core, settings, beats: &self.beats, log: &mut done.log };
         match step.input {

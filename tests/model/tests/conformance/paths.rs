@@ -5,7 +5,7 @@ use std::collections::HashSet;
 
 use lanyard_model::drive::Drive;
 use lanyard_model::shared::{Owner, SLOTS, Word};
-use lanyard_model::supervisor::{Before, Bus, Core, Log, NO_TRIP, Settings};
+use lanyard_model::supervisor::{Before, Bus, Core, Log, NO_TRIP, Settings, TripSeen};
 use lanyard_model::wire::Sent;
 use lanyard_model::{Action, Scope, System, front};
 
@@ -69,6 +69,7 @@ fn key(twin: &Twin) -> Twin {
     let mut key = *twin;
     key.core.trips = NO_TRIP;
     key.core.motor.trip = twin.core.motor.trip.min(1);
+    key.core.motor.violations = twin.core.motor.violations.min(1);
     key.core.latch = match twin.core.latch {
         NO_TRIP => NO_TRIP,
         latch if latch == twin.core.motor.trip => 1,
@@ -85,7 +86,13 @@ fn moves(twin: &Twin) -> Vec<Move> {
     inputs.extend([Drive::Off, Drive::Turning, Drive::Faulted].map(Input::Forged));
     inputs.extend([Which::Motors, Which::Latch].map(Input::Reset));
     if twin.core.motor.trip > 1 {
-        inputs.push(Input::Reset(Which::Number(twin.core.motor.trip - 1)));
+        let seen = TripSeen { trip: twin.core.motor.trip - 1, violations: 0 };
+        inputs.push(Input::Reset(Which::Noted(seen)));
+    }
+    if twin.core.motor.violations > 0 {
+        // Before the last violation.
+        let seen = TripSeen { trip: twin.core.motor.trip, violations: twin.core.motor.violations - 1 };
+        inputs.push(Input::Reset(Which::Noted(seen)));
     }
     for bus in [Bus::Well, Bus::Doubtful, Bus::Gone] {
         if twin.core.bus != bus {
@@ -185,7 +192,7 @@ fn seen_by_supervisor(system: &System, action: Action) -> Option<Input> {
         Action::NoticeDoubt => Input::Bus(Bus::Doubtful),
         Action::NoticeUp | Action::NoticeWell => Input::Bus(Bus::Well),
         Action::Estop => Input::Estop,
-        Action::Reset => Input::Reset(Which::Number(system.operator.noted)),
+        Action::Reset => Input::Reset(Which::Noted(system.operator.noted)),
         Action::Open(slot) => Input::Open(slot),
         Action::Close(slot) => Input::Close(slot),
         Action::FrontDies => Input::FrontDies,

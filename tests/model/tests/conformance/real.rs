@@ -22,7 +22,7 @@ use shm_proto::verdicts::{
 };
 use shm_proto::{
     BeatSegment, BeatView, BeatWriter, Capacity, Ending, Generation, Incarnation, MotorIndex, Nanos,
-    SessionId, SlotIndex, TripId, VerdictSegment, VerdictView, Window,
+    SessionId, SlotIndex, TripId, TripSeen, VerdictSegment, VerdictView, Window,
 };
 use supervisor::core::{Core, Motor, Origin, SendError, Settings as RealSettings, Wire};
 use supervisor::inheritance::{Found, inherit};
@@ -176,8 +176,9 @@ impl Real {
                 self.core.estop(self.now, &mut self.kernel);
             }
             Input::Reset(which) => {
-                let trip = TripId(u64::from(twin.trip(which)));
-                outcome.reset = Some(self.core.reset(trip, self.now).is_ok());
+                let seen = twin.trip(which);
+                let seen = TripSeen { trip: TripId(seen.trip.into()), violations: seen.violations.into() };
+                outcome.reset = Some(self.core.reset(seen, self.now).is_ok());
             }
             Input::Bus(Bus::Gone) => self.core.bus_down(0, libc::ENETDOWN, self.now, &mut self.kernel),
             Input::Bus(Bus::Doubtful) => {
@@ -348,6 +349,7 @@ fn left_by(before: Before, settings: Settings, now: Nanos) -> Found {
         fault: 0,
         feedback: now,
         guarded: 0,
+        violations: 0,
         bus: 0,
         latched: 0,
     };

@@ -135,6 +135,10 @@ fn files_belong_to_whom_they_should() -> Result<()> {
         for (path, expected) in [
             ("/run/lanyard", "lanyard:lanyard 711"),
             ("/run/lanyard/supervisor.sock", "lanyard:lanyard 660"),
+            ("/run/lanyard/front", "lanyard:lanyard-front 2710"),
+            ("/run/lanyard/front/supervisor.sock", "lanyard:lanyard-front 660"),
+            ("/run/lanyard/operator", "lanyard:lanyard-operators 2710"),
+            ("/run/lanyard/operator/supervisor.sock", "lanyard:lanyard-operators 660"),
             ("/run/lanyard/supervisor.estop", "lanyard:lanyard-estop 620"),
             ("/var/lib/lanyard", "lanyard:lanyard 750"),
             ("/var/lib/lanyard/latches", "lanyard:lanyard 600"),

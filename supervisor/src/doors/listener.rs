@@ -1,12 +1,15 @@
-//! The hand-over socket: bound, or taken back from systemd, which keeps it while no supervisor runs.
+//! The socket of a door: bound, or taken back from systemd, which keeps it while no supervisor runs.
 //!
-//! Whoever comes while the supervisor is started again, `lanyard estop` above all, then waits in its queue for some
+//! A process that comes while the supervisor is started again, `lanyard reset` for example, then waits in its queue for some
 //! milliseconds instead of being turned away. What systemd has kept is believed only if it is what would have been made
 //! anew: a listening socket of that kind and that name, to which the path still leads.
+//!
+//! The group of the socket's file decides which users come in. A supervisor that may not give a file to another group lets
+//! the folder do it: the package makes one for each group, with the set-group-ID bit.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt};
 use std::path::Path;
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
@@ -15,60 +18,65 @@ use nix::sys::socket::{
     AddressFamily, Backlog, SockFlag, SockType, UnixAddr, accept4, bind, connect, getsockname, getsockopt,
     listen, socket,
 };
+use nix::unistd::chown;
 
+use super::Visitor;
 use crate::notify::{self, Notifier};
+use crate::privileges::{Access, UNSEEN_GROUP};
 use crate::{log, sys};
 
-/// What it is called in systemd's store.
-const NAME: &str = "handover";
-/// Who may connect: the user and the group, which is front and operators.
-const MODE: u32 = 0o660;
-/// Who waits while nobody answers: one front and a few operators; the next ones wait in `connect`.
+/// The user and the group may connect.
+const SOCKET_MODE: u32 = 0o660;
+/// The user may do everything in a door's folder, the group may pass through; what is made there gets its group.
+const FOLDER_MODE: u32 = 0o2710;
+/// Processes that wait while no supervisor answers: the next ones wait in `connect`.
 const BACKLOG: i32 = 16;
 
-/// The hand-over socket and who has come to it already.
+/// The socket of a door and the connections that came to it already.
 #[derive(Debug)]
 pub struct Listener {
     /// Where the next ones come.
     pub socket: OwnedFd,
     /// Connections that waited while there was no supervisor.
     pub waiting: Vec<OwnedFd>,
-    /// Who closes it, and removes its path, when the supervisor ends.
+    /// What closes it, and removes its path, when the supervisor ends.
     pub keeper: Keeper,
 }
 
-/// Who has the socket besides this process.
+/// What has the socket besides this process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Keeper {
-    /// Nobody: with the process it ends.
+    /// Nothing: with the process it ends.
     Nobody,
     /// systemd, until the service is stopped for good.
     Systemd,
 }
 
-/// Takes the hand-over socket back from systemd, or binds it and has systemd keep it.
+/// Takes a door's socket back from systemd, or binds it and has systemd keep it.
 ///
 /// # Errors
 ///
 /// When another supervisor listens there, or the path cannot be used; the text says what to do.
-pub fn open(path: &Path, notifier: &Notifier) -> Result<Listener, String> {
+pub fn open(visitor: Visitor, path: &Path, access: Access, notifier: &Notifier) -> Result<Listener, String> {
+    let name = visitor.name();
     let keeper = if notifier.is_there() { Keeper::Systemd } else { Keeper::Nobody };
-    let mut kept = notify::kept_for_us(|name| name == NAME).into_iter().map(|(_, socket)| socket);
+    let mut kept = notify::kept_for_us(|kept| kept == name).into_iter().map(|(_, socket)| socket);
     if let Some(socket) = kept.next() {
         match take_back(socket.as_fd(), path) {
             Ok(waiting) => return Ok(Listener { socket, waiting, keeper }),
             Err(why) => log::line(&format!(
-                "the hand-over socket that systemd kept is not used ({why}); whoever waits there must come again"
+                "the socket \"{}\" that systemd kept is not used ({why}); a process that waits there must come again",
+                path.display()
             )),
         }
         drop(socket);
-        notifier.forget(NAME);
+        notifier.forget(name);
     }
-    let socket = listen_at(path)?;
+    let socket = listen_at(visitor, path, access)?;
     if keeper == Keeper::Systemd
-        && let Err(error) = notifier.store_patiently(NAME, &socket)
+        && let Err(error) = notifier.store_patiently(name, &socket)
     {
-        log::line(&format!("systemd does not keep the hand-over socket ({error})"));
+        log::line(&format!("systemd does not keep the socket \"{}\" ({error})", path.display()));
         return Ok(Listener { socket, waiting: Vec::new(), keeper: Keeper::Nobody });
     }
     Ok(Listener { socket, waiting: Vec::new(), keeper })
@@ -90,7 +98,7 @@ fn take_back(socket: BorrowedFd<'_>, path: &Path) -> Result<Vec<OwnedFd>, String
     let waiting = leads_to(path, socket).map_err(words)?;
     let waiting = waiting.ok_or_else(|| format!("{} leads elsewhere", path.display()))?;
     // As it was when it was made: somebody may have changed it since.
-    std::fs::set_permissions(path, PermissionsExt::from_mode(MODE)).map_err(|error| {
+    std::fs::set_permissions(path, PermissionsExt::from_mode(SOCKET_MODE)).map_err(|error| {
         // It leads to this very socket, which nobody answers any more.
         let _ = std::fs::remove_file(path);
         words(error)
@@ -130,22 +138,22 @@ fn packet_socket() -> io::Result<OwnedFd> {
     Ok(socket(AddressFamily::Unix, SockType::SeqPacket, flags, None)?)
 }
 
-/// Binds the hand-over socket.
+/// Binds the socket of a door.
 ///
 /// # Errors
 ///
 /// When another supervisor listens there, or the path cannot be used; the text says what to do.
-pub fn listen_at(path: &Path) -> Result<OwnedFd, String> {
-    let name = path.display();
-    let explain = |error: io::Error| format!("[supervisor] socket \"{name}\": {error}");
-    if let Some(folder) = path.parent() {
-        std::fs::create_dir_all(folder).map_err(explain)?;
+pub fn listen_at(visitor: Visitor, path: &Path, access: Access) -> Result<OwnedFd, String> {
+    let (key, name) = (visitor.key(), path.display());
+    let explain = |error: io::Error| format!("[supervisor] {key} \"{name}\": {error}");
+    if let Some(folder) = path.parent().filter(|folder| !folder.exists()) {
+        make_folder(visitor, folder, access).map_err(explain)?;
     }
     let address = UnixAddr::new(path).map_err(|error| explain(error.into()))?;
     if path.exists() {
         if connect(packet_socket().map_err(explain)?.as_raw_fd(), &address).is_ok() {
             return Err(format!(
-                "[supervisor] socket \"{name}\": another supervisor is running here; stop it first, or give \
+                "[supervisor] {key} \"{name}\": another supervisor is running here; stop it first, or give \
                  this one another socket"
             ));
         }
@@ -153,10 +161,57 @@ pub fn listen_at(path: &Path) -> Result<OwnedFd, String> {
     }
     let listener = packet_socket().map_err(explain)?;
     bind(listener.as_raw_fd(), &address).map_err(|error| explain(error.into()))?;
-    std::fs::set_permissions(path, PermissionsExt::from_mode(MODE)).map_err(explain)?;
+    give(visitor, path, access).map_err(explain)?;
     let backlog = Backlog::new(BACKLOG).map_err(|error| explain(error.into()))?;
     listen(&listener, backlog).map_err(|error| explain(error.into()))?;
     Ok(listener)
+}
+
+/// Makes the folder of a door's socket. One that only some users may pass through keeps the others out by itself.
+fn make_folder(visitor: Visitor, folder: &Path, access: Access) -> io::Result<()> {
+    if let Some(above) = folder.parent() {
+        std::fs::create_dir_all(above)?;
+    }
+    match visitor {
+        // The folder of all that the supervisor has in /run: other doors lie behind it.
+        Visitor::Looker => std::fs::create_dir(folder)?,
+        Visitor::Front | Visitor::Operator => std::fs::DirBuilder::new().mode(0o700).create(folder)?,
+    }
+    // Of a group that cannot be given `give` speaks.
+    if chown(folder, access.user, access.group).is_err() {
+        let _ = chown(folder, access.user, None);
+    }
+    match visitor {
+        Visitor::Looker => Ok(()),
+        Visitor::Front | Visitor::Operator => {
+            std::fs::set_permissions(folder, PermissionsExt::from_mode(FOLDER_MODE))
+        }
+    }
+}
+
+/// Gives the socket's file to its user and group, and takes it from everybody else.
+fn give(visitor: Visitor, path: &Path, Access { user, group }: Access) -> io::Result<()> {
+    let found = std::fs::symlink_metadata(path)?;
+    let user = user.filter(|user| user.as_raw() != found.uid());
+    if user.is_some() {
+        chown(path, user, None)?;
+    }
+    let group = group.filter(|group| group.as_raw() != found.gid());
+    if let Some(wanted) = group
+        && let Err(error) = chown(path, None, Some(wanted))
+        // The folder that the package has made has the right group, which this process cannot see.
+        && found.gid() != UNSEEN_GROUP
+    {
+        log::line(&format!(
+            "WARNING: group {} comes in at \"{}\" ([supervisor] {}), not group {wanted} ({error}). Mend it as root: \
+             systemd-tmpfiles --create lanyard.conf, then restart the supervisor",
+            found.gid(),
+            path.display(),
+            visitor.key(),
+        ));
+    }
+    // Last: a change of owner takes permissions away.
+    std::fs::set_permissions(path, PermissionsExt::from_mode(SOCKET_MODE))
 }
 
 #[cfg(test)]
@@ -164,6 +219,10 @@ mod tests {
     use std::path::PathBuf;
 
     use super::*;
+
+    fn listen_here(path: &Path) -> OwnedFd {
+        listen_at(Visitor::Operator, path, Access::default()).unwrap()
+    }
 
     fn place(name: &str) -> PathBuf {
         let path = std::env::temp_dir().join(format!("lanyard-listener-{name}-{}", std::process::id()));
@@ -181,12 +240,12 @@ mod tests {
     #[test]
     fn the_same_socket_is_taken_back_with_who_waits() {
         let path = place("same");
-        let listener = listen_at(&path).unwrap();
+        let listener = listen_here(&path);
         let _waits = come(&path);
         std::fs::set_permissions(&path, PermissionsExt::from_mode(0o600)).unwrap();
         // The trial is told from others by its process, which is that of this test here, too.
         assert!(take_back(listener.as_fd(), &path).is_ok_and(|waiting| waiting.len() == 1));
-        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, MODE);
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, SOCKET_MODE);
         let _later = come(&path);
         assert_eq!(accept_all(listener.as_fd()).len(), 1, "it listens on");
         std::fs::remove_file(&path).unwrap();
@@ -196,10 +255,10 @@ mod tests {
     #[test]
     fn any_other_socket_is_not() {
         let path = place("other");
-        let old = listen_at(&path).unwrap();
+        let old = listen_here(&path);
         std::fs::remove_file(&path).unwrap();
         assert!(take_back(old.as_fd(), &path).is_err(), "there is no path");
-        let new = listen_at(&path).unwrap();
+        let new = listen_here(&path);
         let why = take_back(old.as_fd(), &path).unwrap_err();
         assert!(why.contains("leads elsewhere"), "{why}");
         assert_eq!(accept_all(new.as_fd()).len(), 1, "the trial came to the other one");
