@@ -19,6 +19,7 @@ use crate::reader::{Problems, Reader, Span};
 use crate::sessions::{self, RESOURCE_KEYS};
 use crate::tunnel;
 use crate::upstream;
+use crate::windows;
 use crate::{
     Base, Broadcasts, Bus, BusFormat, Commanders, Config, ConfigError, Direction, Drives, Front,
     HardwareWatchdog, LONGEST_WINDOW, Motor, Overspeed, SHORTEST_WINDOW, Supervisor, estop_beside,
@@ -41,15 +42,15 @@ pub fn config(path: &Path, text: &str) -> Result<Config, ConfigError> {
     let supervisor = supervisor(&mut root, &mut problems);
     let front = front(&mut root, &mut problems, supervisor.capacity);
     let buses = buses(&mut root, &mut problems);
-    let Motors { motors, spans, names } = motors(&mut root, &mut problems, &buses, &supervisor);
-    let bases = bases(&mut root, &mut problems, &names);
+    let Motors { mut motors, spans, windows, names } = motors(&mut root, &mut problems, &buses, &supervisor);
+    let mut bases = bases(&mut root, &mut problems, &names);
     let upstream = upstream::upstream(&mut root, &mut problems, &names, front.listen);
     if let Some((upstream, span)) = &upstream {
         upstream::bases_are_apart(&mut problems, upstream, span, &bases, &names);
     }
-    let upstream = upstream.map(|(upstream, _)| upstream);
+    let mut upstream = upstream.map(|(upstream, _)| upstream);
     let is_native = |motor| upstream.as_ref().is_none_or(|upstream| !upstream.drives(motor));
-    let kortex = kortex::kortex(&mut root, &mut problems, &names, &bases, is_native, front.listen);
+    let mut kortex = kortex::kortex(&mut root, &mut problems, &names, &bases, is_native, front.listen);
     let taken: Vec<_> = [front.listen]
         .into_iter()
         .chain(kortex.iter().flat_map(|kortex| [kortex.tcp, kortex.mqtt]).flatten())
@@ -68,6 +69,14 @@ pub fn config(path: &Path, text: &str) -> Result<Config, ConfigError> {
             .collect();
         ids::joint_frames_are_whole(&mut problems, &motors, &spans, &together);
         ids::commands_are_apart(&mut problems, &motors, &spans);
+        let drivers = windows::Drivers {
+            front: &front,
+            bases: &mut bases,
+            upstream: upstream.as_mut(),
+            kortex: kortex.as_mut(),
+            tunnel: tunnel.as_mut().map(|(tunnel, _)| tunnel),
+        };
+        windows::settle(&mut motors, &windows, drivers);
     }
     root.finish(
         &mut problems,
@@ -399,7 +408,7 @@ fn buses(root: &mut Reader<'_>, problems: &mut Problems) -> Vec<Bus> {
 }
 
 /// The keys of every `[[motor]]`; the others are its family's.
-pub const MOTOR_KEYS: [&str; 16] = [
+pub const MOTOR_KEYS: [&str; 17] = [
     "name",
     "bus",
     "second_bus",
@@ -414,6 +423,7 @@ pub const MOTOR_KEYS: [&str; 16] = [
     "overspeed_margin",
     "overspeed_time",
     "other_masters",
+    "max_window",
     "window",
     "require_progress",
 ];
@@ -424,6 +434,8 @@ struct Motors {
     motors: Vec<Motor>,
     /// Where they stand.
     spans: Vec<Span>,
+    /// `max_window` of each, as the configuration gives it.
+    windows: Vec<Option<Duration>>,
     /// The names of all: when there is no mistake at all, in the order of `motors`.
     names: Vec<String>,
 }
@@ -433,13 +445,15 @@ fn motors(root: &mut Reader<'_>, problems: &mut Problems, buses: &[Bus], supervi
     let mut taken = HashMap::new();
     let mut ids = Ids::default();
     let mut motors: Vec<Motor> = Vec::new();
-    let mut spans = Vec::new();
+    let (mut spans, mut windows) = (Vec::new(), Vec::new());
     let mut tables = root.tables(problems, "motor");
     for table in &mut tables {
         let name = name(table, problems, "motor", &mut taken);
         names.push(name.clone());
+        let window = table.duration_if_given(problems, "max_window", SHORTEST_WINDOW..=LONGEST_WINDOW);
         if let Some(motor) = motor(table, problems, name, buses, supervisor, &mut ids) {
             spans.push(table.span());
+            windows.push(window);
             motors.push(motor);
         }
     }
@@ -456,7 +470,7 @@ fn motors(root: &mut Reader<'_>, problems: &mut Problems, buses: &[Bus], supervi
         );
         problems.note(first_too_many.span(), text);
     }
-    Motors { motors, spans, names }
+    Motors { motors, spans, windows, names }
 }
 
 /// One `[[motor]]`; `None` when a mistake in it keeps its drive from being built.
@@ -543,6 +557,8 @@ fn motor(
         stage_timeout,
         overspeed,
         other_masters,
+        // Settled when all that drives it is known.
+        max_window: LONGEST_WINDOW,
         rules,
     })
 }

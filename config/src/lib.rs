@@ -22,6 +22,7 @@ mod reader;
 mod sessions;
 mod tunnel;
 mod upstream;
+mod windows;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -248,6 +249,8 @@ pub struct Motor {
     pub overspeed: Overspeed,
     /// `other_masters`, where it is given; what holds is [`Config::commanders`].
     pub other_masters: Option<Commanders>,
+    /// `max_window`: how long at most whatever drives it may be silent.
+    pub max_window: Duration,
     /// What whoever drives it must keep to.
     pub rules: ResourceRules,
 }

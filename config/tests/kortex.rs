@@ -43,7 +43,8 @@ fn a_port_and_a_joint_are_enough() {
     assert_eq!(kortex.session_timeout, Duration::from_secs(60));
     assert_eq!(kortex.control_grace, Duration::from_millis(7_500));
     assert_eq!((kortex.temporary_role_lifetime, kortex.max_connections), (None, 64));
-    assert_eq!((kortex.rules.window, kortex.rules.progress), (None, None));
+    // Programs name their own window, so what the motors allow is said.
+    assert_eq!((kortex.rules.window, kortex.rules.progress), (Some(Duration::from_secs(2)), None));
     assert_eq!(kortex.joints, [Joint { motor: 1, gear_ratio: 1.0 }]);
 }
 

@@ -416,8 +416,13 @@ pub fn build_core(config: &Config, buses: usize, verdicts: VerdictSegment) -> Co
         .iter()
         .enumerate()
         .map(|(index, motor)| {
-            let plain =
-                Motor::new(motor.bus, motor.drive.clone(), nanos(motor.stage_timeout), speed_limits(motor));
+            let plain = Motor::new(
+                motor.bus,
+                motor.drive.clone(),
+                nanos(motor.stage_timeout),
+                speed_limits(motor),
+                Window(nanos(motor.max_window)),
+            );
             let plain = commanded_by(plain, config.commanders(index));
             motor.second_bus.into_iter().fold(plain, Motor::also_on)
         })

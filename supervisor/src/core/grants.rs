@@ -92,6 +92,11 @@ impl Core {
     }
 
     fn grant(&mut self, index: usize, owner: Owner, now: Nanos) {
+        let window = self.motors[index].max_window;
+        // One that was silent for longer than the motor allows would be stopped at once.
+        if !self.sessions.has_beaten_within(owner.slot, window, now) {
+            return;
+        }
         let may_begin = self.phase == Phase::Armed && !self.lacks_sign_of_life(index);
         let motor = &mut self.motors[index];
         let run = match motor.state {
@@ -101,6 +106,7 @@ impl Core {
             _ => return,
         };
         motor.follow(owner, run);
+        self.sessions.limit(owner.slot, window);
         self.verdicts.grant(motor_index(index), Some(owner));
         self.publish_motor(index);
     }

@@ -3,7 +3,7 @@
 use drivers::meaning;
 use drivers::{AfterStop, Drive, Frame, FrameList, Observation, Output, PollWhen, Power, Standstill};
 use shm_proto::verdicts::{Event, EventKind, MotorState, MotorVerdict, Reason, ResetPolicy};
-use shm_proto::{Nanos, Owner, TripId};
+use shm_proto::{Nanos, Owner, TripId, Window};
 
 use super::health::Reach;
 use super::heard::Heard;
@@ -150,6 +150,8 @@ pub struct Motor {
     plausibility: Plausibility,
     masters: Masters,
     limits: SpeedLimits,
+    /// How long at most the session that drives it may be silent.
+    pub(super) max_window: Window,
     seen: Observation,
     heard: Heard,
     hearing: Hearing,
@@ -195,7 +197,13 @@ const SILENCE: u64 = FEEDBACK_WINDOW / 2;
 impl Motor {
     /// A motor that nothing is known of.
     #[must_use]
-    pub fn new(bus: usize, drive: Drive, stage_timeout: u64, limits: SpeedLimits) -> Self {
+    pub fn new(
+        bus: usize,
+        drive: Drive,
+        stage_timeout: u64,
+        limits: SpeedLimits,
+        max_window: Window,
+    ) -> Self {
         Self {
             bus,
             second: None,
@@ -219,6 +227,7 @@ impl Motor {
             plausibility: Plausibility::NOTHING_TOLD,
             masters: Masters::ThisComputer,
             limits,
+            max_window,
             seen: Observation::default(),
             heard: Heard::NOTHING,
             hearing: Hearing::Listens,

@@ -3,7 +3,7 @@
 use shm_proto::beat::{Bound, Context, Ending, ValidBeat, Word};
 use shm_proto::beats::{Look, SlotReader};
 use shm_proto::verdicts::{Reason, SessionState, SessionVerdict};
-use shm_proto::{BeatView, Incarnation, Nanos, Owner, SessionId, SlotIndex, TripId};
+use shm_proto::{BeatView, Incarnation, Nanos, Owner, SessionId, SlotIndex, TripId, Window};
 
 use super::wire::Wire;
 use super::{Core, Tally};
@@ -16,6 +16,8 @@ pub struct Session {
     pub last_beat: Nanos,
     pub trip: TripId,
     pub beats: u64,
+    /// The shortest of what the motors allow that it has had.
+    limit: Window,
 }
 
 impl Session {
@@ -25,7 +27,13 @@ impl Session {
         last_beat: Nanos::ZERO,
         trip: TripId::NONE,
         beats: 0,
+        limit: Window(u64::MAX),
     };
+
+    /// How long it may be silent: its own window, or less if a motor that it has had allows less.
+    const fn window(&self, own: Window) -> Window {
+        if self.limit.0 < own.0 { self.limit } else { own }
+    }
 }
 
 /// All slots, and apart from them their deadlines, close together because they are scanned most.
@@ -175,8 +183,26 @@ impl Sessions {
         }
         session.beats += 1;
         session.last_beat = session.last_beat.max(beat.at);
-        let deadline = beat.deadline();
+        let deadline = beat.at.after(session.window(beat.window).0);
         if !known || earlier == Nanos::NEVER || deadline > earlier {
+            self.set_deadline(slot, deadline);
+        }
+    }
+
+    /// Whether a session has beaten within that time.
+    pub fn has_beaten_within(&self, slot: SlotIndex, window: Window, now: Nanos) -> bool {
+        self.get(slot).is_some_and(|session| session.last_beat.after(window.0) > now)
+    }
+
+    /// Holds a session to that window from its last beat on, whatever window it was opened with.
+    pub fn limit(&mut self, slot: SlotIndex, window: Window) {
+        let Some(session) = self.slots.get_mut(usize::from(slot.0)) else { return };
+        if window.0 >= session.limit.0 {
+            return;
+        }
+        session.limit = window;
+        let deadline = session.last_beat.after(window.0);
+        if deadline < self.deadline(slot) {
             self.set_deadline(slot, deadline);
         }
     }
@@ -191,7 +217,7 @@ impl Sessions {
             last_beat: session.last_beat,
             trip: session.trip,
             beats: session.beats,
-            window: session.bound.map_or(0, |bound| bound.window.0),
+            window: session.bound.map_or(0, |bound| session.window(bound.window).0),
         }
     }
 }

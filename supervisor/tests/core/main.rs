@@ -21,6 +21,7 @@ mod sessions;
 mod stops;
 mod support;
 mod together;
+mod windows;
 
 use shm_proto::MotorIndex;
 use shm_proto::verdicts::MotorState;

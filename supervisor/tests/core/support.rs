@@ -135,7 +135,7 @@ impl Bench {
         Self::cold(policy).at_rest()
     }
 
-    fn at_rest(mut self) -> Self {
+    pub fn at_rest(mut self) -> Self {
         self.core.start(self.now, &mut self.wire);
         self.rest_all();
         self.run(40 * TICK);
@@ -219,7 +219,13 @@ impl Bench {
             policy,
         };
         let motor = |(index, motor): (usize, &config::Motor)| {
-            let plain = Motor::new(motor.bus, motor.drive.clone(), 100 * MS, speed_limits(motor));
+            let plain = Motor::new(
+                motor.bus,
+                motor.drive.clone(),
+                100 * MS,
+                speed_limits(motor),
+                Window(u64::try_from(motor.max_window.as_nanos()).expect("short")),
+            );
             let plain = start::commanded_by(plain, config.commanders(index));
             motor.second_bus.into_iter().fold(plain, Motor::also_on)
         };

@@ -115,7 +115,10 @@ impl Rig {
         let motors = ROBOT
             .motors
             .iter()
-            .map(|motor| Motor::new(motor.bus, motor.drive.clone(), 100 * MS, speed_limits(motor)))
+            .map(|motor| {
+                let max_window = Window(u64::try_from(motor.max_window.as_nanos()).expect("short"));
+                Motor::new(motor.bus, motor.drive.clone(), 100 * MS, speed_limits(motor), max_window)
+            })
             .collect();
         let core = Core::new(settings, motors, 1, Vec::new(), segment, SESSIONS);
 

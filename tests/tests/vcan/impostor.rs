@@ -76,6 +76,25 @@ pub fn seize(robot: &Robot, window: Window) -> Result<(Attached, shm_proto::Beat
     Ok((attached, writer, opened))
 }
 
+/// Fails if the front's word is enough to let a motor run unattended for longer than the configuration allows (2 s here).
+#[test]
+fn a_front_cannot_choose_the_window() -> Result<()> {
+    // Nothing beats for the front itself here.
+    let setup = Setup::base().without_front().supervisor_key("front_window", "\"5s\"");
+    play(setup, |robot, _| {
+        let (attached, _writer, opened) = seize(robot, Window::from_millis(60_000))?;
+        let verdict = attached.verdicts.session(SlotIndex(0)).context("slot 0 exists")?;
+        let most = opened.after(2_000_000_000);
+        ensure!(verdict.deadline <= most, "{:?} is later than {most:?}", verdict.deadline);
+        expect::within(START, "the end of the grant", || match attached.verdicts.granted(MotorIndex(0)) {
+            None => Ok(()),
+            held => Err(format!("{held:?}")),
+        })?;
+        ensure!(Nanos::now() >= most, "it ended before its time");
+        Ok(())
+    })
+}
+
 /// Fails if anything a front can write keeps a session alive beyond its window, stops the supervisor, or goes
 /// uncounted.
 #[test]

@@ -624,6 +624,18 @@ fn times_are_checked_and_have_defaults() -> Result<()> {
     })
 }
 
+/// Fails if a program may be silent for as long as it likes: its motors are for drivers that are heard every 2 s.
+#[test]
+fn a_long_wish_is_shortened() -> Result<()> {
+    play_arm("", |robot, clients, ports| {
+        let wish = Times { connection: 30_000, session: 60_000 };
+        let program = driver(robot, clients, ports, Transport::Tcp, wish)?;
+        let asleep = Moment::now();
+        program.signal(Signal::SIGSTOP)?;
+        stopped_at_deadline(robot, asleep, Duration::from_secs(2)).map(drop)
+    })
+}
+
 /// Another program drives, and must not notice anything of what `act` does.
 fn while_another_drives(
     robot: &mut Robot,

@@ -129,7 +129,8 @@ impl Real {
             violation_pause: 0,
             policy: settings.policy,
         };
-        let motors = vec![Motor::new(0, drive.clone(), STAGE_TIMEOUT, speed_limits(&config.motors[0]))];
+        let motors =
+            vec![Motor::new(0, drive.clone(), STAGE_TIMEOUT, speed_limits(&config.motors[0]), WINDOW)];
         let mut core = Core::new(times, motors, 1, Vec::new(), verdicts, u16::from(SLOTS));
         let mut kernel = Kernel { answer: Sent::Ok, given: Vec::new() };
         let now = START;
