@@ -155,9 +155,9 @@ impl Heir<'_> {
             (None, _) if ended && self.remains.open == 0 => Fate::Free,
             (None, _) => Fate::Driven,
         };
-        let policy = latch_of(self.config);
+        // Whatever an operator stopped is everything there is, also what came later, and whatever it says of itself.
+        let policy = if stop == TripId::NONE { latch_of(self.config) } else { Latch::Held };
         Some(match fate {
-            // Whatever an operator stopped is everything there is, also what came later.
             Fate::Free if stop != TripId::NONE => {
                 Inherited { trip: stop, reason: Reason::OperatorStop, latch: Latch::Held, violations: 0 }
             }

@@ -294,6 +294,26 @@ fn of_another_version_everything_counts_as_driven_unless_it_ended_with_nothing_o
     assert!(held(&bench, A).2, "it was held, and nobody knows that it was the only one");
 }
 
+/// Fails if an operator's stop is known and a motor can be driven all the same, because of all else nothing is known.
+#[test]
+fn an_operator_stop_holds_what_counts_as_driven_too() {
+    let mut dead = Bench::new(ResetPolicy::Auto);
+    let _writer = dead.drive(0, &[A]);
+    let stop = dead.core.estop(dead.now, &mut dead.wire);
+    let of_another_version = changed(&dead, &[(LAYOUT, 7)]);
+    let mut bench = started(Bench::heir(&[&of_another_version], ROBOT, ResetPolicy::Auto).0);
+    assert_eq!(bench.view.latch(), stop);
+    bench.rest_all();
+    for motor in [A, B, C] {
+        assert_eq!(held(&bench, motor), (2, Some(Reason::SupervisorDied), true), "{motor:?}");
+        assert!(!can_be_driven(&mut bench, motor), "{motor:?}");
+    }
+    for trip in [TripId(2), stop] {
+        assert_eq!(bench.core.reset(trip, bench.now), Ok(()));
+    }
+    assert!(can_be_driven(&mut bench, A));
+}
+
 #[test]
 fn what_cannot_be_read_counts_as_everything_driven() {
     let dead = Bench::new(ResetPolicy::Manual);
