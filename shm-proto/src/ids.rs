@@ -63,7 +63,7 @@ impl Incarnation {
     }
 }
 
-/// Which trip, counted from 1 since the supervisor started.
+/// Which trip, counted from 1. A supervisor goes on from the numbers of the one before it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct TripId(pub u64);
 

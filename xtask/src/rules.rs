@@ -1,7 +1,7 @@
 //! The rules of the workspace that no compiler checks.
 //!
-//! What lives here: which packages may not get into the supervisor, and which crates must forbid
-//! unsafe code. The checks are ordinary unit tests (`cargo test -p xtask`), so they run with the rest.
+//! What lives here: which packages may not get into the supervisor, that its core reads no clock, and which crates
+//! must forbid unsafe code. The checks are ordinary unit tests (`cargo test -p xtask`), so they run with the rest.
 
 #![cfg(test)]
 
@@ -81,6 +81,24 @@ fn what_the_rig_preloads_is_linked_with_nothing() {
     let tree = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "cargo tree failed: {}", String::from_utf8_lossy(&output.stderr));
     assert!(tree.starts_with("xstate ") && tree.lines().count() == 1, "crates depend on xstate:\n{tree}");
+}
+
+/// What reads a clock, in a crate that has `Nanos` and `std`.
+const CLOCKS: [&str; 4] = ["Nanos::now(", "Instant::now", "SystemTime", "clock_gettime"];
+
+/// Time comes in as a parameter, so that the model, the fuzzer and every test play the same twice.
+#[test]
+fn the_core_of_the_supervisor_reads_no_clock() {
+    let folder = Workspace::find().unwrap().root.join("supervisor/src/core");
+    let mut files = 0;
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let text = fs::read_to_string(&path).unwrap();
+        let read = CLOCKS.iter().find(|clock| text.contains(**clock));
+        assert_eq!(read, None, "{}: time comes in as a parameter, or through Wire::now", path.display());
+        files += 1;
+    }
+    assert!(files > 10, "{files} files: is the core somewhere else?");
 }
 
 #[test]

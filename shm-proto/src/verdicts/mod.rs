@@ -33,4 +33,4 @@ pub use words::{
     BusHealth, Counter, Degraded, EventKind, Keeping, MotorState, Phase, Predecessor, Reason, ResetPolicy,
     SessionState,
 };
-pub use writer::{Identity, VerdictSegment};
+pub use writer::{Identity, ToldMotor, VerdictSegment};

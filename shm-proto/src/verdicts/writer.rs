@@ -20,7 +20,7 @@ use super::places::{
 };
 use super::words::{Counter, Phase, Predecessor, Reason, ResetPolicy};
 use crate::beat::Reject;
-use crate::ids::{Generation, MotorIndex, Owner, SlotIndex, TripId};
+use crate::ids::{Generation, Incarnation, MotorIndex, Owner, SlotIndex, TripId};
 use crate::layout::{Capacity, MAGIC, layout_hash};
 use crate::memory::{Access, Segment};
 use crate::record;
@@ -33,6 +33,21 @@ pub struct VerdictSegment {
     segment: Segment,
     pub(super) layout: VerdictLayout,
     events: u64,
+}
+
+/// What is published of a motor, as numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ToldMotor {
+    /// Whose it is.
+    pub grant: Option<Owner>,
+    /// The number of its state.
+    pub state: u64,
+    /// The stage of its stop.
+    pub stage: u64,
+    /// The trip that stopped it last.
+    pub trip: TripId,
+    /// 1 when that must be reset.
+    pub latched: u64,
 }
 
 /// What never changes after start.
@@ -162,6 +177,50 @@ impl VerdictSegment {
         let at = self.layout.motor(motor);
         self.put(at + MOTOR_PAST_STANDSTILL, past.standstill.0);
         self.put(at + MOTOR_PAST_FEEDBACK, past.feedback.0);
+    }
+
+    /// What is published of a motor, for whoever checks this side.
+    #[must_use]
+    pub fn told_motor(&self, motor: MotorIndex) -> ToldMotor {
+        let at = self.layout.motor(motor);
+        ToldMotor {
+            grant: Owner::from_word(self.get(at + MOTOR_GRANT)),
+            state: self.get(at + MOTOR_STATE),
+            stage: self.get(at + MOTOR_STAGE),
+            trip: TripId(self.get(at + MOTOR_TRIP)),
+            latched: self.get(at + MOTOR_LATCHED),
+        }
+    }
+
+    /// What is published of the session in a slot: which one, and the number of its state.
+    #[must_use]
+    pub fn told_session(&self, slot: SlotIndex) -> (Incarnation, u64) {
+        let word = self.get(self.layout.session(slot) + SESSION_STATE);
+        (Incarnation::new(word >> 16), word & 0xffff)
+    }
+
+    /// The published trip that keeps everything stopped.
+    #[must_use]
+    pub fn told_latch(&self) -> TripId {
+        TripId(self.get(AT_LATCH))
+    }
+
+    /// How often the published latches have changed, and how many of these changes are on disk.
+    #[must_use]
+    pub fn told_latch_changes(&self) -> (u64, u64) {
+        (self.get(AT_LATCH_CHANGES), self.get(AT_LATCHES_KEPT))
+    }
+
+    /// A published counter.
+    #[must_use]
+    pub fn told_counter(&self, counter: Counter) -> u64 {
+        self.get(AT_COUNTERS + usize::try_from(counter.number()).unwrap_or(0))
+    }
+
+    /// The number of the published phase.
+    #[must_use]
+    pub fn told_phase(&self) -> u64 {
+        self.get(AT_PHASE)
     }
 
     /// Publishes how the supervisor before this one ended, and when it was last seen alive.

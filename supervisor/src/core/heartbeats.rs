@@ -31,12 +31,12 @@ pub struct Periodic {
     pub marks: Vec<(usize, [u8; 8])>,
     /// All motors whose drives hear it.
     pub hearers: Vec<usize>,
-    voice: Voice,
+    pub(super) voice: Voice,
 }
 
 /// Whether a sign of life is sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Voice {
+pub(super) enum Voice {
     Speaks,
     Withdrawn,
 }
@@ -46,6 +46,11 @@ impl Periodic {
     #[must_use]
     pub fn new(bus: usize, frame: Frame, period: u64, hearer: usize, marks: Vec<(usize, [u8; 8])>) -> Self {
         Self { bus, frame, period, due: Nanos::ZERO, marks, hearers: vec![hearer], voice: Voice::Speaks }
+    }
+
+    /// Whether it is no longer sent.
+    pub(super) fn is_withdrawn(&self) -> bool {
+        self.voice == Voice::Withdrawn
     }
 
     /// Whether it feeds the watchdog of a drive that nothing has stopped, and no axis needs it to keep its torque.

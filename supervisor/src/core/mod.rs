@@ -8,6 +8,8 @@
 //! through [`Wire::now`]), an allocation after [`Core::new`], a lock, a log line, or
 //! anything that waits. Every pass over sessions or motors is bounded by their number.
 //!
+//! What must hold whatever the inputs were is in `invariants`; debug builds look at it after every step.
+//!
 //! To see what happens on expiry, read [`Core::step`], then `Core::trip_session`.
 
 mod grants;
@@ -15,6 +17,7 @@ mod health;
 mod heard;
 mod heartbeats;
 mod inherited;
+mod invariants;
 mod latches;
 mod motor;
 mod origin;
@@ -150,6 +153,12 @@ pub struct Core {
     /// Jobs of the kernel-armed stop that were put off too late, as far as they were noticed.
     overtaken: u64,
     tally: Tally,
+    /// The last step.
+    stepped: Nanos,
+    /// The latest moment at which a ring was read.
+    observed: Nanos,
+    /// The last trip when the invariants were looked at.
+    counted: TripId,
 }
 
 /// Counters that are published.
@@ -203,6 +212,9 @@ impl Core {
             degraded: 0,
             overtaken: 0,
             tally: Tally::default(),
+            stepped: Nanos::ZERO,
+            observed: Nanos::ZERO,
+            counted: TripId::NONE,
         }
     }
 
@@ -260,6 +272,12 @@ impl Core {
         }
         self.tally.loops += 1;
         self.verdicts.beat(self.tally.loops, now);
+        self.stepped = now;
+        // A core that contradicts itself must not go on: the panic sends all stops.
+        #[cfg(debug_assertions)]
+        if let Some(broken) = self.check_invariants() {
+            panic!("broken: {broken}");
+        }
     }
 
     /// Takes note of what the loop has cost; published with the next tick.

@@ -83,7 +83,7 @@ enum Masters {
 
 /// Whether a drive that needs the supervisor's permission to run has it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Permit {
+pub(super) enum Permit {
     /// It was granted, and its stop has not come to the stage that takes the torque away: a ramp needs torque.
     Given,
     /// Nobody drives it.
@@ -125,9 +125,9 @@ pub struct Motor {
     bus: usize,
     /// Another bus on which its drive hears stops and says the same.
     second: Option<usize>,
-    drive: Drive,
+    pub(super) drive: Drive,
     /// Whether the supervisor's heartbeat lets it run, in families where that says so.
-    permit: Permit,
+    pub(super) permit: Permit,
     stage_timeout: u64,
     pub(super) state: State,
     pub(super) latch: Latch,
@@ -136,13 +136,13 @@ pub struct Motor {
     pub(super) violations: u64,
     pub(super) reason: Option<Reason>,
     pub(super) first_stop: Nanos,
-    confirmed: Nanos,
-    standstill: Nanos,
+    pub(super) confirmed: Nanos,
+    pub(super) standstill: Nanos,
     pub(super) occasion: Occasion,
     told: Told,
     violation_told: Nanos,
     /// How often the stop in force has begun again because a bus came back.
-    restarts: u8,
+    pub(super) restarts: u8,
     tracker: Standstill,
     /// Of a granted motor: whether its session could end now and interrupt nothing.
     rest: Rest,
@@ -188,7 +188,7 @@ const POLL_PERIOD: u64 = 40_000_000;
 
 /// How often a stop begins again because a bus came back: a loose plug or a controller that leaves bus-off comes back a few
 /// times within a second. A bus that goes on coming and going must not keep a drive from its harder stages.
-const MOST_RESTARTS: u8 = 3;
+pub(super) const MOST_RESTARTS: u8 = 3;
 
 /// After how long without a word a drive is asked whose polls are not for every day: early enough for several
 /// answers before its silence is a reason to stop, and later than a drive that is commanded answers.
@@ -574,7 +574,7 @@ impl Motor {
         faulty.then_some(Reason::DriveFault)
     }
 
-    fn verdict(&self) -> MotorVerdict {
+    pub(super) fn verdict(&self) -> MotorVerdict {
         MotorVerdict {
             grant: self.owner(),
             state: match self.state {

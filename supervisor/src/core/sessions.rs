@@ -40,9 +40,9 @@ impl Session {
 /// The slot behind the last session is the front itself.
 #[derive(Debug)]
 pub struct Sessions {
-    slots: Vec<Session>,
-    deadlines: Vec<Nanos>,
-    first: Nanos,
+    pub(super) slots: Vec<Session>,
+    pub(super) deadlines: Vec<Nanos>,
+    pub(super) first: Nanos,
     turn: u16,
 }
 
@@ -112,7 +112,7 @@ impl Sessions {
         debug_assert_eq!(self.first, self.earliest(), "a deadline would be missed, or looked at for nothing");
     }
 
-    fn earliest(&self) -> Nanos {
+    pub(super) fn earliest(&self) -> Nanos {
         self.deadlines.iter().fold(Nanos::NEVER, |first, deadline| first.min(*deadline))
     }
 
@@ -430,13 +430,15 @@ impl Core {
         } else {
             self.settings.windows
         };
+        // A beat written since the caller read the clock is not from the future.
+        let present = now.max(wire.now());
+        self.observed = self.observed.max(present);
         let session = self.sessions.get(slot);
         let newest = session.and_then(|session| session.bound);
         let context = Context {
             slot,
             generation: front.view.generation(),
-            // A beat written since the caller read the clock is not from the future.
-            now: now.max(wire.now()),
+            now: present,
             bound: newest.filter(|_| session.is_some_and(|session| session.state == SessionState::Live)),
             newest: newest.map_or(Incarnation::NONE, |bound| bound.incarnation),
             shortest,

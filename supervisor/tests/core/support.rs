@@ -286,6 +286,8 @@ impl Bench {
     ///
     /// When it asks far more often than ticks and deadlines explain: it would keep its CPU busy.
     pub fn run(&mut self, nanos: u64) {
+        // After whatever the test has done; each step looks by itself.
+        assert_eq!(self.core.check_invariants(), None);
         let end = self.now.after(nanos);
         let most = 2 * nanos / TICK + 100;
         for passes in 0.. {
@@ -332,6 +334,7 @@ impl Bench {
         for (command, payload) in [(1, heartbeat), (9, encoder)] {
             let frame = Frame::classic(ArbitrationId::standard(node << 5 | command), &payload);
             self.core.received(bus, origin, &frame, self.now, &mut self.wire);
+            assert_eq!(self.core.check_invariants(), None);
         }
     }
 

@@ -234,7 +234,8 @@ impl Rig {
         self.check();
     }
 
-    fn check(&self) {
+    fn check(&mut self) {
+        assert_eq!(self.core.check_invariants(), None);
         let observed = self.now;
         let sent = self.wire.frames;
         assert!(sent <= MOST_FRAMES_A_STEP, "{sent} frames in one step");

@@ -197,6 +197,7 @@ impl Real {
             Input::Take(owner) => self.front.beats.take_motor(MOTOR, real_owner(owner)),
             Input::FrontDies | Input::FrontSpeaks => {}
         }
+        assert_eq!(self.core.check_invariants(), None, "after {:?}", step.input);
         outcome
     }
 
