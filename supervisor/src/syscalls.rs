@@ -238,7 +238,7 @@ mod tests {
     use nix::fcntl::{AT_FDCWD, OFlag};
 
     use super::{DRAFT_FLAGS, confine_disk, confine_door, confine_housekeeping, confine_real_time};
-    use crate::latches::Store;
+    use crate::latches::{Disk, Store};
     use crate::privileges::Become;
 
     /// Says to [`child`] which thread to play and what to try.
@@ -274,6 +274,7 @@ mod tests {
         let refused = match thread {
             "real-time" => confine_real_time(),
             "disk" => confine_disk(store.number()),
+            "none" => 0,
             "housekeeping" => confine_housekeeping(),
             "door" => confine_door(),
             other => panic!("{other}"),
@@ -291,6 +292,11 @@ mod tests {
             "open" => _ = std::fs::File::open("/dev/null"),
             "exec" => _ = nix::unistd::execv(c"/bin/true", &[c"true"]),
             "draft" => store.write(b"latches").expect("the disk's thread may"),
+            "disk's end" => {
+                drop(Disk::start(store));
+                // A thread that makes a forbidden call ends all of them.
+                std::thread::sleep(std::time::Duration::from_millis(300));
+            }
             "elsewhere" => {
                 let flags = DRAFT_FLAGS;
                 _ = nix::fcntl::openat(
@@ -345,6 +351,11 @@ mod tests {
         ] {
             assert_eq!(play(order).signal(), Some(libc::SIGSYS), "{order}");
         }
+        assert_eq!(
+            play("none disk's end").code(),
+            Some(42),
+            "the end of housekeeping is not the disk's thread's"
+        );
         assert_eq!(play("real-time memfd").signal(), Some(libc::SIGSYS));
         assert_eq!(play("housekeeping memfd").signal(), Some(libc::SIGSYS));
         assert_eq!(play("door memfd").code(), Some(42));

@@ -131,6 +131,14 @@ const INVARIANTS: &[Invariant] = &[
             core.sessions.deadline(slot) <= session.last_beat.after(window)
         })
     }),
+    ("no session is silent for longer than the motor allows that it drives", |core| {
+        core.all_granted(|motor| {
+            let session = motor.owner().and_then(|owner| core.sessions.live(owner).map(|s| (owner.slot, s)));
+            session.is_some_and(|(slot, session)| {
+                core.sessions.deadline(slot) <= session.last_beat.after(motor.max_window.0)
+            })
+        })
+    }),
     ("a window is within its bounds", |core| {
         let (shortest, longest) = core.settings.windows;
         core.living().all(|(_, session)| {
