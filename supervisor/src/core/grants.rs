@@ -107,6 +107,7 @@ impl Core {
         };
         motor.follow(owner, run);
         self.sessions.limit(owner.slot, window);
+        self.publish_session(owner.slot);
         self.verdicts.grant(motor_index(index), Some(owner));
         self.publish_motor(index);
     }

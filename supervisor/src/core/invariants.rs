@@ -325,8 +325,8 @@ width_mm = 400
             bound: Some(bound),
             state: SessionState::Live,
             last_beat: NOW,
-            trip: TripId::NONE,
             beats: 1,
+            ..Session::VACANT
         };
         core.sessions.deadlines[0] = NOW.after(SECOND);
         core.sessions.first = core.sessions.earliest();
@@ -396,6 +396,7 @@ width_mm = 400
             |core| core.sessions.deadlines[1] = NOW,
             |core| core.sessions.slots[0].last_beat = core.observed.after(1),
             |core| core.sessions.deadlines[0] = NOW.after(SECOND + 1),
+            |core| core.motors[0].max_window = Window(1),
             |core| {
                 let bound = core.sessions.slots[0].bound.as_mut();
                 bound.expect("it lives").window = Window(1);

@@ -17,11 +17,12 @@ pub struct Session {
     pub trip: TripId,
     pub beats: u64,
     /// The shortest of what the motors allow that it has had.
-    limit: Window,
+    pub(super) limit: Window,
 }
 
 impl Session {
-    const VACANT: Self = Self {
+    /// Of a slot that nobody has used.
+    pub(super) const VACANT: Self = Self {
         bound: None,
         state: SessionState::Vacant,
         last_beat: Nanos::ZERO,

@@ -309,7 +309,7 @@ fn an_operator_stop_holds_what_counts_as_driven_too() {
         assert!(!can_be_driven(&mut bench, motor), "{motor:?}");
     }
     for trip in [TripId(2), stop] {
-        assert_eq!(bench.core.reset(trip, bench.now), Ok(()));
+        assert_eq!(bench.core.reset(trip.into(), bench.now), Ok(()));
     }
     assert!(can_be_driven(&mut bench, A));
 }

@@ -78,8 +78,8 @@ fn armed_supervisor_has_given_up_all_privileges() -> Result<()> {
     play(Setup::base(), |robot, _| {
         let user = User::from_name("nobody")?.context("no user nobody")?;
         let threads = Thread::all(robot.supervisor()?.pid())?;
-        // The real-time thread, housekeeping, and who waits for the disk.
-        ensure!(threads.len() == 3, "{} threads", threads.len());
+        // The real-time thread, housekeeping, the three doors, and the one that waits for the disk.
+        ensure!(threads.len() == 6, "{} threads", threads.len());
         for thread in &threads {
             let all_four = |id: u32| vec![id.to_string(); 4];
             ensure!(
