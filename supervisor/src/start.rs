@@ -310,8 +310,7 @@ fn take_over_latches(inheritance: &mut Inheritance, config: &Config, whom: Becom
     let taken = take_over(inheritance, &found, config, at);
     taken.told.iter().for_each(|line| log::line(&format!("{}: {line}", path.display())));
     let latches = Latches::of(inheritance, config, &taken.elsewhere);
-    let written = store.write(&latches.to_bytes()).and_then(|()| store.has_begun());
-    let on_disk = match written {
+    let on_disk = match store.begin(&latches.to_bytes(), whom) {
         Ok(()) => Some(latches),
         Err(error) => {
             if !matches!(found, Found::Lost(_)) {

@@ -105,13 +105,15 @@ impl Store {
         Ok(fsync(folder.as_fd())?)
     }
 
-    /// Takes away what says that there was no supervisor before. To be called when the file is there: from now on its
-    /// absence is a loss.
+    /// Writes the first file of this start, for whom the supervisor is about to become, and takes away what says that
+    /// there was none before: from now on its absence is a loss.
     ///
     /// # Errors
     ///
-    /// When the system refuses.
-    pub fn has_begun(&self) -> io::Result<()> {
+    /// As [`Self::write`].
+    pub fn begin(&self, bytes: &[u8], whom: Become) -> io::Result<()> {
+        self.write(bytes)?;
+        whom.give(&self.path.join(FILE))?;
         let folder = self.folder.as_ref().map_err(|errno| *errno)?;
         match unlinkat(folder.as_fd(), FIRST_START, UnlinkatFlags::NoRemoveDir) {
             Err(Errno::ENOENT) => Ok(()),
@@ -236,8 +238,7 @@ pub(super) mod tests {
         let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o7777;
         assert_eq!(mode(&scratch.state()) & 0o027, 0, "others may not look");
         store.write(&Latches::default().to_bytes()).unwrap();
-        store.write(&stopped().to_bytes()).unwrap();
-        store.has_begun().unwrap();
+        store.begin(&stopped().to_bytes(), Become::SamePerson).unwrap();
         assert_eq!(mode(&scratch.state().join(FILE)), FILE_MODE);
         drop(store);
         assert_eq!(scratch.open().1, Found::Latches(stopped()));
@@ -256,8 +257,7 @@ pub(super) mod tests {
         drop(store);
         let (store, found) = scratch.open();
         assert_eq!(found, Found::FirstStart, "nothing was written yet");
-        store.write(&stopped().to_bytes()).unwrap();
-        store.has_begun().unwrap();
+        store.begin(&stopped().to_bytes(), Become::SamePerson).unwrap();
         drop(store);
         fs::remove_file(scratch.state().join(FILE)).unwrap();
         assert!(lost(&scratch.open().1).contains("missing"));

@@ -1,7 +1,7 @@
 //! What waits for a reset, over an end of the supervisor after which nobody but the disk has kept anything.
 
 use std::fs;
-use std::os::unix::fs::chown;
+use std::os::unix::fs::{MetadataExt as _, chown};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -15,6 +15,9 @@ use tests::python::Client;
 use tests::robot::{LEFT, RIGHT, Robot, START, STATE, Setup};
 
 use crate::scene::play;
+
+/// Whom the supervisor becomes in tests.
+const NOBODY: u32 = 65_534;
 
 /// The file.
 fn file(robot: &Robot) -> PathBuf {
@@ -77,6 +80,11 @@ fn is_degraded(robot: &Robot, by: &str) -> Result<bool> {
 #[test]
 fn operator_stop_holds_over_an_end_of_the_supervisor() -> Result<()> {
     play(Setup::base(), |robot, clients| {
+        // Root has written it, before it became nobody.
+        ensure!(
+            fs::metadata(file(robot))?.uid() == NOBODY,
+            "the next one, if it is not root, could not read it"
+        );
         let mut client = robot.client(clients)?;
         robot.drive_base(&mut client)?;
         let told = robot.lanyard.run(&["estop"])?;
@@ -194,7 +202,7 @@ fn stop_is_made_and_told_as_not_kept_while_the_disk_refuses() -> Result<()> {
         let status = robot.lanyard.run(&["status"])?;
         ensure!(status.stdout.contains("NOT ON DISK"), "{status:?}");
         robot.supervisor()?.wait_for_line("what waits for a reset cannot be written", START)?;
-        chown(robot.file(STATE), Some(65_534), Some(65_534))?;
+        chown(robot.file(STATE), Some(NOBODY), Some(NOBODY))?;
         is_on_disk(robot, "on disk")?;
         ensure!(!is_degraded(robot, "latches not on disk")?, "it is still degraded");
         let trip = robot.lanyard.status()?["latch"].as_u64().context("nothing is latched")?;
