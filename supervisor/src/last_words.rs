@@ -13,7 +13,7 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::sync::OnceLock;
 
 use config::Config;
-use nix::sys::signal::{SigHandler, SigSet, Signal};
+use nix::sys::signal::Signal;
 
 use crate::bus::{Buses, Rebind};
 use crate::kernel_frame::KernelFrame;
@@ -91,17 +91,23 @@ pub fn prepare(config: &Config, rebind: &mut Rebind) -> Result<(), Vec<String>> 
         std::process::abort();
     }));
     for signal in DEADLY {
-        sys::on_signal(signal, SigHandler::Handler(die_of), SigSet::empty())
-            .map_err(|error| vec![format!("signal {signal}: {error}")])?;
+        sys::on_death(signal, die_of).map_err(|error| vec![format!("signal {signal}: {error}")])?;
     }
     Ok(())
 }
 
 /// Sends the stops, then lets the signal do what it does.
-extern "C" fn die_of(signal: libc::c_int) {
+fn die_of(signal: libc::c_int, forbidden: Option<libc::c_int>) {
     send_all();
     let mut text = Line::default();
-    let _ = writeln!(text, "lanyard-supervisor: ends by signal {signal}; stop frames were sent");
+    let _ = match forbidden {
+        None => writeln!(text, "lanyard-supervisor: ends by signal {signal}; stop frames were sent"),
+        Some(call) => writeln!(
+            text,
+            "lanyard-supervisor: ends by signal {signal}: system call {call} is forbidden to the thread that made it; stop \
+             frames were sent"
+        ),
+    };
     text.say();
     sys::raise_again(signal);
 }

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use nix::sys::epoll::EpollEvent;
@@ -197,12 +198,50 @@ pub fn set_ordinary() -> io::Result<()> {
 /// # Errors
 ///
 /// When the signal cannot be taken.
-pub fn on_signal(signal: Signal, handler: SigHandler, masked: SigSet) -> nix::Result<()> {
+fn on_signal(signal: Signal, handler: SigHandler, masked: SigSet) -> nix::Result<()> {
     // On the thread's other stack, so that it runs after an overflow of the first.
     let flags = SaFlags::SA_ONSTACK | SaFlags::SA_RESETHAND;
     // SAFETY: the only handler passed here (`last_words`) restricts itself to what POSIX calls
     // async-signal-safe: atomic loads, `write` and `raise`.
     unsafe { sigaction(signal, &SigAction::new(handler, flags, masked)) }.map(|_| ())
+}
+
+/// What is to be done when a deadly signal comes: its number, and the system call that was forbidden if that is why.
+pub type Dying = fn(libc::c_int, Option<libc::c_int>);
+
+/// What [`on_death`] was given.
+static DYING: OnceLock<Dying> = OnceLock::new();
+
+/// Has a deadly signal do that first. `act` must be async-signal-safe, and the same for all signals: the first counts.
+///
+/// # Errors
+///
+/// When the signal cannot be handled.
+pub fn on_death(signal: Signal, act: Dying) -> nix::Result<()> {
+    let _ = DYING.set(act);
+    on_signal(signal, SigHandler::SigAction(die), SigSet::empty())
+}
+
+extern "C" fn die(signal: libc::c_int, info: *mut libc::siginfo_t, _: *mut libc::c_void) {
+    // SAFETY: the kernel calls a handler with a whole siginfo_t that lives as long as the call.
+    let call = unsafe { info.as_ref() }.and_then(forbidden_call);
+    if let Some(act) = DYING.get() {
+        act(signal, call);
+    }
+}
+
+/// The system call for which a seccomp filter raised the signal; `None` for any other, and for one that somebody sent.
+fn forbidden_call(info: &libc::siginfo_t) -> Option<libc::c_int> {
+    // What the kernel tells of SIGSYS begins behind three numbers and, where pointers have 64 bits, a gap: an address, then
+    // the number of the call (siginfo_t in the kernel's headers).
+    const AT: usize = 3 * size_of::<*const u8>();
+    /// `si_code` of a signal that a seccomp filter raised (SYS_SECCOMP).
+    const BY_SECCOMP: libc::c_int = 1;
+    if info.si_signo != libc::SIGSYS || info.si_code != BY_SECCOMP {
+        return None;
+    }
+    // SAFETY: it is 128 bytes long, and for this signal and code it has this field.
+    Some(unsafe { std::ptr::from_ref(info).cast::<u8>().add(AT).cast::<libc::c_int>().read() })
 }
 
 /// Raises a signal again from within its own handler: it takes effect when the handler returns.
@@ -256,12 +295,14 @@ pub fn drop_capabilities() -> io::Result<()> {
 }
 
 /// Has all threads allocate from one heap. The C library would give housekeeping one of its own, 64 MB of addresses
-/// that count as locked memory; and the real-time thread, for whose sake it would be, does not allocate.
+/// that count as locked memory; and the real-time thread, for whose sake it would be, does not allocate. Nothing goes back
+/// to the kernel either: that takes a system call, which may be forbidden to the thread that happens to free the last piece.
 pub fn share_heap() {
-    // SAFETY: it takes two integers. A refusal leaves things as they are, which only wastes addresses.
+    // SAFETY: each takes two integers. A refusal leaves things as they are.
     #[cfg(target_env = "gnu")]
     unsafe {
-        libc::mallopt(libc::M_ARENA_MAX, 1)
+        libc::mallopt(libc::M_ARENA_MAX, 1);
+        libc::mallopt(libc::M_TRIM_THRESHOLD, -1);
     };
 }
 
