@@ -67,7 +67,10 @@ fn live(case: &Case) -> Result<()> {
         if case.ladder == Ladder::Stages {
             disobedience_is_answered_with_the_next_stage(robot, clients, case)?;
         }
-        silence_proves_nothing(robot, clients, case)
+        silence_proves_nothing(robot, clients, case)?;
+        let bus = robot.lanyard.status()?["buses"][0].clone();
+        ensure!(bus["disbelieved"] == 0, "the front's own frames were taken for feedback: {bus}");
+        Ok(())
     })
 }
 
