@@ -41,6 +41,11 @@ pub const STACK: usize = 128 * 1024;
 /// Stack of a door's thread, which does little; locked as a whole as well.
 const DOOR_STACK: usize = 64 * 1024;
 
+/// For how long every reading of a proof of standstill must have been slow, nanoseconds. A motor that reverses at 100 rev/s2,
+/// which is brisk, is slower than the usual 0.05 rev/s for 1 ms; ten times that. A burst of three frames that waited behind a
+/// busy bus takes 0.4 ms at 1 Mbit/s.
+const PROOF_SPAN_NS: u64 = 10_000_000;
+
 /// How often a motor's violations are told, nanoseconds: the log keeps 256 events, which shall reach back
 /// minutes even when somebody fights the stop without pause.
 const VIOLATION_PAUSE: u64 = 5_000_000_000;
@@ -402,6 +407,7 @@ pub fn settings(config: &Config) -> Settings {
         stop_repeat: nanos(supervisor.stop_repeat),
         tick: nanos(supervisor.tick),
         max_lateness: nanos(supervisor.max_lateness),
+        proof_span: PROOF_SPAN_NS,
         violation_pause: VIOLATION_PAUSE,
         policy: supervisor.reset,
     }

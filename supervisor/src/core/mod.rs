@@ -12,6 +12,7 @@
 //!
 //! To see what happens on expiry, read [`Core::step`], then `Core::trip_session`.
 
+mod evidence;
 mod grants;
 mod health;
 mod heard;
@@ -62,6 +63,8 @@ pub struct Settings {
     pub tick: u64,
     /// A pass that is later than this is a reason to stop everything.
     pub max_lateness: u64,
+    /// For how long a drive must tell that its motor stands still before that is proven.
+    pub proof_span: u64,
     /// How often a motor's violations are told in the event log; all are answered and counted.
     pub violation_pause: u64,
     /// How trips are cleared.

@@ -1,10 +1,11 @@
 //! One motor: `Idle -> Granted -> Stopping(stage) -> Stopped | Unverified -> Idle`.
 
 use drivers::meaning;
-use drivers::{AfterStop, Drive, Frame, FrameList, Observation, Output, PollWhen, Power, Standstill};
+use drivers::{AfterStop, Drive, Frame, FrameList, Observation, Output, PollWhen, Power};
 use shm_proto::verdicts::{Event, EventKind, MotorState, MotorVerdict, Reason, ResetPolicy};
 use shm_proto::{Nanos, Owner, TripId, Window};
 
+use super::evidence::Evidence;
 use super::health::Reach;
 use super::heard::Heard;
 use super::origin::Origin;
@@ -143,7 +144,7 @@ pub struct Motor {
     violation_told: Nanos,
     /// How often the stop in force has begun again because a bus came back.
     pub(super) restarts: u8,
-    tracker: Standstill,
+    evidence: Evidence,
     /// Of a granted motor: whether its session could end now and interrupt nothing.
     rest: Rest,
     /// Of a granted motor: whether it does what it is told.
@@ -222,7 +223,7 @@ impl Motor {
             told: Told::Yes,
             violation_told: Nanos::ZERO,
             restarts: 0,
-            tracker: Standstill::NOTHING_SEEN,
+            evidence: Evidence::NONE,
             rest: Rest::UNKNOWN,
             plausibility: Plausibility::NOTHING_TOLD,
             masters: Masters::ThisComputer,
@@ -687,7 +688,7 @@ impl Core {
 
     fn enter_stage(&mut self, index: usize, stage: usize, now: Nanos, wire: &mut impl Wire) {
         let motor = &mut self.motors[index];
-        motor.tracker = Standstill::NOTHING_SEEN;
+        motor.evidence = Evidence::NONE;
         motor.state = State::Stopping { stage, since: now, again: now };
         if !motor.drive.stop.stage(stage).kind.leaves_torque() {
             motor.permit = Permit::Withheld;
@@ -849,7 +850,7 @@ impl Core {
         motor.learn(&seen, now);
         // Between two buses there is no order: on the other one this may be from before the last motion frame.
         if commands == Commands::None && bus == motor.bus {
-            motor.rest.observe(&motor.drive.stop.stage(0).proof, &seen, now);
+            motor.rest.observe(&motor.drive.stop.stage(0).proof, &seen, now, self.settings.proof_span);
         }
         match motor.state {
             // Standing still proves nothing while frames that were queued before the stop may still set it in motion.
@@ -857,7 +858,7 @@ impl Core {
             State::Stopping { .. } | State::Unverified { .. } => {
                 let stage = motor.stage_in_force();
                 let proof = motor.drive.stop.stage(stage).proof;
-                if motor.tracker.observe(&proof, &seen) {
+                if motor.evidence.observe(&proof, &seen, now, self.settings.proof_span) {
                     self.proven(index, stage, now, wire);
                 }
             }

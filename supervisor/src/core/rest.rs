@@ -4,15 +4,16 @@
 //! Everything is in doubt until the drive's own feedback says otherwise. Doubt costs a trip that was not needed; the
 //! opposite would hide one that was.
 
-use drivers::{Observation, PowerProof, Proof, Standstill};
+use drivers::{Observation, PowerProof, Proof};
 use shm_proto::Nanos;
 
 use super::FEEDBACK_WINDOW;
+use super::evidence::Evidence;
 
 /// What was seen of a motor since it was granted.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Rest {
-    tracker: Standstill,
+    evidence: Evidence,
     /// The last speed reading of a row that proves standstill; zero while none does.
     proven: Nanos,
     movement: Movement,
@@ -32,7 +33,7 @@ enum Movement {
 impl Rest {
     /// Nothing is known: what was seen before the grant proves nothing.
     pub(super) const UNKNOWN: Self =
-        Self { tracker: Standstill::NOTHING_SEEN, proven: Nanos::ZERO, movement: Movement::None };
+        Self { evidence: Evidence::NONE, proven: Nanos::ZERO, movement: Movement::None };
 
     /// A motion frame for the motor was heard: rest has to be proven by what the drive says after it.
     pub(super) fn commanded(&mut self) {
@@ -44,11 +45,11 @@ impl Rest {
     }
 
     /// Takes in what the drive says. `proof` is that of the first stage of its stop, of which only the speed counts: a
-    /// motor that holds is at rest, too.
-    pub(super) fn observe(&mut self, proof: &Proof, seen: &Observation, now: Nanos) {
+    /// motor that holds is at rest, too, once every reading of `span` nanoseconds says so.
+    pub(super) fn observe(&mut self, proof: &Proof, seen: &Observation, now: Nanos, span: u64) {
         let Some(velocity) = seen.velocity else { return };
         let still = Proof { power: PowerProof::Any, ..*proof };
-        let is_proven = self.tracker.observe(&still, seen);
+        let is_proven = self.evidence.observe(&still, seen, now, span);
         self.proven = if is_proven { now } else { Nanos::ZERO };
         // Written so that NaN counts as moving.
         let stands = velocity.0.abs() <= proof.max_speed.0;

@@ -215,6 +215,8 @@ impl Bench {
             stop_repeat: 20 * MS,
             tick: TICK,
             max_lateness: 4 * TICK,
+            // Readings of one moment are enough, but for the tests that are about that.
+            proof_span: 0,
             violation_pause: 5_000 * MS,
             policy,
         };

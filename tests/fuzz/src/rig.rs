@@ -108,6 +108,8 @@ impl Rig {
             windows: (SHORTEST, LONGEST),
             stop_repeat: 20 * MS,
             max_lateness: 20 * MS,
+            // Every report comes at the same moment here.
+            proof_span: 0,
             violation_pause: 5_000 * MS,
             tick: TICK,
             policy,

@@ -30,6 +30,8 @@ use super::robot::{Shape, at_rest};
 
 /// Motors it watches: a base and an arm.
 const MOTORS: u16 = 8;
+/// Longer than the span of time that a proof of standstill takes.
+const PROOF: Duration = Duration::from_millis(50);
 /// How long a process may take to come up on a machine that is starved.
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -44,8 +46,11 @@ pub fn run(config: &Path) -> Result<ExitCode> {
     let (ports, drives) = sink()?;
     let armed = realtime::arm(&config, ports, Some(fifo.as_fd()))?;
     // Motors that are not proven to stand still would be stopped over and over: not what is measured.
-    for motor in 0..u16::try_from(config.motors.len())? {
-        at_rest(motor).iter().for_each(|frame| drives.say(frame));
+    for _ in 0..2 {
+        for motor in 0..u16::try_from(config.motors.len())? {
+            at_rest(motor).iter().for_each(|frame| drives.say(frame));
+        }
+        std::thread::sleep(PROOF);
     }
     let state = config.supervisor.state.clone();
     let (config, verdicts) = (Arc::new(config), Arc::new(armed.verdicts));

@@ -126,6 +126,8 @@ impl Real {
             tick: TICK,
             // The model has no time: a pass is never late in it.
             max_lateness: u64::MAX,
+            // The model has no time: a report stands for enough readings.
+            proof_span: 0,
             violation_pause: 0,
             policy: settings.policy,
         };
