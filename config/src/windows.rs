@@ -38,6 +38,12 @@ pub fn settle(motors: &mut [Motor], given: &[Option<Duration>], mut drivers: Dri
     drivers.shorten(motors, &shorter);
 }
 
+/// The motors that Kortex's clients drive: those of joints here, or those that a base behind drives.
+fn motors_of(arm: &Kortex) -> impl Iterator<Item = usize> {
+    let behind = arm.upstream.iter().flat_map(|upstream| upstream.motors.iter().copied());
+    arm.joints.iter().map(|joint| joint.motor).chain(behind)
+}
+
 /// Makes a rule allow no longer silence than that.
 fn shorten(rules: &mut ResourceRules, most: Duration) {
     rules.window = Some(rules.window.map_or(most, |own| own.min(most)));
@@ -51,7 +57,7 @@ impl Drivers<'_> {
             Sessionless::Refuse | Sessionless::Viam => None,
         };
         // Clients of the arm name their own; this is for those that name none.
-        let arm = self.kortex.as_ref().filter(|arm| arm.joints.iter().any(|joint| joint.motor == motor));
+        let arm = self.kortex.as_ref().filter(|arm| motors_of(arm).any(|driven| driven == motor));
         let links = self.tunnel.iter().flat_map(|tunnel| &tunnel.targets);
         let links = links.filter(|target| target.motors.contains(&motor)).map(|target| target.window);
         let all = links.chain(lease).chain(arm.map(|arm| arm.connection_timeout));
@@ -73,8 +79,8 @@ impl Drivers<'_> {
             }
         }
         if let Some(arm) = &mut self.kortex {
-            let joints = arm.joints.iter().filter_map(|joint| motors.get(joint.motor));
-            if let Some(most) = joints.map(|motor| motor.max_window).min() {
+            let driven = motors_of(arm).filter_map(|motor| motors.get(motor));
+            if let Some(most) = driven.map(|motor| motor.max_window).min() {
                 shorten(&mut arm.rules, most);
             }
         }

@@ -14,7 +14,7 @@ use shm_proto::estop::{NotPressed, press};
 use shm_proto::verdicts::{Keeping, MotorState};
 use shm_proto::{MotorIndex, Nanos, TripId, VerdictView, handover};
 
-use crate::groups;
+use crate::{groups, source};
 
 /// What to say first when nothing was stopped.
 pub const NOT_STOPPED: &str = "THIS COMMAND STOPPED NOTHING, use the red button";
@@ -122,7 +122,7 @@ fn find_stop(socket: &Path, since: Nanos, until: Instant) -> anyhow::Result<(Ver
 fn observe(socket: &Path, until: Instant) -> anyhow::Result<VerdictView> {
     let (answer, asked) = channel();
     let path = socket.to_owned();
-    thread::spawn(move || answer.send(handover::observe(&path)));
+    thread::spawn(move || answer.send(source::observe(&path)));
     match asked.recv_timeout(until.saturating_duration_since(Instant::now())) {
         Ok(answer) => Ok(answer?),
         Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {

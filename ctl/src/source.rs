@@ -2,7 +2,7 @@
 //! one that has fallen silent is asked for anew, without ever waiting for the answer.
 
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{Receiver, TryRecvError, channel};
+use std::sync::mpsc::{Receiver, RecvError, TryRecvError, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -24,10 +24,32 @@ pub struct Source {
     last_try: Instant,
 }
 
+/// How long the socket of those who look may take before the operators' is asked, too.
+const HEAD_START: Duration = Duration::from_millis(500);
+
+/// Asks for the verdicts: at the socket of those who look, and if that does not answer soon, at the operators', which shows
+/// them as well. A program that keeps the one waiting has no way to the other.
+pub fn observe(socket: &Path) -> Result<VerdictView, Error> {
+    let (answer, answers) = channel();
+    let ask = |path: PathBuf| {
+        let answer = answer.clone();
+        thread::spawn(move || answer.send(handover::observe(&path)));
+    };
+    ask(socket.to_owned());
+    if let Ok(answer) = answers.recv_timeout(HEAD_START) {
+        return answer;
+    }
+    ask(config::operator_socket_beside(socket));
+    let either =
+        |answer: Result<Result<VerdictView, Error>, RecvError>| answer.unwrap_or(Err(Error::Unexpected));
+    // Whoever is no operator is turned away there at once.
+    either(answers.recv()).or_else(|_| either(answers.recv()))
+}
+
 impl Source {
     /// Asks the supervisor for its verdicts.
     pub fn connect(socket: &Path) -> Result<Self, Error> {
-        Ok(Self::of(handover::observe(socket)?, socket))
+        Ok(Self::of(observe(socket)?, socket))
     }
 
     /// With verdicts already at hand.
@@ -83,7 +105,7 @@ impl Source {
         let socket = self.socket.clone();
         self.last_try = Instant::now();
         self.asked = Some(asked);
-        thread::spawn(move || answer.send(handover::observe(&socket)));
+        thread::spawn(move || answer.send(observe(&socket)));
     }
 }
 

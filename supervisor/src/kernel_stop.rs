@@ -257,8 +257,7 @@ fn jobs_of(config: &Config, index: usize, rates: Option<BitRates>) -> Result<Vec
         }),
         due: Nanos::ZERO,
         taken: Nanos::ZERO,
-        // A later job sends nothing before the first one has.
-        wait: nanos(plan.times.wait),
+        wait: nanos(job.wait),
     };
     Ok((0..).zip(&plan.jobs).map(armed).collect())
 }
@@ -350,6 +349,9 @@ max_rpm = 300
         let [first, later @ ..] = &jobs[..] else { panic!("none") };
         assert!(first.period <= nanos(10 * MS));
         assert!(later.iter().all(|job| job.period > nanos(90 * MS) && job.period <= nanos(100 * MS)));
+        // With the times that are shipped, a job that is put off in its turn has sent nothing: else every turn were a trip.
+        let tick = nanos(config.supervisor.tick);
+        assert!(jobs.iter().all(|job| job.period + 2 * tick < job.wait));
     }
 
     /// Fails if the text does not say which bus, which interface, and, where it helps, what to do.

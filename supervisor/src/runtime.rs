@@ -251,7 +251,7 @@ impl<P: Ports> Runtime<P> {
             }
             Command::Detach => self.front_ended(now),
             Command::Estop => {
-                let trip = self.core.estop(now, &mut self.buses);
+                let trip = self.core.press(now, &mut self.buses);
                 self.tell(asker, Reply::Stopped { trip });
             }
             Command::Reset { seen } => {

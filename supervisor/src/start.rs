@@ -91,7 +91,12 @@ pub fn run(config: Config, missing: Missing) -> Result<Infallible, Vec<String>> 
         Missing::WaitFor => wait_for_buses(&config, &notifier),
     };
     let listeners = Visitor::ALL.into_iter().zip(groups).map(|(visitor, group)| {
-        let access = Access { user: whom.user(), group: group.or(whom.group()) };
+        // Without operators nobody but root resets: the front, for one, is in the supervisor's group.
+        let other = match visitor {
+            Visitor::Operator => None,
+            Visitor::Front | Visitor::Looker => whom.group(),
+        };
+        let access = Access { user: whom.user(), group: group.or(other) };
         Ok((visitor, listener::open(visitor, visitor.path(&config), access, &notifier)?))
     });
     let listeners: Vec<(Visitor, Listener)> =
@@ -313,6 +318,13 @@ fn take_over_latches(inheritance: &mut Inheritance, config: &Config, whom: Becom
     let calendar_ms = u64::try_from(calendar.as_millis()).unwrap_or(0);
     let at = Clock { now: Nanos::now(), calendar_ms };
     let taken = take_over(inheritance, &found, config, at);
+    if matches!(found, Found::FirstStart) {
+        log::line(&format!(
+            "{}: no record of an earlier supervisor: this is a first start, and nothing is held. If it is not, look at the \
+             robot, and find out what became of that folder",
+            path.display()
+        ));
+    }
     taken.told.iter().for_each(|line| log::line(&format!("{}: {line}", path.display())));
     let latches = Latches::of(inheritance, config, &taken.elsewhere);
     let on_disk = match store.begin(&latches.to_bytes(), whom) {

@@ -36,6 +36,10 @@ impl Core {
         }
         let standing = wished.map_or(Standing::Over, |owner| self.standing(owner, now, wire));
         match (standing, held) {
+            // It has been silent for longer than the motor allows. The session that has the motor commands it no more.
+            (Standing::Live(owner), Some(_)) if !self.may_have(owner, index, now) => {
+                self.stop_motor(index, Reason::Overdue, now, wire);
+            }
             (Standing::Live(owner), _) if self.mates_agree(index, owner) => self.grant(index, owner, now),
             // Another session drives motors that one frame commands together with this one.
             (Standing::Live(_), _) => {}
@@ -91,12 +95,17 @@ impl Core {
         })
     }
 
+    /// Whether a session was heard within what the motor allows.
+    fn may_have(&self, owner: Owner, index: usize, now: Nanos) -> bool {
+        self.sessions.has_beaten_within(owner.slot, self.motors[index].max_window, now)
+    }
+
     fn grant(&mut self, index: usize, owner: Owner, now: Nanos) {
-        let window = self.motors[index].max_window;
         // One that was silent for longer than the motor allows would be stopped at once.
-        if !self.sessions.has_beaten_within(owner.slot, window, now) {
+        if !self.may_have(owner, index, now) {
             return;
         }
+        let window = self.motors[index].max_window;
         let may_begin = self.phase == Phase::Armed && !self.lacks_sign_of_life(index);
         let motor = &mut self.motors[index];
         let run = match motor.state {

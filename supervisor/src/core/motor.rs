@@ -399,11 +399,13 @@ impl Motor {
         was_none
     }
 
-    /// Makes it a motor of that trip. Violations are those of the trip it belongs to.
+    /// Makes it a motor of that trip. What was violated while it was held goes on to the trip that holds it next: somebody who
+    /// presses stop again, or a front that does, must not wipe it out.
     pub(super) fn belong_to(&mut self, trip: TripId) {
-        if self.trip != trip {
-            (self.trip, self.violations) = (trip, 0);
+        if self.trip != trip && self.latch == Latch::Open {
+            self.violations = 0;
         }
+        self.trip = trip;
     }
 
     /// What a trip for that reason makes of the latch.

@@ -36,15 +36,13 @@ impl fmt::Display for ResetRefused {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NotHeld => write!(f, "no motor is held by that trip; `lanyard status` names the trips"),
-            Self::Violated { now } if now.violations == 0 => write!(
-                f,
-                "its stop was never violated since; if you have looked at `lanyard status`: lanyard reset {now}"
-            ),
+            Self::Violated { now } if now.violations == 0 => {
+                write!(f, "its stop was not violated; look (`lanyard status`), then: lanyard reset {now}")
+            }
             Self::Violated { now } => write!(
                 f,
-                "somebody moved or energised a motor that it holds, {} times, and not all of them were known when this \
-                 reset was meant. Find out who (`lanyard events`), then: lanyard reset {now}",
-                now.violations
+                "its stop was violated since: somebody moved or energised a motor that it holds. Look (`lanyard events`), \
+                 then: lanyard reset {now}"
             ),
             Self::NotAtRest { motor } => write!(
                 f,

@@ -291,7 +291,8 @@ impl Door {
         match (&connection.stage, sent) {
             (Stage::Attaching, Ok(())) => connection.stage = Stage::Front,
             _ => {
-                self.connections.remove(at);
+                let gone = self.connections.remove(at);
+                self.hang_up(&gone);
             }
         }
     }

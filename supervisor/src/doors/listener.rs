@@ -27,6 +27,11 @@ use crate::{log, sys};
 
 /// The user and the group may connect.
 const SOCKET_MODE: u32 = 0o660;
+/// The user may, and root.
+const OWNER_MODE: u32 = 0o600;
+/// Connections taken from the queue at the start, at most: it has no more places, and one that fills them anew all the time
+/// must not keep the supervisor from arming.
+const MAX_WAITING: usize = 64;
 /// The user may do everything in a door's folder, the group may pass through; what is made there gets its group.
 const FOLDER_MODE: u32 = 0o2710;
 /// Processes that wait while no supervisor answers: the next ones wait in `connect`.
@@ -62,7 +67,7 @@ pub fn open(visitor: Visitor, path: &Path, access: Access, notifier: &Notifier) 
     let keeper = if notifier.is_there() { Keeper::Systemd } else { Keeper::Nobody };
     let mut kept = notify::kept_for_us(|kept| kept == name).into_iter().map(|(_, socket)| socket);
     if let Some(socket) = kept.next() {
-        match take_back(socket.as_fd(), path) {
+        match take_back(visitor, socket.as_fd(), path, access) {
             Ok(waiting) => return Ok(Listener { socket, waiting, keeper }),
             Err(why) => log::line(&format!(
                 "the socket \"{}\" that systemd kept is not used ({why}); a process that waits there must come again",
@@ -83,7 +88,12 @@ pub fn open(visitor: Visitor, path: &Path, access: Access, notifier: &Notifier) 
 }
 
 /// Whether a socket that was kept is the one at that path; then with the connections that wait there.
-fn take_back(socket: BorrowedFd<'_>, path: &Path) -> Result<Vec<OwnedFd>, String> {
+fn take_back(
+    visitor: Visitor,
+    socket: BorrowedFd<'_>,
+    path: &Path,
+    access: Access,
+) -> Result<Vec<OwnedFd>, String> {
     let words = |error: io::Error| error.to_string();
     let kind = getsockopt(&socket, KindOf).map_err(|error| words(error.into()))?;
     let listens = getsockopt(&socket, AcceptConn).map_err(|error| words(error.into()))?;
@@ -98,7 +108,7 @@ fn take_back(socket: BorrowedFd<'_>, path: &Path) -> Result<Vec<OwnedFd>, String
     let waiting = leads_to(path, socket).map_err(words)?;
     let waiting = waiting.ok_or_else(|| format!("{} leads elsewhere", path.display()))?;
     // As it was when it was made: somebody may have changed it since.
-    std::fs::set_permissions(path, PermissionsExt::from_mode(SOCKET_MODE)).map_err(|error| {
+    give(visitor, path, access).map_err(|error| {
         // It leads to this very socket, which nobody answers any more.
         let _ = std::fs::remove_file(path);
         words(error)
@@ -130,7 +140,7 @@ fn leads_to(path: &Path, listener: BorrowedFd<'_>) -> io::Result<Option<Vec<Owne
 
 fn accept_all(listener: BorrowedFd<'_>) -> Vec<OwnedFd> {
     let next = || accept4(listener.as_raw_fd(), SockFlag::SOCK_CLOEXEC).ok().map(sys::own);
-    std::iter::from_fn(next).collect()
+    std::iter::from_fn(next).take(MAX_WAITING).collect()
 }
 
 fn packet_socket() -> io::Result<OwnedFd> {
@@ -151,7 +161,9 @@ pub fn listen_at(visitor: Visitor, path: &Path, access: Access) -> Result<OwnedF
     }
     let address = UnixAddr::new(path).map_err(|error| explain(error.into()))?;
     if path.exists() {
-        if connect(packet_socket().map_err(explain)?.as_raw_fd(), &address).is_ok() {
+        let answer = connect(packet_socket().map_err(explain)?.as_raw_fd(), &address);
+        // A full queue is somebody's, too.
+        if matches!(answer, Ok(()) | Err(nix::Error::EAGAIN)) {
             return Err(format!(
                 "[supervisor] {key} \"{name}\": another supervisor is running here; stop it first, or give \
                  this one another socket"
@@ -189,29 +201,40 @@ fn make_folder(visitor: Visitor, folder: &Path, access: Access) -> io::Result<()
     }
 }
 
-/// Gives the socket's file to its user and group, and takes it from everybody else.
+/// Gives the socket's file to its user and group, and takes it from everybody else. Where the operators' group cannot be
+/// had, nobody but root and the supervisor's user resets.
 fn give(visitor: Visitor, path: &Path, Access { user, group }: Access) -> io::Result<()> {
     let found = std::fs::symlink_metadata(path)?;
     let user = user.filter(|user| user.as_raw() != found.uid());
     if user.is_some() {
         chown(path, user, None)?;
     }
-    let group = group.filter(|group| group.as_raw() != found.gid());
-    if let Some(wanted) = group
+    let name = (path.display(), visitor.key());
+    let mut is_groups = group.is_some();
+    if let Some(wanted) = group.filter(|group| group.as_raw() != found.gid())
         && let Err(error) = chown(path, None, Some(wanted))
         // The folder that the package has made has the right group, which this process cannot see.
         && found.gid() != UNSEEN_GROUP
     {
+        is_groups = false;
         log::line(&format!(
-            "WARNING: group {} comes in at \"{}\" ([supervisor] {}), not group {wanted} ({error}). Mend it as root: \
+            "WARNING: \"{}\" ([supervisor] {}) cannot be given to group {wanted} ({error}). Mend it as root: \
              systemd-tmpfiles --create lanyard.conf, then restart the supervisor",
-            found.gid(),
-            path.display(),
-            visitor.key(),
+            name.0, name.1
         ));
     }
+    let mode = match visitor {
+        Visitor::Operator if !is_groups => {
+            log::line(&format!(
+                "WARNING: only root can reset trips: the group for \"{}\" ([supervisor] operator_group) is not there",
+                name.0
+            ));
+            OWNER_MODE
+        }
+        Visitor::Front | Visitor::Looker | Visitor::Operator => SOCKET_MODE,
+    };
     // Last: a change of owner takes permissions away.
-    std::fs::set_permissions(path, PermissionsExt::from_mode(SOCKET_MODE))
+    std::fs::set_permissions(path, PermissionsExt::from_mode(mode))
 }
 
 #[cfg(test)]
@@ -221,7 +244,7 @@ mod tests {
     use super::*;
 
     fn listen_here(path: &Path) -> OwnedFd {
-        listen_at(Visitor::Operator, path, Access::default()).unwrap()
+        listen_at(Visitor::Looker, path, Access::default()).unwrap()
     }
 
     fn place(name: &str) -> PathBuf {
@@ -244,7 +267,10 @@ mod tests {
         let _waits = come(&path);
         std::fs::set_permissions(&path, PermissionsExt::from_mode(0o600)).unwrap();
         // The trial is told from others by its process, which is that of this test here, too.
-        assert!(take_back(listener.as_fd(), &path).is_ok_and(|waiting| waiting.len() == 1));
+        assert!(
+            take_back(Visitor::Looker, listener.as_fd(), &path, Access::default())
+                .is_ok_and(|waiting| waiting.len() == 1)
+        );
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, SOCKET_MODE);
         let _later = come(&path);
         assert_eq!(accept_all(listener.as_fd()).len(), 1, "it listens on");
@@ -257,17 +283,26 @@ mod tests {
         let path = place("other");
         let old = listen_here(&path);
         std::fs::remove_file(&path).unwrap();
-        assert!(take_back(old.as_fd(), &path).is_err(), "there is no path");
+        assert!(
+            take_back(Visitor::Looker, old.as_fd(), &path, Access::default()).is_err(),
+            "there is no path"
+        );
         let new = listen_here(&path);
-        let why = take_back(old.as_fd(), &path).unwrap_err();
+        let why = take_back(Visitor::Looker, old.as_fd(), &path, Access::default()).unwrap_err();
         assert!(why.contains("leads elsewhere"), "{why}");
         assert_eq!(accept_all(new.as_fd()).len(), 1, "the trial came to the other one");
         let elsewhere = place("elsewhere");
-        let why = take_back(new.as_fd(), &elsewhere).unwrap_err();
+        let why = take_back(Visitor::Looker, new.as_fd(), &elsewhere, Access::default()).unwrap_err();
         assert!(why.contains("was bound to"), "{why}");
-        assert!(take_back(packet_socket().unwrap().as_fd(), &path).is_err(), "it does not listen");
+        assert!(
+            take_back(Visitor::Looker, packet_socket().unwrap().as_fd(), &path, Access::default()).is_err(),
+            "it does not listen"
+        );
         let null = OwnedFd::from(std::fs::File::open("/dev/null").unwrap());
-        assert!(take_back(null.as_fd(), &path).is_err(), "it is no socket");
+        assert!(
+            take_back(Visitor::Looker, null.as_fd(), &path, Access::default()).is_err(),
+            "it is no socket"
+        );
         std::fs::remove_file(&path).unwrap();
     }
 }

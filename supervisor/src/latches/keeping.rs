@@ -80,15 +80,24 @@ impl Keeping {
             Work::Writing { since, .. } if now.since(*since) > SLOW => {
                 return self.refused("it does not answer".to_owned());
             }
-            Work::Writing { .. } => return None,
+            Work::Writing { .. } => {}
             Work::Pause { why, until } if now < *until => return self.refused(why.to_string()),
             Work::Pause { .. } | Work::None => self.work = Work::None,
         }
-        let has_all = self.on_disk.as_ref().is_some_and(|on_disk| {
-            on_disk.hold_the_same_as(&latches) && !on_disk.run_out_of_numbers(latches.last)
-        });
-        if !has_all {
-            self.order(latches.with_numbers_ahead(), now);
+        let on_disk = self.on_disk.as_ref();
+        let holds = on_disk.is_some_and(|on_disk| on_disk.hold_the_same_as(&latches));
+        let is_short = on_disk.is_none_or(|on_disk| on_disk.run_out_of_numbers(latches.last));
+        // While a file is being written that differs in its numbers only, the one before holds the same.
+        let will_hold = match &self.work {
+            Work::Writing { latches: next, .. } => next.hold_the_same_as(&latches),
+            Work::Pause { .. } | Work::None => {
+                if !holds || is_short {
+                    self.order(latches.with_numbers_ahead(), now);
+                }
+                holds
+            }
+        };
+        if !(holds && will_hold) {
             return None;
         }
         let news = Said::OnDisk(changes);
@@ -284,7 +293,7 @@ mod tests {
             (written.held.len(), written.held[0].name.as_str(), written.held[0].trip),
             (1, "right", TripId(3))
         );
-        assert_eq!((written.last, written.reserved), (TripId(3), TripId(19)));
+        assert_eq!((written.last, written.reserved), (TripId(3), TripId(1027)));
         assert_eq!(rig.pass(), None, "the disk is busy");
         rig.answers.send(Ok(())).unwrap();
         assert_eq!(rig.pass(), Some(Kept::OnDisk { changes: 1 }));
@@ -358,21 +367,37 @@ mod tests {
     fn numbers_are_given_out_ahead_and_taken_back_at_the_end() {
         let mut rig = Rig::new(nothing());
         rig.pass();
-        for trip in 1..=8 {
+        for trip in 1..=512 {
             rig.segment.counter(Counter::Trips, trip);
             rig.pass();
             assert_eq!(rig.ordered(), None, "trip {trip}");
         }
-        rig.segment.counter(Counter::Trips, 9);
+        rig.segment.counter(Counter::Trips, 513);
         rig.pass();
         let written = rig.ordered().expect("a file");
-        assert_eq!((written.last, written.reserved), (TripId(9), TripId(25)));
+        assert_eq!((written.last, written.reserved), (TripId(513), TripId(1537)));
         rig.answers.send(Ok(())).unwrap();
         rig.answers.send(Ok(())).unwrap();
         rig.segment.phase(Phase::Ended);
         rig.keeping.end(&rig.view, &Notifier::from_environment());
         let written = rig.ordered().expect("the last file");
-        assert_eq!((written.last, written.reserved), (TripId(9), TripId(9)));
+        assert_eq!((written.last, written.reserved), (TripId(513), TripId(513)));
+    }
+
+    /// Fails if a latch that the disk has is told as one that it has not, only because numbers are used up meanwhile.
+    #[test]
+    fn numbers_alone_make_no_latch_doubtful() {
+        let mut rig = Rig::new(nothing());
+        rig.pass();
+        rig.hold(1, 3, 1);
+        rig.pass();
+        assert!(rig.ordered().is_some());
+        rig.answers.send(Ok(())).unwrap();
+        rig.segment.counter(Counter::Trips, 2_000);
+        assert_eq!(rig.pass(), Some(Kept::OnDisk { changes: 1 }), "the file of the latch has come");
+        assert!(rig.ordered().is_some(), "and one with more numbers is under way");
+        rig.keeping.was_not_heard();
+        assert_eq!(rig.pass(), Some(Kept::OnDisk { changes: 1 }), "while the disk is busy with it");
     }
 
     /// Fails if the end waits for ever, or does not try a disk that has refused before.

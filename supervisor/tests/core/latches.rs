@@ -69,7 +69,7 @@ fn an_operator_stop_on_disk_holds_everything_under_every_policy() {
         assert!(can_be_driven(&mut bench, A));
         assert_eq!(
             bench.core.estop(bench.now, &mut bench.wire),
-            TripId(21),
+            TripId(1029),
             "above all that were given ahead"
         );
     }
@@ -207,8 +207,8 @@ fn a_disk_that_takes_nothing_holds_every_motor() {
     let told = hold_all(&mut inheritance, "it is full", at.now);
     assert!(told[0].contains("it is full"), "{told:?}");
     let trips: Vec<u64> = inheritance.motors.iter().flatten().map(|inherited| inherited.trip.0).collect();
-    assert_eq!(trips, [3, 20, 20], "what is held stays so; the rest by a number above those given ahead");
-    assert_eq!(inheritance.trips, TripId(20));
+    assert_eq!(trips, [3, 1028, 1028], "what is held stays so; the rest by a number above those given ahead");
+    assert_eq!(inheritance.trips, TripId(1028));
 }
 
 /// Fails if a stop is called kept that is not, or if the counts of a change come before its words.

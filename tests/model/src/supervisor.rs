@@ -174,10 +174,11 @@ pub struct Motor {
 
 impl Motor {
     /// `Motor::belong_to`.
-    const fn belong_to(&mut self, trip: TripId) {
-        if self.trip != trip {
-            (self.trip, self.violations) = (trip, 0);
+    fn belong_to(&mut self, trip: TripId) {
+        if self.trip != trip && self.latch == Latch::Open {
+            self.violations = 0;
         }
+        self.trip = trip;
     }
 
     /// `Motor::owner`.
@@ -691,8 +692,9 @@ impl Step<'_> {
 
     /// `motor::begin_stop`, for a trip.
     fn begin_trip(&mut self, trip: TripId, reason: Reason) {
-        self.core.motor.latch = self.latched_by(reason);
+        let latch = self.latched_by(reason);
         self.begin_stop(trip, reason, Occasion::Trip);
+        self.core.motor.latch = latch;
     }
 
     /// `motor::begin_stop`.

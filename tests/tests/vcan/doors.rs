@@ -231,6 +231,10 @@ fn a_reset_names_the_violation_it_was_meant_for() -> Result<()> {
         })?;
         let blind = robot.lanyard.reset(trip)?;
         ensure!(blind.code == Some(1), "a bare number cleared a violation: {blind:?}");
+        // Pressed again, the stop has another number, and is no less violated.
+        let trip = robot.lanyard.estop()?;
+        let blind = robot.lanyard.reset(trip)?;
+        ensure!(blind.code == Some(1), "another press wiped out a violation: {blind:?}");
         let status = robot.lanyard.status()?;
         let count = status["motors"][0]["violations"].as_u64().context("a number")?;
         ensure!(blind.stderr.contains(&format!("lanyard reset {trip}.{count}")), "{blind:?}");
