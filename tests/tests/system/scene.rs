@@ -270,10 +270,10 @@ pub fn signal(pid: i32, signal: Signal) -> Result<Moment> {
     Ok(before)
 }
 
-/// How long the far end may take to see a stop that somebody's death, or silence for `kernel_stop` (200 ms), brings
+/// How long the far end may take to see a stop that somebody's death, or silence for `kernel_stop` (400 ms), brings
 /// about. A second on top for a machine that stands still at times, for some tenths of one; what follows later, a new
 /// supervisor's own stop, comes after it on every machine seen so far, and is told apart by order where it matters.
-pub const PROMPT: Duration = Duration::from_millis(1200);
+pub const PROMPT: Duration = Duration::from_millis(1400);
 
 /// How long nobody may drive after a stop, for a test to believe that nobody does: longer than the front's refresh and
 /// a client's beats by far.

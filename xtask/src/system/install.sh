@@ -20,8 +20,8 @@ cat >/etc/lanyard/lanyard.toml <<'END'
 cpu = 1
 reset = "auto"
 front_window = "1s"
-max_lateness = "1s"
-kernel_stop = "200ms"
+max_lateness = "390ms"
+kernel_stop = "400ms"
 stage_timeout = "5s"
 
 [front]

@@ -11,7 +11,7 @@ use crate::scene::{A_WHILE, PROMPT, before_the_next_supervisor, play, signal};
 
 /// `kernel_stop` in the configuration (install.sh): when the kernel sends the first stop, the front sends its last motion
 /// frame. How late that may be is asserted where time does not stand still as it does here: vcan, `kernel_stop.rs`.
-const KERNEL_STOP: Duration = Duration::from_millis(200);
+const KERNEL_STOP: Duration = Duration::from_millis(400);
 
 /// Fails if the kernel does not stop the wheel of a supervisor that hangs, before anybody else could; if the front drives on; if systemd's
 /// watchdog does not end it and start another; or if that one does not know what happened.
