@@ -137,9 +137,14 @@ impl Harness {
     pub fn settle(&mut self, motors: u16) -> Result<()> {
         self.until("every motor stands still", |harness| {
             let moving: Vec<u16> = (0..motors).filter(|motor| !harness.is_at_rest(*motor)).collect();
-            moving.iter().take(AT_A_TIME).for_each(|motor| harness.let_rest(*motor));
+            harness.let_some_rest(&moving);
             moving.is_empty()
         })
+    }
+
+    /// As many of these drives as a bus carries at a time say that they stand still.
+    pub fn let_some_rest(&self, motors: &[u16]) {
+        motors.iter().take(AT_A_TIME).for_each(|motor| self.let_rest(*motor));
     }
 
     /// Opens a session in a slot that is silent from then on and takes these motors. Its window is chosen so

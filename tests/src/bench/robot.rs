@@ -43,7 +43,7 @@ impl Shape<'_> {
             "[supervisor]\nsocket = \"{}\"\nstate = \"{}\"\ncpu = {}\npriority = {}\nmax_sessions = {sessions}\n\
              front_window = \"5s\"\nstage_timeout = \"10s\"\nmax_lateness = \"900ms\"\nkernel_stop = \"1s\"\nstop_repeat = \"200ms\"\nreset = \"auto\"\n\
              [front]\nlisten = \"{listen}\"\nheartbeat_window = \"10s\"\n\
-             [[bus]]\nname = \"bus\"\ninterface = \"{interface}\"\n",
+             [[bus]]\nname = \"bus\"\ninterface = \"{interface}\"\nlocal_drives = true\n",
             socket.display(),
             socket.with_extension("state").display(),
             super::realtime::last_cpu(),
