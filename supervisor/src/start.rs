@@ -161,6 +161,7 @@ pub fn run(config: Config, missing: Missing) -> Result<Infallible, Vec<String>> 
     let paths = listeners.iter().filter(alone).map(|(visitor, _)| visitor.path(&config).to_owned()).collect();
     let Requesters { housekeeping, fronts, lookers, operators } = requesters;
     let mut doors = Vec::new();
+    // Both in the order of `Visitor::ALL`.
     for ((visitor, listener), requester) in listeners.into_iter().zip([lookers, fronts, operators]) {
         doors.push(Door::new(door::Parts {
             visitor,
@@ -425,6 +426,15 @@ pub fn settings(config: &Config) -> Settings {
     }
 }
 
+/// A motor of a configuration, with its place there, whose stop stages take at most `stage_timeout` nanoseconds each.
+#[must_use]
+pub fn build_motor(config: &Config, index: usize, motor: &config::Motor, stage_timeout: u64) -> Motor {
+    let max_window = Window(nanos(motor.max_window));
+    let plain = Motor::new(motor.bus, motor.drive.clone(), stage_timeout, speed_limits(motor), max_window);
+    let plain = commanded_by(plain, config.commanders(index));
+    motor.second_bus.into_iter().fold(plain, Motor::also_on)
+}
+
 /// The core for a configuration with that many buses open.
 #[must_use]
 pub fn build_core(config: &Config, buses: usize, verdicts: VerdictSegment) -> Core {
@@ -432,17 +442,7 @@ pub fn build_core(config: &Config, buses: usize, verdicts: VerdictSegment) -> Co
         .motors
         .iter()
         .enumerate()
-        .map(|(index, motor)| {
-            let plain = Motor::new(
-                motor.bus,
-                motor.drive.clone(),
-                nanos(motor.stage_timeout),
-                speed_limits(motor),
-                Window(nanos(motor.max_window)),
-            );
-            let plain = commanded_by(plain, config.commanders(index));
-            motor.second_bus.into_iter().fold(plain, Motor::also_on)
-        })
+        .map(|(index, motor)| build_motor(config, index, motor, nanos(motor.stage_timeout)))
         .collect();
     let sessions = config.supervisor.capacity.sessions();
     let mut core = Core::new(settings(config), motors, buses, heartbeats(config), verdicts, sessions);

@@ -56,7 +56,6 @@ const ORDINARY: &[c_long] = &[
     libc::SYS_munmap,
     libc::SYS_sched_yield,
     libc::SYS_sigaltstack,
-    libc::SYS_writev,
 ];
 
 /// A door: its peers, and the hand-over of shared memory.
@@ -72,6 +71,7 @@ const DOOR: &[c_long] = &[
     libc::SYS_recvmsg,
     libc::SYS_sendmsg,
     libc::SYS_statx,
+    libc::SYS_writev,
 ];
 
 /// Housekeeping: interfaces that come back, words to systemd.
@@ -89,21 +89,12 @@ const HOUSEKEEPING: &[c_long] = &[
     // Filters of a CAN socket whose interface came back.
     libc::SYS_setsockopt,
     libc::SYS_unlinkat,
+    libc::SYS_writev,
 ];
 
 /// The thread that writes what waits for a reset: a draft, which takes the place of the file. What it opens and renames is
 /// bound to the folder, see [`confine_disk`].
-const DISK: &[c_long] = &[
-    libc::SYS_brk,
-    libc::SYS_close,
-    libc::SYS_exit,
-    libc::SYS_fsync,
-    libc::SYS_madvise,
-    libc::SYS_mremap,
-    libc::SYS_munmap,
-    libc::SYS_sched_yield,
-    libc::SYS_sigaltstack,
-];
+const DISK: &[c_long] = &[libc::SYS_fsync];
 
 /// Calls that the C library of this architecture still makes by their old names.
 #[cfg(target_arch = "x86_64")]
@@ -143,7 +134,7 @@ pub fn confine_disk(folder: Option<RawFd>) -> u64 {
             (libc::SYS_renameat2, is_in(folder, &[0, 2])),
         ]);
     }
-    confine(&[EVERY, DISK], on_condition)
+    confine(&[EVERY, ORDINARY, DISK], on_condition)
 }
 
 /// Allows the calling thread nothing but what a door needs; memory it maps cannot hold code.

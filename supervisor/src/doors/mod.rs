@@ -19,8 +19,6 @@ use std::path::Path;
 
 use config::Config;
 
-use crate::queue::Asker;
-
 /// The kind of process that comes through a door.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Visitor {
@@ -63,16 +61,6 @@ impl Visitor {
             Self::Front => Some(&config.supervisor.front_group),
             Self::Looker => None,
             Self::Operator => Some(&config.supervisor.operator_group),
-        }
-    }
-
-    /// The thread of the door, among those that ask the real-time one.
-    #[must_use]
-    pub const fn asker(self) -> Asker {
-        match self {
-            Self::Front => Asker::Fronts,
-            Self::Looker => Asker::Lookers,
-            Self::Operator => Asker::Operators,
         }
     }
 

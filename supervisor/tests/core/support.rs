@@ -15,10 +15,10 @@ use shm_proto::{
     BeatSegment, BeatView, BeatWriter, Capacity, Generation, MotorIndex, Nanos, Owner, SessionId, SlotIndex,
     VerdictSegment, VerdictView, Window,
 };
-use supervisor::core::{Core, Inheritance, Motor, Origin, SendError, Settings, Wire};
+use supervisor::core::{Core, Inheritance, Origin, SendError, Settings, Wire};
 use supervisor::inheritance::{self, Found};
 use supervisor::latches::{self, Clock, take_over};
-use supervisor::start::{self, speed_limits};
+use supervisor::start;
 
 /// The calendar of whoever begins with a disk.
 pub const CALENDAR_MS: u64 = 1_800_000_000_000;
@@ -220,17 +220,8 @@ impl Bench {
             violation_pause: 5_000 * MS,
             policy,
         };
-        let motor = |(index, motor): (usize, &config::Motor)| {
-            let plain = Motor::new(
-                motor.bus,
-                motor.drive.clone(),
-                100 * MS,
-                speed_limits(motor),
-                Window(u64::try_from(motor.max_window.as_nanos()).expect("short")),
-            );
-            let plain = start::commanded_by(plain, config.commanders(index));
-            motor.second_bus.into_iter().fold(plain, Motor::also_on)
-        };
+        let motor =
+            |(index, motor): (usize, &config::Motor)| start::build_motor(config, index, motor, 100 * MS);
         let motors = config.motors.iter().enumerate().map(motor).collect();
         let mut heartbeats = supervisor::start::heartbeats(config);
         heartbeats.iter_mut().for_each(|heartbeat| heartbeat.period = HEARTBEAT);

@@ -14,6 +14,7 @@ use tests::clock::Moment;
 use tests::expect::within;
 use tests::process::Process;
 use tests::robot::{LEFT, RIGHT, Robot, START, Setup};
+use tests::status::Answer;
 
 use crate::doors::{PLACES, QUEUE, block_door, take_places};
 use crate::scene::play;
@@ -32,6 +33,22 @@ fn both_stop(robot: &Robot, since: Moment) -> Result<()> {
         println!("{} stopped after {:.1} ms", motor.name, stop.at.millis_since(since));
         robot.no_motion_after(motor, &stop)?;
     }
+    Ok(())
+}
+
+/// Fails if the command does not say that every motor was told to stop.
+fn was_told(answer: &Answer) -> Result<()> {
+    ensure!(answer.code == Some(0) && answer.stdout.contains("every motor was told to stop"), "{answer:?}");
+    Ok(())
+}
+
+/// Waits for a status, and fails if no stop holds.
+fn stop_holds(robot: &Robot) -> Result<()> {
+    let latch = within(START, "a status", || match robot.lanyard.status() {
+        Ok(status) => Ok(status["latch"].clone()),
+        Err(error) => Err(format!("{error:#}")),
+    })?;
+    ensure!(!latch.is_null(), "the stop does not hold");
     Ok(())
 }
 
@@ -82,17 +99,9 @@ fn estop_works_with_48_silent_connections() -> Result<()> {
         let command = std::thread::spawn(move || lanyard.run(&["estop"]));
         both_stop(robot, before)?;
         let answer = command.join().ok().context("a panic")??;
-        ensure!(
-            answer.code == Some(0) && answer.stdout.contains("every motor was told to stop"),
-            "{answer:?}"
-        );
+        was_told(&answer)?;
         drop(silent);
-        let latch = within(START, "a status", || match robot.lanyard.status() {
-            Ok(status) => Ok(status["latch"].clone()),
-            Err(error) => Err(format!("{error:#}")),
-        })?;
-        ensure!(!latch.is_null(), "the stop does not hold");
-        Ok(())
+        stop_holds(robot)
     })
 }
 
@@ -117,18 +126,10 @@ fn estop_works_while_nobody_can_look() -> Result<()> {
         both_stop(robot, before)?;
         let answer = command.join().ok().context("a panic")??;
         ensure!(!looks.is_finished(), "the door answered meanwhile: this shows nothing");
-        ensure!(
-            answer.code == Some(0) && answer.stdout.contains("every motor was told to stop"),
-            "{answer:?}"
-        );
+        was_told(&answer)?;
         drop(deaf);
         let _ = looks.join();
-        let latch = within(START, "a status", || match robot.lanyard.status() {
-            Ok(status) => Ok(status["latch"].clone()),
-            Err(error) => Err(format!("{error:#}")),
-        })?;
-        ensure!(!latch.is_null(), "the stop does not hold");
-        Ok(())
+        stop_holds(robot)
     })
 }
 
