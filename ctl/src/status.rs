@@ -178,9 +178,9 @@ pub struct Motor {
     pub state: &'static str,
     /// Stage of the stop, from 1: controlled, torque off, latch; null while it is not being stopped.
     pub stage: Option<u64>,
-    /// Whether it is proven to stand still since its last stop.
+    /// Whether it is proven to stand still: since its last stop, and not driven since.
     pub standstill: bool,
-    /// When that was proven.
+    /// When it was last proven since its last stop, whatever it has done afterwards.
     pub standstill_ns: Option<u64>,
     /// Whether its trip must be reset before it may be granted again.
     pub latched: bool,
@@ -344,6 +344,14 @@ fn session(view: &VerdictView, slot: SlotIndex, now: Nanos) -> Option<Session> {
     })
 }
 
+/// Whether the proof of standstill still holds. The moment of the proof stays where it is while the motor is driven again.
+const fn is_proven_to_stand_still(motor: &MotorVerdict) -> bool {
+    match motor.state {
+        MotorState::Idle | MotorState::Stopped => motor.standstill.0 != Nanos::ZERO.0,
+        MotorState::Granted | MotorState::Stopping | MotorState::Unverified => false,
+    }
+}
+
 fn motor(view: &VerdictView, index: MotorIndex, now: Nanos) -> Option<Motor> {
     let motor = view.motor(index)?;
     let stops = matches!(motor.state, MotorState::Stopping | MotorState::Stopped | MotorState::Unverified);
@@ -354,7 +362,7 @@ fn motor(view: &VerdictView, index: MotorIndex, now: Nanos) -> Option<Motor> {
         bus: view.bus_name(bus),
         state: motor.state.name(),
         stage: stops.then(|| motor.stage.saturating_add(1)),
-        standstill: motor.standstill != Nanos::ZERO,
+        standstill: is_proven_to_stand_still(&motor),
         standstill_ns: moment(motor.standstill),
         latched: motor.latched != 0,
         granted_to: motor.grant.map(|owner| Holder {
@@ -532,5 +540,24 @@ mod tests {
         let before = json!({"standstill_ns": 3 * SECOND, "feedback_ns": 4 * SECOND});
         assert_eq!(json["motors"][1]["before_restart"], before);
         assert_eq!((&json["motors"][1]["standstill"], &json["healthy"]), (&json!(false), &json!(true)));
+    }
+
+    #[test]
+    fn a_motor_that_is_driven_again_does_not_stand_still() {
+        let (segment, view) = fixture::bare(&["left"], &["can0"]);
+        for (state, still) in [
+            (MotorState::Idle, true),
+            (MotorState::Stopped, true),
+            (MotorState::Granted, false),
+            (MotorState::Stopping, false),
+            (MotorState::Unverified, false),
+        ] {
+            let verdict = MotorVerdict { state, standstill: Nanos(3 * SECOND), ..fixture::idle() };
+            segment.motor(MotorIndex(0), &verdict);
+            let json = serde_json::to_value(Status::read(&view, fixture::NOW, None)).unwrap();
+            let motor = &json["motors"][0];
+            assert_eq!(motor["standstill"], still, "{state:?}");
+            assert_eq!(motor["standstill_ns"], 3 * SECOND, "the moment stays: {state:?}");
+        }
     }
 }

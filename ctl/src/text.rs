@@ -291,7 +291,8 @@ fn before_restart(page: &mut Page, status: &Status) {
         let at = |at: Option<u64>| at.map_or("never".to_owned(), |at| format!("{} ago", ago(status, at)));
         Some(vec![motor.name.clone(), at(before.standstill_ns), at(before.feedback_ns)])
     };
-    let rows: Vec<_> = status.motors.iter().filter(|motor| !motor.standstill).filter_map(row).collect();
+    let rows: Vec<_> =
+        status.motors.iter().filter(|motor| motor.standstill_ns.is_none()).filter_map(row).collect();
     if !rows.is_empty() {
         page.table(&columns, &rows);
     }
