@@ -7,6 +7,7 @@
 pub mod clock;
 pub mod demo;
 pub mod expect;
+pub mod families;
 pub mod fd_store;
 pub mod folder;
 pub mod holder;
@@ -23,6 +24,7 @@ pub mod python;
 pub mod readings;
 pub mod relay;
 pub mod robot;
+pub mod shipped;
 pub mod sim;
 pub mod simulation;
 pub mod stalls;

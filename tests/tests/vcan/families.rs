@@ -13,6 +13,7 @@ use nix::sys::signal::Signal;
 use serde_json::json;
 use tests::clock::Moment;
 use tests::expect;
+use tests::families::{self, Bus, COMMON, Family};
 use tests::intruder::Intruder;
 use tests::python::{Client, Clients};
 use tests::robot::{MOVE, Robot, START, STILL, Setup};
@@ -23,48 +24,20 @@ use crate::scene::play;
 
 /// The motor's name.
 const NAME: &str = "joint";
-/// What every table has: 300 rpm are 5 revolutions a second, so a power of 0.4 is 2.
-const COMMON: &str = "max_rpm = 300\n";
 /// Three fifths of the speed that is asked for, rev/s: reached on the ramp by every drive, and by none that was not told.
 const TURNING: f64 = 1.2;
 
-/// One family as a robot would have it.
-#[derive(Clone, Copy, Debug)]
-struct Case {
-    /// Its table in the configuration.
-    table: &'static str,
-    /// Its simulated drive.
-    drive: &'static str,
-    /// The node of that.
-    node: u8,
-    /// Whether its programme has a stage after the first. A drive whose only stop is "no torque" has none.
-    ladder: Ladder,
-    bus: Bus,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Ladder {
-    OneStage,
-    Stages,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Bus {
-    Classic,
-    Fd,
-}
-
-fn live(case: &Case) -> Result<()> {
+fn live(case: &Family) -> Result<()> {
     let setup = Setup::new()
         .window("1s")
         // A ramp down from 2 rev/s takes 0.1 s; coasting to a standstill 0.7 s.
         .supervisor_key("stage_timeout", "\"1s\"")
-        .with_drive(NAME, &format!("{COMMON}{}", case.table), case.drive);
+        .with_drive(NAME, &case.table(), case.drive);
     let setup = if case.bus == Bus::Fd { setup.fd() } else { setup };
     play(setup, |robot, clients| {
         let driven = is_driven_and_stopped(robot, clients, case)?;
         strangers_are_answered(robot, case, &driven)?;
-        if case.ladder == Ladder::Stages {
+        if case.stages.len() > 1 {
             disobedience_is_answered_with_the_next_stage(robot, clients, case)?;
         }
         silence_proves_nothing(robot, clients, case)?;
@@ -74,12 +47,12 @@ fn live(case: &Case) -> Result<()> {
     })
 }
 
-fn report(robot: &Robot, case: &Case) -> Result<Report> {
+fn report(robot: &Robot, case: &Family) -> Result<Report> {
     robot.sim.report(case.node)
 }
 
 /// Drives the motor, lets the client die, and waits for what has to follow. Returns the frames by which it turned.
-fn is_driven_and_stopped(robot: &Robot, clients: &mut Clients, case: &Case) -> Result<Vec<Seen>> {
+fn is_driven_and_stopped(robot: &Robot, clients: &mut Clients, case: &Family) -> Result<Vec<Seen>> {
     let mut client = robot.client(clients)?;
     // A drive that is off may answer to nothing but the second stage of the stop at the start, which comes later than a
     // command waits for its grant.
@@ -113,7 +86,7 @@ fn is_driven_and_stopped(robot: &Robot, clients: &mut Clients, case: &Case) -> R
 }
 
 /// Everything that was on the bus while it was driven is sent again by somebody else.
-fn strangers_are_answered(robot: &Robot, case: &Case, driven: &[Seen]) -> Result<()> {
+fn strangers_are_answered(robot: &Robot, case: &Family, driven: &[Seen]) -> Result<()> {
     let before = robot.lanyard.motor(NAME)?.guarded();
     let stranger = Intruder::node("vcan0")?;
     let mut sent = BTreeSet::new();
@@ -135,7 +108,7 @@ fn strangers_are_answered(robot: &Robot, case: &Case, driven: &[Seen]) -> Result
 fn disobedience_is_answered_with_the_next_stage(
     robot: &Robot,
     clients: &mut Clients,
-    case: &Case,
+    case: &Family,
 ) -> Result<()> {
     let node = case.node;
     let from = Moment::now();
@@ -160,7 +133,7 @@ fn disobedience_is_answered_with_the_next_stage(
 }
 
 /// A drive that says nothing is never called still, and its stop is repeated until it speaks.
-fn silence_proves_nothing(robot: &Robot, clients: &mut Clients, case: &Case) -> Result<()> {
+fn silence_proves_nothing(robot: &Robot, clients: &mut Clients, case: &Family) -> Result<()> {
     let node = case.node;
     let mut client = robot.client(clients)?;
     client.ask("set_power", json!({ "name": NAME, "power": 0.4 }))?;
@@ -182,222 +155,45 @@ fn silence_proves_nothing(robot: &Robot, clients: &mut Clients, case: &Case) -> 
 
 /// A test of its own for each family, so that one does not hide another.
 macro_rules! families {
-    ($($name:ident: $case:expr;)*) => {
+    ($($name:ident;)*) => {
+        /// Those that have a test.
+        const TESTED: &[&str] = &[$(stringify!($name)),*];
+
         $(
             #[test]
             fn $name() -> Result<()> {
-                live(&$case)
+                live(families::find(stringify!($name)).context("no such family")?)
             }
         )*
     };
 }
 
 families! {
-    agilex: Case {
-        table: "driver = \"agilex\"\n\
-                wheel_circumference_mm = 510\n\
-                track_width_mm = 583\n\
-                after_stop = \"release\"",
-        drive: "agilex:node=1",
-        node: 1,
-        ladder: Ladder::Stages,
-        bus: Bus::Classic,
-    };
-    cia402: Case {
-        table: "driver = \"cia402\"\n\
-                node = 5\n\
-                counts_per_rev = 4096\n\
-                after_stop = \"release\"",
-        drive: "cia402:node=5",
-        node: 5,
-        ladder: Ladder::Stages,
-        bus: Bus::Classic,
-    };
-    cubemars_mit: Case {
-        table: "driver = \"cubemars-mit\"\n\
-                id = 1\n\
-                model = \"AK80-9\"\n\
-                after_stop = \"release\"",
-        drive: "cubemars-mit:node=1",
-        node: 1,
-        ladder: Ladder::Stages,
-        bus: Bus::Classic,
-    };
-    cubemars_servo: Case {
-        table: "driver = \"cubemars-servo\"\n\
-                id = 1\n\
-                pole_pairs = 21\n\
-                gear = 9\n\
-                after_stop = \"release\"",
-        drive: "cubemars-servo:node=1",
-        node: 1,
-        ladder: Ladder::Stages,
-        bus: Bus::Classic,
-    };
-    damiao: Case {
-        table: "driver = \"damiao\"\n\
-                id = 1\n\
-                feedback_id = 17\n\
-                model = \"4310\"\n\
-                after_stop = \"hold\"",
-        drive: "damiao:node=1,feedback_id=17",
-        node: 1,
-        ladder: Ladder::Stages,
-        bus: Bus::Classic,
-    };
-    dji: Case {
-        table: "driver = \"dji\"\n\
-                model = \"c620\"\n\
-                id = 1\n\
-                after_stop = \"release\"",
-        drive: "dji:node=1",
-        node: 1,
-        ladder: Ladder::OneStage,
-        bus: Bus::Classic,
-    };
-    frames: Case {
-        table: "driver = \"frames\"\n\
-                controlled = [\"302#0100000000000000\"]\n\
-                quick = [\"302#0200000000000000\"]\n\
-                torque_off = [\"302#0000000000000000\"]\n\
-                enable = [\"302#0300000000000000\"]\n\
-                velocity = \"302#0100000000000000\"\n\
-                velocity_byte = 2\n\
-                velocity_type = \"i16le\"\n\
-                velocity_rpm_per_count = 0.1\n\
-                feedback = \"382#..02............\"\n\
-                speed_byte = 2\n\
-                speed_type = \"i16le\"\n\
-                speed_rpm_per_count = 0.1\n\
-                power_byte = 0\n\
-                power_on = [1]\n\
-                power_off = [0]\n\
-                power_fault = [225]\n\
-                after_stop = \"release\"",
-        drive: "frames:node=2",
-        node: 2,
-        ladder: Ladder::Stages,
-        bus: Bus::Classic,
-    };
-    moteus: Case {
-        table: "driver = \"moteus\"\n\
-                id = 1\n\
-                watchdog_ms = 10000\n\
-                after_stop = \"release\"",
-        drive: "moteus:node=1",
-        node: 1,
-        ladder: Ladder::Stages,
-        bus: Bus::Fd,
-    };
-    odrive: Case {
-        table: "driver = \"odrive\"\n\
-                node = 3\n\
-                firmware = \"0.6\"\n\
-                after_stop = \"hold\"",
-        drive: "odrive:node=3",
-        node: 3,
-        ladder: Ladder::Stages,
-        bus: Bus::Classic,
-    };
-    rmd: Case {
-        table: "driver = \"rmd\"\n\
-                id = 1\n\
-                after_stop = \"hold\"",
-        drive: "rmd:node=1",
-        node: 1,
-        ladder: Ladder::Stages,
-        bus: Bus::Classic,
-    };
-    robstride: Case {
-        table: "driver = \"robstride\"\n\
-                id = 127\n\
-                model = \"rs02\"\n\
-                after_stop = \"release\"",
-        drive: "robstride:node=127",
-        node: 127,
-        ladder: Ladder::Stages,
-        bus: Bus::Classic,
-    };
-    tinymovr: Case {
-        table: "driver = \"tinymovr\"\n\
-                node = 1\n\
-                firmware = \"2.4\"\n\
-                ticks_per_rev = 8192\n\
-                after_stop = \"release\"",
-        drive: "tinymovr:node=1",
-        node: 1,
-        ladder: Ladder::Stages,
-        bus: Bus::Classic,
-    };
-    vesc: Case {
-        table: "driver = \"vesc\"\n\
-                id = 1\n\
-                pole_pairs = 14\n\
-                after_stop = \"release\"",
-        drive: "vesc:node=1,pole_pairs=14",
-        node: 1,
-        ladder: Ladder::Stages,
-        bus: Bus::Classic,
-    };
-    cyphal: Case {
-        table: "driver = \"cyphal\"\n\
-                esc_node = 20\n\
-                index = 0\n\
-                setpoint_subject = 100\n\
-                readiness_subject = 101\n\
-                feedback_subject = 102\n\
-                dynamics_subject = 103\n\
-                mode = \"speed\"\n\
-                after_stop = \"release\"",
-        drive: "cyphal:node=20",
-        node: 20,
-        ladder: Ladder::Stages,
-        bus: Bus::Classic,
-    };
-    dronecan_raw: Case {
-        table: "driver = \"dronecan\"\n\
-                esc_node = 20\n\
-                index = 3\n\
-                command = \"raw\"\n\
-                full_rpm = 3000\n\
-                after_stop = \"release\"",
-        drive: "dronecan:node=20,index=3",
-        node: 20,
-        ladder: Ladder::Stages,
-        bus: Bus::Classic,
-    };
-    dronecan_rpm: Case {
-        table: "driver = \"dronecan\"\n\
-                esc_node = 20\n\
-                index = 0\n\
-                command = \"rpm\"\n\
-                after_stop = \"release\"",
-        drive: "dronecan:node=20",
-        node: 20,
-        ladder: Ladder::Stages,
-        bus: Bus::Classic,
-    };
-    rev_spark: Case {
-        table: "driver = \"rev-spark\"\n\
-                device = 1\n\
-                after_stop = \"release\"",
-        drive: "rev-spark:node=1",
-        node: 1,
-        ladder: Ladder::Stages,
-        bus: Bus::Classic,
-    };
-    roboteq: Case {
-        table: "driver = \"roboteq\"\n\
-                node = 1\n\
-                loop = \"speed\"\n\
-                speed = \"encoder\"\n\
-                counts_per_rev = 4096\n\
-                after_stop = \"hold\"",
-        drive: "roboteq:node=1,counts_per_rev=4096",
-        node: 1,
-        ladder: Ladder::Stages,
-        bus: Bus::Classic,
-    };
+    agilex;
+    cia402;
+    cubemars_mit;
+    cubemars_servo;
+    damiao;
+    dji;
+    frames;
+    moteus;
+    odrive;
+    rmd;
+    robstride;
+    tinymovr;
+    vesc;
+    cyphal;
+    dronecan_raw;
+    dronecan_rpm;
+    rev_spark;
+    roboteq;
+}
+
+/// Fails if a family of the list has no test here.
+#[test]
+fn every_family_is_tested() {
+    let names: Vec<&str> = families::ALL.iter().map(|family| family.name).collect();
+    assert_eq!(TESTED, names);
 }
 
 /// All RMDs of a bus listen to it (manual 3.1).
