@@ -25,6 +25,13 @@ const PRIORITY: &str = "40";
 pub struct Simulation {
     /// The program.
     pub process: Process,
+    /// How its drives are ordered about.
+    pub remote: Remote,
+}
+
+/// The way to the simulated drives, for any thread.
+#[derive(Clone, Debug)]
+pub struct Remote {
     control: PathBuf,
 }
 
@@ -52,21 +59,7 @@ impl Report {
     }
 }
 
-impl Simulation {
-    /// Starts it with these drives at the wire of an interface and waits until they are on the bus.
-    ///
-    /// # Errors
-    /// It does not start.
-    pub fn start(programs: &Path, bus: &str, drives: &[String], control: PathBuf) -> Result<Self> {
-        let mut arguments = vec!["--bus".to_owned(), far_end(bus), "--exit-with-parent".to_owned()];
-        arguments.extend(["--control".to_owned(), control.display().to_string()]);
-        arguments.extend(["--priority".to_owned(), PRIORITY.to_owned()]);
-        arguments.extend(drives.iter().flat_map(|drive| ["--drive".to_owned(), drive.clone()]));
-        let mut process = Process::start(programs, "lanyard-sim", arguments)?;
-        process.wait_for_line("lanyard-sim: ready", Duration::from_secs(10))?;
-        Ok(Self { process, control })
-    }
-
+impl Remote {
     /// Gives one command and returns the answer.
     ///
     /// # Errors
@@ -86,9 +79,41 @@ impl Simulation {
     /// What a drive says of itself.
     ///
     /// # Errors
-    /// See [`Simulation::order`].
+    /// See [`Remote::order`].
     pub fn report(&self, node: u8) -> Result<Report> {
         Ok(Report(self.order(&format!("{node} status"))?))
+    }
+}
+
+impl Simulation {
+    /// Starts it with these drives at the wire of an interface and waits until they are on the bus.
+    ///
+    /// # Errors
+    /// It does not start.
+    pub fn start(programs: &Path, bus: &str, drives: &[String], control: PathBuf) -> Result<Self> {
+        let mut arguments = vec!["--bus".to_owned(), far_end(bus), "--exit-with-parent".to_owned()];
+        arguments.extend(["--control".to_owned(), control.display().to_string()]);
+        arguments.extend(["--priority".to_owned(), PRIORITY.to_owned()]);
+        arguments.extend(drives.iter().flat_map(|drive| ["--drive".to_owned(), drive.clone()]));
+        let mut process = Process::start(programs, "lanyard-sim", arguments)?;
+        process.wait_for_line("lanyard-sim: ready", Duration::from_secs(10))?;
+        Ok(Self { process, remote: Remote { control } })
+    }
+
+    /// Gives one command and returns the answer.
+    ///
+    /// # Errors
+    /// See [`Remote::order`].
+    pub fn order(&self, command: &str) -> Result<Value> {
+        self.remote.order(command)
+    }
+
+    /// What a drive says of itself.
+    ///
+    /// # Errors
+    /// See [`Remote::order`].
+    pub fn report(&self, node: u8) -> Result<Report> {
+        self.remote.report(node)
     }
 
     /// Waits until a shaft turns at least that fast, in the direction of the sign.

@@ -49,7 +49,8 @@ Commands on the control socket:
   NODE mute|offline|feedback-loss|jam [on|off]
   NODE push VELOCITY|off
   NODE fault CODE      0 takes all faults away
-  NODE power-cycle";
+  NODE power-cycle
+  NODE mark            note the first stop of each kind anew";
 
 fn after_help() -> String {
     format!("{}\n\n{COMMANDS_HELP}", registry::keys_help())

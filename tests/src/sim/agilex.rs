@@ -273,7 +273,8 @@ impl Model for Agilex {
                 self.fed = now;
                 self.feedback = Cycle::new(now, self.config.feedback);
             }
-            Order::Ignore(..) | Order::Mute(_) | Order::Offline(_) | Order::FeedbackLoss(_) => {}
+            Order::Ignore(..) | Order::Mute(_) | Order::Offline(_) | Order::FeedbackLoss(_) | Order::Mark => {
+            }
         }
         // A push or a jam shows at once.
         self.forwards.advance(now, self.demand(self.target.0));

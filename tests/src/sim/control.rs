@@ -9,6 +9,7 @@
 //! NODE push VELOCITY|off              something turns the shaft, rev/s
 //! NODE fault CODE                     decimal or 0x...; 0 takes all faults away
 //! NODE power-cycle
+//! NODE mark                           the first stop of each kind is noted anew
 //! ```
 
 use std::fs;
@@ -65,6 +66,7 @@ impl Command {
             ["push", velocity] => Order::Push(Some(speed(velocity)?)),
             ["fault", code] => Order::Fault(number(code)?),
             ["power-cycle"] => Order::PowerCycle,
+            ["mark"] => Order::Mark,
             _ => bail!("unknown command {:?}", rest.join(" ")),
         };
         Ok(Self::Order(node, order))

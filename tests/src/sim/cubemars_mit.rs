@@ -207,7 +207,8 @@ impl Model for Cubemars {
                 self.watchdog_tripped = false;
                 self.command = Command::default();
             }
-            Order::Ignore(..) | Order::Mute(_) | Order::Offline(_) | Order::FeedbackLoss(_) => {}
+            Order::Ignore(..) | Order::Mute(_) | Order::Offline(_) | Order::FeedbackLoss(_) | Order::Mark => {
+            }
         }
         self.shaft.advance(now, self.demand());
     }

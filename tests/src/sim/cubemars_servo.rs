@@ -229,7 +229,8 @@ impl Model for Servo {
                 self.watchdog_tripped = false;
                 self.status = Cycle::new(now, self.config.status);
             }
-            Order::Ignore(..) | Order::Mute(_) | Order::Offline(_) | Order::FeedbackLoss(_) => {}
+            Order::Ignore(..) | Order::Mute(_) | Order::Offline(_) | Order::FeedbackLoss(_) | Order::Mark => {
+            }
         }
         self.shaft.advance(now, self.demand());
     }

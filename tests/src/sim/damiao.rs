@@ -304,7 +304,8 @@ impl Model for Damiao {
             Order::Jam(on) => self.shaft.jammed = on,
             Order::Push(velocity) => self.shaft.pushed = velocity,
             Order::PowerCycle => self.power_up(now),
-            Order::Ignore(..) | Order::Mute(_) | Order::Offline(_) | Order::FeedbackLoss(_) => {}
+            Order::Ignore(..) | Order::Mute(_) | Order::Offline(_) | Order::FeedbackLoss(_) | Order::Mark => {
+            }
         }
         self.shaft.advance(now, self.demand());
     }

@@ -240,7 +240,8 @@ impl Model for Dji {
                 self.fed = now;
                 self.feedback = Cycle::new(now, self.config.feedback);
             }
-            Order::Ignore(..) | Order::Mute(_) | Order::Offline(_) | Order::FeedbackLoss(_) => {}
+            Order::Ignore(..) | Order::Mute(_) | Order::Offline(_) | Order::FeedbackLoss(_) | Order::Mark => {
+            }
         }
         // A push or a jam shows at once.
         self.shaft.advance(now, self.demand());

@@ -318,7 +318,8 @@ impl Model for Esc {
                 self.errors = 0;
                 self.receiver.forget();
             }
-            Order::Ignore(..) | Order::Mute(_) | Order::Offline(_) | Order::FeedbackLoss(_) => {}
+            Order::Ignore(..) | Order::Mute(_) | Order::Offline(_) | Order::FeedbackLoss(_) | Order::Mark => {
+            }
         }
         self.shaft.advance(now, self.demand());
     }

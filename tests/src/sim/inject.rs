@@ -2,6 +2,8 @@
 
 use serde_json::{Value, json};
 
+use super::Time;
+
 /// The ways of stopping a motor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stop {
@@ -45,6 +47,8 @@ pub enum Order {
     Push(Option<f64>),
     /// Power off and on again: what injected orders changed stays changed.
     PowerCycle,
+    /// From now on the first stop of each kind is noted anew.
+    Mark,
 }
 
 /// How a drive misbehaves, and its counters.
@@ -66,6 +70,8 @@ pub struct Behaviour {
     pub frames_refused: usize,
     stops: [u32; 3],
     stops_ignored: u32,
+    /// When the first stop of each kind arrived since [`Order::Mark`].
+    first_stops: [Option<Time>; 3],
 }
 
 impl Behaviour {
@@ -86,6 +92,20 @@ impl Behaviour {
         ignored
     }
 
+    /// How many stops of each kind have arrived.
+    pub fn stops(&self) -> [u32; 3] {
+        self.stops
+    }
+
+    /// Notes the moment of the first stops, given how many there were before it.
+    pub fn note_stops(&mut self, before: [u32; 3], now: Time) {
+        for (first, (count, old)) in self.first_stops.iter_mut().zip(self.stops.iter().zip(before)) {
+            if *count > old {
+                first.get_or_insert(now);
+            }
+        }
+    }
+
     /// Carries out the orders that need no knowledge of the drive.
     pub fn order(&mut self, order: &Order) {
         match *order {
@@ -98,6 +118,7 @@ impl Behaviour {
             Order::Mute(on) => self.mute = on,
             Order::Offline(on) => self.offline = on,
             Order::FeedbackLoss(on) => self.feedback_loss = on,
+            Order::Mark => self.first_stops = [None; 3],
             Order::IgnoreVelocityZero(_)
             | Order::Fault(_)
             | Order::Jam(_)
@@ -115,6 +136,8 @@ impl Behaviour {
         status["stops_seen"] = json!({
             "controlled": controlled, "quick": quick, "torque_off": torque_off, "ignored": self.stops_ignored,
         });
+        let [controlled, quick, torque_off] = self.first_stops.map(|at| at.map(|at| at.as_secs_f64()));
+        status["first_stops"] = json!({ "controlled": controlled, "quick": quick, "torque_off": torque_off });
         status["ignore"] = json!({
             "controlled": self.ignore.controlled,
             "quick": self.ignore.quick,

@@ -94,8 +94,9 @@ impl Drive {
         if self.0.behaviour().offline || (frame.is_fd() && !self.0.has_fd()) {
             return;
         }
-        let before = out.len();
+        let (before, stops) = (out.len(), self.0.behaviour().stops());
         self.0.on_frame(now, frame, out);
+        self.0.behaviour().note_stops(stops, now);
         self.account(before, out);
     }
 

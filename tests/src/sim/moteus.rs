@@ -399,7 +399,8 @@ impl Model for Moteus {
             }
             Order::Jam(on) => self.shaft.jammed = on,
             Order::Push(velocity) => self.shaft.pushed = velocity,
-            Order::Ignore(..) | Order::Mute(_) | Order::Offline(_) | Order::FeedbackLoss(_) => {}
+            Order::Ignore(..) | Order::Mute(_) | Order::Offline(_) | Order::FeedbackLoss(_) | Order::Mark => {
+            }
         }
         // A push or a jam shows at once.
         self.shaft.advance(now, self.demand());

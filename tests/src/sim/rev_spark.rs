@@ -317,7 +317,8 @@ impl Model for Spark {
                 self.faults = 0;
                 self.statuses = if self.config.speed_on { 0b111 } else { 0b011 };
             }
-            Order::Ignore(..) | Order::Mute(_) | Order::Offline(_) | Order::FeedbackLoss(_) => {}
+            Order::Ignore(..) | Order::Mute(_) | Order::Offline(_) | Order::FeedbackLoss(_) | Order::Mark => {
+            }
         }
         self.shaft.advance(now, self.demand());
     }

@@ -302,7 +302,8 @@ impl Model for Rmd {
                 (self.control, self.errors, self.fed, self.cut_off) = (Control::Off, 0, now, false);
                 self.lock();
             }
-            Order::Ignore(..) | Order::Mute(_) | Order::Offline(_) | Order::FeedbackLoss(_) => {}
+            Order::Ignore(..) | Order::Mute(_) | Order::Offline(_) | Order::FeedbackLoss(_) | Order::Mark => {
+            }
         }
         // A push or a jam shows at once.
         self.shaft.advance(now, self.demand());

@@ -270,7 +270,8 @@ impl Model for Roboteq {
                 self.fed = now;
                 self.watchdog_tripped = false;
             }
-            Order::Ignore(..) | Order::Mute(_) | Order::Offline(_) | Order::FeedbackLoss(_) => {}
+            Order::Ignore(..) | Order::Mute(_) | Order::Offline(_) | Order::FeedbackLoss(_) | Order::Mark => {
+            }
         }
         self.shaft.advance(now, self.demand());
     }

@@ -326,7 +326,8 @@ impl Model for Tinymovr {
             Order::Jam(on) => self.shaft.jammed = on,
             Order::Push(velocity) => self.shaft.pushed = velocity,
             Order::PowerCycle => self.power_on(now),
-            Order::Ignore(..) | Order::Mute(_) | Order::Offline(_) | Order::FeedbackLoss(_) => {}
+            Order::Ignore(..) | Order::Mute(_) | Order::Offline(_) | Order::FeedbackLoss(_) | Order::Mark => {
+            }
         }
         // A push or a jam shows at once.
         self.shaft.advance(now, self.demand());

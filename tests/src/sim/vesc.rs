@@ -316,7 +316,8 @@ impl Model for Vesc {
                 self.status = Cycle::new(now, self.config.status);
                 self.temperature = Cycle::new(now, self.config.temperature);
             }
-            Order::Ignore(..) | Order::Mute(_) | Order::Offline(_) | Order::FeedbackLoss(_) => {}
+            Order::Ignore(..) | Order::Mute(_) | Order::Offline(_) | Order::FeedbackLoss(_) | Order::Mark => {
+            }
         }
         // A push or a jam shows at once.
         self.advance(now);
