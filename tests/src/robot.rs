@@ -16,6 +16,7 @@ use crate::interface::peer;
 use crate::listener::Listener;
 use crate::process::Process;
 use crate::python::{Client, Clients};
+use crate::shipped;
 use crate::simulation::Simulation;
 use crate::stalls::Stalls;
 use crate::status::{Event, Lanyard, MotorStatus};
@@ -216,6 +217,17 @@ impl Setup {
         self
     }
 
+    /// With every time an installed robot has unless it is told otherwise: `front_window` 250 ms, `tick` 5 ms, `max_lateness`
+    /// 20 ms, `kernel_stop` 50 ms, `refresh` 20 ms; and trips wait for `lanyard reset`. Only for a machine whose clock does not
+    /// run while it stands still (QEMU's clock of instructions).
+    #[must_use]
+    pub fn as_shipped(mut self) -> Self {
+        const KEPT: [&str; 1] = ["user"];
+        self.supervisor.retain(|(name, _)| KEPT.contains(&name.as_str()));
+        self.front.clear();
+        self
+    }
+
     /// The window of client sessions, as the configuration has it.
     #[must_use]
     pub fn window(self, window: &str) -> Self {
@@ -223,11 +235,14 @@ impl Setup {
     }
 
     /// How long the kernel waits before it stops the motors, milliseconds, more than 5. The loop may be late by a little
-    /// less: a later one would be stopped without a trip.
+    /// less: a later one would be stopped without a trip. Where time can be trusted it may not be late for longer than an
+    /// installed robot's.
     #[must_use]
     pub fn kernel_stop(self, millis: u128) -> Self {
+        let rig = Duration::from_millis(u64::try_from(millis - 5).unwrap_or(u64::MAX));
+        let max_lateness = shipped::or(shipped::MAX_LATENESS, rig);
         self.supervisor_key("kernel_stop", &format!("\"{millis}ms\""))
-            .supervisor_key("max_lateness", &format!("\"{}ms\"", millis - 5))
+            .supervisor_key("max_lateness", &format!("\"{}ms\"", max_lateness.as_millis()))
     }
 
     /// A key of `[supervisor]`, its value in TOML.

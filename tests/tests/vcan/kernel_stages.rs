@@ -13,12 +13,13 @@ use tests::expect::within;
 use tests::holder;
 use tests::python::{Client, Clients};
 use tests::robot::{LATE, LEFT, MOVE, Robot, START, STILL, Setup};
+use tests::shipped;
 use tests::wire::Seen;
 
 use crate::scene::play;
 
 /// `kernel_stop`, longer than the rig as a whole stands still.
-const KERNEL_STOP: Duration = Duration::from_millis(200);
+const LONG: Duration = Duration::from_millis(200);
 const STAGE: Duration = Duration::from_millis(500);
 /// How much longer the kernel gives a stage at most: its jobs are put off this seldom, before and after.
 const SLACK: Duration = Duration::from_millis(200);
@@ -27,9 +28,14 @@ const WATCHDOG: Duration = Duration::from_millis(300);
 /// How long a stop is watched that must not come.
 const WATCHED: Duration = Duration::from_secs(3);
 
+/// `kernel_stop` of these robots.
+fn kernel_stop() -> Duration {
+    shipped::or(shipped::KERNEL_STOP, LONG)
+}
+
 /// After which time at most the kernel has sent so many stages.
 fn over(stages: u32) -> Duration {
-    KERNEL_STOP + (STAGE + SLACK) * stages
+    kernel_stop() + (STAGE + SLACK) * stages
 }
 
 /// An ODrive with its watchdog on, which it has whatever its configuration in Lanyard says.
@@ -46,7 +52,7 @@ fn patient(table: &str, drive: &str) -> Setup {
         .with_drive(LEFT.name, table, drive)
         .window("20s")
         .supervisor_key("front_window", "\"5s\"")
-        .kernel_stop(KERNEL_STOP.as_millis())
+        .kernel_stop(kernel_stop().as_millis())
         .supervisor_key("stage_timeout", &format!("\"{}ms\"", STAGE.as_millis()))
 }
 

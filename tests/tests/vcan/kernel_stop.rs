@@ -16,16 +16,15 @@ use tests::interface::{Changed, Removed};
 use tests::listener::Listener;
 use tests::python::{Client, Clients};
 use tests::robot::{ARM, LATE, LEFT, RIGHT, Robot, START, STILL, Setup};
+use tests::shipped;
 use tests::status::Event;
 use tests::wire::{Motor, Seen};
 
 use crate::scene::play;
 
-/// `kernel_stop` where lateness is measured, milliseconds. The rig as a whole can stand still for longer than the 50 ms
-/// of an installed robot, and the kernel is right to stop the motors then, before the test wants it to.
-const MILLIS: u64 = 200;
-/// What says otherwise: where time does not stand still (`--kind qemu --icount`) it can be 50.
-const OTHER_MILLIS: &str = "LANYARD_KERNEL_STOP_MS";
+/// `kernel_stop` where lateness is measured. The rig as a whole can stand still for longer than the 50 ms of an installed
+/// robot, and the kernel is right to stop the motors then, before the test wants it to.
+const MEASURED: Duration = Duration::from_millis(200);
 /// What it is elsewhere.
 const PATIENT: Duration = Duration::from_millis(500);
 /// How long after it the first stop frame may come at most.
@@ -37,22 +36,23 @@ const JOBS: usize = 2;
 /// The identifiers that mean nothing to the drives of these tests: with ODrives on the bus, and without.
 const MARKER: u32 = 0x1FBF_FFFF;
 const MARKER_WITHOUT_ODRIVES: u32 = 0x7EF;
-/// What says how many seconds the test that must see no stop lasts.
-const HEALTHY_SECONDS: &str = "LANYARD_HEALTHY_SECONDS";
+/// A supervisor that stops healthy motors has to have had a reason within that time: the shortest that a drive's silence is
+/// borne is 100 ms.
+const STARVED_WITHIN: Duration = Duration::from_secs(1);
+const STARVED: Duration = Duration::from_millis(50);
+/// How long the test that must see no stop lasts: some thousand times the kernel's stop is put off.
+const HEALTHY: Duration = Duration::from_secs(120);
 
 const ALL: [&Motor; 3] = [&LEFT, &RIGHT, &ARM];
 
-/// A number the environment may give instead of the test's own.
-fn from_environment(name: &str, otherwise: u64) -> Result<u64> {
-    match std::env::var(name) {
-        Ok(text) => text.parse().with_context(|| format!("{name}={text}")),
-        Err(_) => Ok(otherwise),
-    }
+/// `kernel_stop` where lateness is measured.
+fn patience() -> Duration {
+    shipped::or(shipped::KERNEL_STOP, MEASURED)
 }
 
-/// `kernel_stop` where lateness is measured.
-fn patience() -> Result<Duration> {
-    from_environment(OTHER_MILLIS, MILLIS).map(Duration::from_millis)
+/// `kernel_stop` elsewhere.
+fn patient() -> Duration {
+    shipped::or(shipped::KERNEL_STOP, PATIENT)
 }
 
 /// Two ODrives and a CiA 402 drive. Front and sessions may be silent for long: what stops a motor within the
@@ -136,12 +136,12 @@ fn no_stop_at_all(listener: &Listener, span: Duration) -> Result<()> {
 /// Fails if a supervisor that does not run any more, though it lives, leaves the motors turning.
 #[test]
 fn stopped_supervisor_is_overtaken_by_the_kernel() -> Result<()> {
-    play(setup(patience()?), |robot, clients| {
+    play(setup(patience()), |robot, clients| {
         let _client = drive_all(robot, clients)?;
         robot.signal_front(Signal::SIGSTOP)?;
         let grief = Moment::now();
         robot.supervisor()?.signal(Signal::SIGSTOP)?;
-        stopped_by_kernel(robot, grief, patience()?)?;
+        stopped_by_kernel(robot, grief, patience())?;
         // It is repeated: a motor that somebody else moves meanwhile is stopped again.
         let later = Moment::now();
         for motor in ALL {
@@ -160,15 +160,15 @@ fn living_front_does_not_drive_against_the_kernel() -> Result<()> {
     const A_WHILE: Duration = Duration::from_millis(500);
     /// It looks at the supervisor's clock before every frame; as an ordinary thread it may have to wait between the two.
     const ON_ITS_WAY: Duration = Duration::from_millis(100);
-    play(setup(patience()?), |robot, clients| {
+    play(setup(patience()), |robot, clients| {
         let _client = drive_all(robot, clients)?;
         let grief = Moment::now();
         robot.supervisor()?.signal(Signal::SIGSTOP)?;
-        stopped_by_kernel(robot, grief, patience()?)?;
+        stopped_by_kernel(robot, grief, patience())?;
         std::thread::sleep(A_WHILE);
         for motor in ALL {
             if let Some(frame) = robot.listener.last_drive(motor, grief)? {
-                let after = robot.is_prompt(grief, patience()? + ON_ITS_WAY, &frame)?;
+                let after = robot.is_prompt(grief, patience() + ON_ITS_WAY, &frame)?;
                 println!("{}: last motion frame {after:.1} ms after", motor.name);
             }
             robot.sim.wait_for_standstill(motor.node, STILL)?;
@@ -210,14 +210,14 @@ impl Drop for Throttled {
 #[test]
 fn looping_supervisor_is_overtaken_by_the_kernel() -> Result<()> {
     let _throttled = Throttled::begin()?;
-    play(setup(patience()?), |robot, clients| {
+    play(setup(patience()), |robot, clients| {
         let _client = drive_all(robot, clients)?;
         robot.signal_front(Signal::SIGSTOP)?;
         let grief = Moment::now();
         robot.supervisor()?.signal(Signal::SIGUSR2)?;
-        stopped_by_kernel(robot, grief, patience()?)?;
+        stopped_by_kernel(robot, grief, patience())?;
         // The handler cannot wait; what it leaves to the kernel outlives it: stops still come.
-        let later = Moment::now() + patience()?;
+        let later = Moment::now() + patience();
         for motor in ALL {
             robot.listener.wait_for_stop(motor, later, START)?;
         }
@@ -231,7 +231,7 @@ fn looping_supervisor_is_overtaken_by_the_kernel() -> Result<()> {
 /// Fails if the stops end with the supervisor's process, though the holder lives.
 #[test]
 fn killed_supervisor_is_overtaken_by_the_kernel() -> Result<()> {
-    play(setup(patience()?), |robot, clients| {
+    play(setup(patience()), |robot, clients| {
         let _client = drive_all(robot, clients)?;
         robot.signal_front(Signal::SIGSTOP)?;
         let holder = holder::of(robot.supervisor()?.pid())?;
@@ -241,7 +241,7 @@ fn killed_supervisor_is_overtaken_by_the_kernel() -> Result<()> {
         }
         let grief = Moment::now();
         robot.supervisor()?.kill()?;
-        stopped_by_kernel(robot, grief, patience()?)?;
+        stopped_by_kernel(robot, grief, patience())?;
         nix::sys::signal::kill(holder, Signal::SIGTERM)?;
         std::thread::sleep(Duration::from_millis(300));
         let later = Moment::now();
@@ -258,7 +258,7 @@ fn killed_supervisor_is_overtaken_by_the_kernel() -> Result<()> {
 /// their remedy.
 #[test]
 fn without_holder_a_killed_supervisor_is_not_covered_and_says_so_before() -> Result<()> {
-    play(setup(PATIENT), |robot, clients| {
+    play(setup(patient()), |robot, clients| {
         let _client = drive_all(robot, clients)?;
         let holder = holder::of(robot.supervisor()?.pid())?;
         holder::murder(holder)?;
@@ -288,7 +288,7 @@ pub fn start_as_service(robot: &mut Robot, store: &FdStore) -> Result<()> {
 /// in it, or if it stays there for ever.
 #[test]
 fn systemd_keeps_the_stops_of_a_killed_supervisor() -> Result<()> {
-    play(setup(PATIENT).drives_only(), |robot, clients| {
+    play(setup(patient()).drives_only(), |robot, clients| {
         let store = FdStore::open(&robot.file("notify.sock"))?;
         start_as_service(robot, &store)?;
         robot.start_front()?;
@@ -305,7 +305,7 @@ fn systemd_keeps_the_stops_of_a_killed_supervisor() -> Result<()> {
         robot.supervisor()?.kill()?;
         nix::sys::signal::kill(holder, Signal::SIGTERM)?;
         holder::wait_for_end(holder)?;
-        stopped_by_kernel(robot, grief, PATIENT)?;
+        stopped_by_kernel(robot, grief, patient())?;
         drop(client);
 
         robot.front()?.kill()?;
@@ -330,7 +330,7 @@ fn systemd_keeps_the_stops_of_a_killed_supervisor() -> Result<()> {
         robot.signal_front(Signal::SIGSTOP)?;
         let grief = Moment::now();
         robot.supervisor()?.kill()?;
-        stopped_by_kernel(robot, grief, PATIENT)?;
+        stopped_by_kernel(robot, grief, patient())?;
         store.forget_all();
         // What the kernel had on its way.
         std::thread::sleep(Duration::from_millis(50));
@@ -342,7 +342,7 @@ fn systemd_keeps_the_stops_of_a_killed_supervisor() -> Result<()> {
 /// their socket; or if it takes along what the next start is to know and where clients are to wait.
 #[test]
 fn service_that_ends_cleanly_leaves_nothing_with_systemd() -> Result<()> {
-    play(setup(PATIENT).drives_only(), |robot, _| {
+    play(setup(patient()).drives_only(), |robot, _| {
         let store = FdStore::open(&robot.file("notify.sock"))?;
         start_as_service(robot, &store)?;
         let copies = store.copies()?;
@@ -367,7 +367,7 @@ fn service_that_ends_cleanly_leaves_nothing_with_systemd() -> Result<()> {
 /// armed itself, or if more than its own jobs are left.
 #[test]
 fn next_supervisor_takes_over_from_the_kernel() -> Result<()> {
-    play(setup(PATIENT), |robot, clients| {
+    play(setup(patient()), |robot, clients| {
         let client = drive_all(robot, clients)?;
         let first = holder::of(robot.supervisor()?.pid())?;
         let grief = Moment::now();
@@ -383,12 +383,12 @@ fn next_supervisor_takes_over_from_the_kernel() -> Result<()> {
         let armed = robot.lanyard.events()?.iter().find(|event| event.kind() == "armed").map(|e| e.at());
         let armed = armed.with_context(|| format!("{told}, but not armed"))?;
         // Not once did the stops pause until then.
-        let mut before = grief + PATIENT;
+        let mut before = grief + patient();
         for frame in robot.listener.since(grief)?.iter().filter(|frame| is_any_stop(frame)) {
             if frame.at > armed {
                 break;
             }
-            robot.is_prompt(before, PATIENT + PROMPT, frame)?;
+            robot.is_prompt(before, patient() + PROMPT, frame)?;
             before = before.max(frame.at);
         }
         for motor in ALL {
@@ -419,7 +419,7 @@ fn jobs() -> Result<Vec<String>> {
 /// nobody can reach.
 #[test]
 fn chain_of_dead_supervisors_ends_with_the_next_living_one() -> Result<()> {
-    play(setup(PATIENT).without_front(), |robot, _| {
+    play(setup(patient()).without_front(), |robot, _| {
         let first = holder::of(robot.supervisor()?.pid())?;
         robot.supervisor()?.kill()?;
         robot.start_supervisor()?;
@@ -445,7 +445,7 @@ fn chain_of_dead_supervisors_ends_with_the_next_living_one() -> Result<()> {
 /// Fails if a supervisor that has proven every motor still leaves a job or a holder behind.
 #[test]
 fn clean_end_leaves_nothing_armed() -> Result<()> {
-    play(setup(PATIENT), |robot, clients| {
+    play(setup(patient()), |robot, clients| {
         let _client = drive_all(robot, clients)?;
         let holder = holder::of(robot.supervisor()?.pid())?;
         robot.supervisor()?.signal(Signal::SIGTERM)?;
@@ -454,9 +454,9 @@ fn clean_end_leaves_nothing_armed() -> Result<()> {
         ensure!(ended.code == Some(0), "the supervisor ended with {ended:?}");
         holder::wait_for_end(holder)?;
         robot.front()?.kill()?;
-        std::thread::sleep(PATIENT * 2);
+        std::thread::sleep(patient() * 2);
         let of_kernel = |frame: &Seen| frame.id == MARKER || is_any_stop(frame);
-        let left = robot.listener.since(end + PATIENT)?.into_iter().find(of_kernel);
+        let left = robot.listener.since(end + patient())?.into_iter().find(of_kernel);
         ensure!(left.is_none(), "the kernel still sends {left:?}");
         ensure!(jobs()?.is_empty(), "jobs: {:?}", jobs()?);
         let place = holder::place(&robot.lanyard.socket);
@@ -469,7 +469,7 @@ fn clean_end_leaves_nothing_armed() -> Result<()> {
 /// go on.
 #[test]
 fn end_without_proof_leaves_the_kernel_sending() -> Result<()> {
-    play(setup(PATIENT).supervisor_key("stage_timeout", "\"200ms\""), |robot, clients| {
+    play(setup(patient()).supervisor_key("stage_timeout", "\"200ms\""), |robot, clients| {
         let mut client = robot.client(clients)?;
         robot.drive_base(&mut client)?;
         robot.sim.order("6 mute on")?;
@@ -478,14 +478,14 @@ fn end_without_proof_leaves_the_kernel_sending() -> Result<()> {
         let end = Moment::now();
         ensure!(ended.code == Some(1), "the supervisor ended with {ended:?}");
         ensure!(ended.printed.iter().any(|line| line.contains("goes on sending")), "{ended:?}");
-        robot.listener.wait_for_stop(&RIGHT, end + PATIENT + PROMPT, START).map(drop)
+        robot.listener.wait_for_stop(&RIGHT, end + patient() + PROMPT, START).map(drop)
     })
 }
 
 /// Fails if the job is lost with an interface that goes down, or is gone and comes back under its name.
 #[test]
 fn job_outlives_its_interface() -> Result<()> {
-    play(setup(PATIENT).on("vcan1"), |robot, clients| {
+    play(setup(patient()).on("vcan1"), |robot, clients| {
         let client = drive_all(robot, clients)?;
         Changed::down("vcan1")?.restore()?;
         for motor in ALL {
@@ -503,8 +503,8 @@ fn job_outlives_its_interface() -> Result<()> {
         let grief = Moment::now();
         robot.supervisor()?.kill()?;
         // A marker may be the last thing the supervisor did, and its own stops may have gone out before.
-        let stop = robot.listener.wait(grief + PATIENT / 2, START, "stop frame", is_any_stop)?;
-        robot.is_prompt(grief, PATIENT + PROMPT, &stop).map(drop)
+        let stop = robot.listener.wait(grief + patient() / 2, START, "stop frame", is_any_stop)?;
+        robot.is_prompt(grief, patient() + PROMPT, &stop).map(drop)
     })
 }
 
@@ -512,7 +512,7 @@ fn job_outlives_its_interface() -> Result<()> {
 /// back does, is taken for the old one: deaf, shown as up, and stopped by the kernel for ever.
 #[test]
 fn interface_of_the_same_number_is_bound_anew() -> Result<()> {
-    play(setup(PATIENT).on("vcan1").without_front(), |robot, _| {
+    play(setup(patient()).on("vcan1").without_front(), |robot, _| {
         let number = std::fs::read_to_string("/sys/class/net/vcan1/ifindex")?;
         Removed::pair("vcan1")?.restore_as(number.trim().parse()?)?;
         robot.listener = Listener::open("vcan1")?;
@@ -542,8 +542,8 @@ fn no_stop_by_the_kernel(robot: &Robot) -> Result<()> {
 /// the motors: such stops are told, and the robot is driven again.
 #[test]
 fn no_stop_while_healthy() -> Result<()> {
-    let span = Duration::from_secs(from_environment(HEALTHY_SECONDS, 120)?);
-    let patience = patience()?;
+    let span = HEALTHY;
+    let patience = patience();
     play(setup(patience), |robot, clients| {
         let mut client = drive_all_anew(robot, clients)?;
         let start = Instant::now();
@@ -556,8 +556,18 @@ fn no_stop_while_healthy() -> Result<()> {
             markers += frames.iter().filter(|frame| frame.id == MARKER).count();
             if let Some(stop) = frames.iter().find(|frame| is_any_stop(frame)) {
                 if let Some(trip) = trip_of(robot, stop)? {
-                    // Starved simulated drives say nothing, and then the supervisor is right to trip.
-                    println!("stopped by the supervisor itself: {}", trip.reason());
+                    // Starved simulated drives say nothing, and then the supervisor is right to trip. It is wrong to if nothing
+                    // was starved.
+                    let stalled = robot.stalls.between(stop.at - STARVED_WITHIN, stop.at);
+                    ensure!(
+                        stalled > STARVED,
+                        "the supervisor itself stopped the motors ({}), and the machine stood still for {stalled:?} only",
+                        trip.reason()
+                    );
+                    println!(
+                        "the machine stood still for {stalled:?}, the supervisor stopped the motors: {}",
+                        trip.reason()
+                    );
                 } else {
                     let stalled = robot.stalls.between(stop.at - patience * 2, stop.at);
                     ensure!(
