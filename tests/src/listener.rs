@@ -94,6 +94,13 @@ impl Listener {
         Ok(frames[first..].to_vec())
     }
 
+    /// Forgets every frame before a moment: a witness of many minutes would fill the memory.
+    pub fn forget(&self, before: Moment) {
+        let mut frames = self.shared.frames();
+        let kept = frames.partition_point(|frame| frame.at < before);
+        frames.drain(..kept);
+    }
+
     /// The first frame from a moment on that matches.
     ///
     /// # Errors

@@ -1,13 +1,14 @@
 //! `cargo xtask`: everything a contributor does beyond `cargo build`.
 //!
 //! What lives here: the command line and nothing else. Each subcommand has a file of its own
-//! ([`mod@demo`], [`mod@test`], [`mod@fuzz`], [`mod@bench`], [`mod@drives`]); the machine with CAN interfaces is in [`rig`]; what gets
+//! ([`mod@demo`], [`mod@test`], [`mod@fuzz`], [`mod@bench`], [`mod@drives`], [`mod@campaign`]); the machine with CAN interfaces is in [`rig`]; what gets
 //! installed on a fresh machine is in [`install`], [`packages`], [`python`], [`node`] and [`proxies`].
 
 #![forbid(unsafe_code)]
 
 mod against;
 mod bench;
+mod campaign;
 mod demo;
 mod drives;
 mod fuzz;
@@ -56,6 +57,8 @@ enum Task {
     Fuzz(fuzz::FuzzArgs),
     /// Build for release, print the supervisor's size and run the benchmarks
     Bench(bench::BenchArgs),
+    /// Play every fault of a drive in every state, on every kind of bus, under a supervisor that lives, hangs or is dead
+    Campaign(campaign::CampaignArgs),
     /// Build the Debian packages, and try them: install, upgrade, remove, purge; arm64 under emulation
     Package(package::PackageArgs),
     /// Print the table of drive families (docs/drives.md), from what the code says of them
@@ -78,6 +81,7 @@ fn main() -> ExitCode {
         Task::Order(args) => order::main(&workspace, args),
         Task::Fuzz(args) => fuzz::main(&workspace, args),
         Task::Bench(args) => bench::main(&workspace, args),
+        Task::Campaign(args) => campaign::main(&workspace, args),
         Task::Package(args) => package::main(&workspace, args),
         Task::Drives(args) => drives::main(&workspace, args),
         Task::Mutants(args) => mutants::main(&workspace, args),

@@ -3,9 +3,9 @@
 //! What lives here: the order of the checks, the running of the tests on a rig, and the final count.
 //! What is called `unit` are the tests of all crates but `tests`, on this machine; what is called `loom`
 //! is the shared-memory code under the model checker of that name; what is called `vcan` are the tests
-//! of the crate `tests`, on a rig that is started once; all but two test programs: `controller`, which
-//! needs CAN controllers and gets the emulated PC that has them, and `system`, which is run in a whole Debian that
-//! boots ([`system`]). One of the vcan tests is run a second time where
+//! of the crate `tests`, on a rig that is started once; all but three test programs: `controller`, which
+//! needs CAN controllers and gets the emulated PC that has them, `system`, which is run in a whole Debian that
+//! boots ([`system`]), and `campaign`, of which a sample is played ([`campaign`]). One of the vcan tests is run a second time where
 //! it can be strict, see [`SOAK`].
 
 use std::ffi::OsString;
@@ -17,6 +17,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
 
+use crate::campaign;
 use crate::jobs::{self, Job, Lines, TestProgram};
 use crate::node::{self, Node};
 use crate::proxies::{self, Proxies};
@@ -41,6 +42,8 @@ enum Part {
     Controller,
     /// A Debian that boots with Lanyard's package installed: the test program `system`
     System,
+    /// A sample of the campaign (`cargo xtask campaign`), at the times of an installed robot
+    Campaign,
 }
 
 /// A part that runs on a rig.
@@ -63,7 +66,7 @@ impl RigPart {
     /// Whether a test program belongs to it.
     fn has(self, program: &TestProgram) -> bool {
         match self {
-            Self::Vcan => program.name != CONTROLLER && program.name != system::PROGRAM,
+            Self::Vcan => ![CONTROLLER, system::PROGRAM, campaign::PROGRAM].contains(&program.name.as_str()),
             Self::Controller => program.name == CONTROLLER,
             Self::Soak => program.name == "vcan",
         }
@@ -224,6 +227,11 @@ pub fn main(workspace: &Workspace, args: &TestArgs) -> Result<u8> {
         && let Err(error) = system_tests(workspace, args, &mut report)
     {
         report.problem(format!("system: {error:#}"));
+    }
+    if wants(Part::Campaign)
+        && let Err(error) = campaign_sample(workspace, args, &mut report)
+    {
+        report.problem(format!("campaign: {error:#}"));
     }
     if report.tally.passed + report.tally.failed == 0 {
         let filter = args.filter.as_deref().unwrap_or_default();
@@ -387,6 +395,17 @@ fn system_tests(workspace: &Workspace, args: &TestArgs, report: &mut Report) -> 
     Ok(())
 }
 
+/// Some cells of the campaign, a minute of health and some tests of the kernel-armed stop. Nothing of it is tried again: its clock
+/// does not run while the computer is busy elsewhere.
+fn campaign_sample(workspace: &Workspace, args: &TestArgs, report: &mut Report) -> Result<()> {
+    let (tally, failures) = campaign::sample(workspace, args.filter.as_deref())?;
+    for failure in failures {
+        say(format!("campaign: {failure}"));
+    }
+    report.include(&tally, "campaign");
+    Ok(())
+}
+
 /// More failures than this are no accident, and are not tried again.
 const MOST_AGAIN: usize = 8;
 
@@ -515,8 +534,8 @@ struct Machine {
 #[cfg(test)]
 mod tests {
     use super::{Report, RigPart, SOAK, TestProgram};
-    use crate::system;
     use crate::tally::Tally;
+    use crate::{campaign, system};
 
     #[test]
     fn every_test_program_belongs_to_exactly_one_part() {
@@ -528,8 +547,12 @@ mod tests {
             assert_eq!(parts.collect::<Vec<_>>(), [part], "{name}");
         }
         // It ends services and fills the disk: in its own machine only.
-        let program = TestProgram { name: system::PROGRAM.to_owned(), path: system::PROGRAM.into() };
-        assert!(![RigPart::Vcan, RigPart::Controller, RigPart::Soak].iter().any(|part| part.has(&program)));
+        for name in [system::PROGRAM, campaign::PROGRAM] {
+            let program = TestProgram { name: name.to_owned(), path: name.into() };
+            assert!(
+                ![RigPart::Vcan, RigPart::Controller, RigPart::Soak].iter().any(|part| part.has(&program))
+            );
+        }
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::fs::File;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, anyhow};
+use anyhow::{Context as _, Result, anyhow, ensure};
 use nix::sched::{CloneFlags, setns};
 use prost::Message;
 use tokio::sync::{mpsc, oneshot};
@@ -23,16 +23,44 @@ const SET_RPM: &str = "/viam.component.motor.v1.MotorService/SetRPM";
 /// The header that says whose command it is.
 const SESSION: &str = "viam-sid";
 
-/// As the SDKs: five beats in a window of 2 s.
-const BEAT: Duration = Duration::from_millis(400);
+/// As the SDKs: five beats in a window.
+const BEATS_PER_WINDOW: u32 = 5;
 /// How long a front may take to listen after it was started, and a command to be answered: only says when to give up.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// `StartSessionRequest`, its answer as far as it matters, and `SendSessionHeartbeatRequest`.
+/// `StartSessionRequest` and `SendSessionHeartbeatRequest`.
 #[derive(Clone, PartialEq, Message)]
 struct Text {
     #[prost(string, tag = "1")]
     id: String,
+}
+
+/// The answer to `StartSession`, as far as it matters.
+#[derive(Clone, PartialEq, Message)]
+struct Session {
+    #[prost(string, tag = "1")]
+    id: String,
+    #[prost(message, optional, tag = "2")]
+    window: Option<Span>,
+}
+
+/// `google.protobuf.Duration`.
+#[derive(Clone, Copy, PartialEq, Message)]
+struct Span {
+    #[prost(int64, tag = "1")]
+    seconds: i64,
+    #[prost(int32, tag = "2")]
+    nanos: i32,
+}
+
+impl Session {
+    /// The pause between two beats.
+    fn beat(&self) -> Result<Duration> {
+        let span = self.window.context("a session without a window")?;
+        let window = Duration::new(span.seconds.try_into()?, span.nanos.try_into()?);
+        ensure!(!window.is_zero(), "a session whose window is 0");
+        Ok(window / BEATS_PER_WINDOW)
+    }
 }
 
 /// `SetRPMRequest`.
@@ -138,14 +166,14 @@ async fn serve(
     mut orders: mpsc::UnboundedReceiver<Order>,
     tell: std::sync::mpsc::Sender<Result<()>>,
 ) {
-    let (channel, session) = match open(address).await {
+    let (channel, session, pause) = match open(address).await {
         Ok(opened) => opened,
         Err(error) => return drop(tell.send(Err(error))),
     };
     let for_beats = (channel.clone(), session.clone());
     let beats = tokio::spawn(async move {
         let (channel, id) = for_beats;
-        let mut beat = interval(BEAT);
+        let mut beat = interval(pause);
         loop {
             beat.tick().await;
             // A front that is gone is what the tests are about; a new client finds the next one.
@@ -169,7 +197,7 @@ async fn serve(
     beats.abort();
 }
 
-async fn open(address: &str) -> Result<(Channel, String)> {
+async fn open(address: &str) -> Result<(Channel, String, Duration)> {
     let endpoint = Endpoint::from_shared(format!("http://{address}"))?;
     let begun = Instant::now();
     let channel = loop {
@@ -179,8 +207,9 @@ async fn open(address: &str) -> Result<(Channel, String)> {
             Err(_) => sleep(Duration::from_millis(100)).await,
         }
     };
-    let opened: Text = call(&channel, START_SESSION, Text::default(), None).await?;
-    Ok((channel, opened.id))
+    let opened: Session = call(&channel, START_SESSION, Text::default(), None).await?;
+    let pause = opened.beat()?;
+    Ok((channel, opened.id, pause))
 }
 
 async fn call<Q, A>(channel: &Channel, path: &'static str, message: Q, session: Option<&str>) -> Result<A>

@@ -1,0 +1,228 @@
+//! `cargo xtask campaign`: every fault that the simulated drives can play, in every state of a motor, on every kind of bus,
+//! with the supervisor alive, hung and dead, at the times of an installed robot.
+//!
+//! What lives here: which of it is played now, and what is remembered of it. [`machine`] is where it runs: the emulated PC
+//! whose clock counts instructions, because every bound is one of time. [`table`] is what came of it. The cells and what has to
+//! follow in each are the program `tests/tests/campaign`. What must never: a cell that counts without having been played with
+//! the programs of this tree.
+
+mod machine;
+mod table;
+
+use std::fs;
+use std::path::PathBuf;
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+use clap::{Args, ValueEnum};
+
+use self::machine::Programs;
+use self::table::Played;
+use crate::tally::Tally;
+use crate::workspace::{Workspace, say};
+
+/// The test program, a target of the crate `tests`.
+pub const PROGRAM: &str = "campaign";
+
+/// A part of the campaign.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Part {
+    /// Every cell
+    Cells,
+    /// All tests of the kernel-armed stop
+    Kernel,
+    /// Half an hour in which nothing may be stopped
+    Health,
+}
+
+/// Arguments of `cargo xtask campaign`.
+#[derive(Args, Debug)]
+pub struct CampaignArgs {
+    /// Play only a part [default: all]
+    #[arg(long, value_enum)]
+    part: Option<Part>,
+    /// Play only every Nth cell, from the Kth on
+    #[arg(long, value_name = "K/N", value_parser = Shard::read)]
+    shard: Option<Shard>,
+    /// Play only cells with this in their name, such as mute.granted or .vesc
+    #[arg(long, value_name = "TEXT")]
+    only: Option<String>,
+    /// Play what was played before, too
+    #[arg(long)]
+    again: bool,
+    /// Play nothing: print what was played with the programs of this tree
+    #[arg(long)]
+    table: bool,
+    /// Write the table into docs/realtime.md
+    #[arg(long)]
+    write: bool,
+}
+
+/// One of several parts of the cells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Shard {
+    /// From 1.
+    number: usize,
+    count: usize,
+}
+
+impl Shard {
+    const ALL: Self = Self { number: 1, count: 1 };
+
+    fn read(text: &str) -> Result<Self, String> {
+        let numbers =
+            text.split_once('/').and_then(|(one, all)| Some((one.parse().ok()?, all.parse().ok()?)));
+        match numbers {
+            Some((number, count)) if (1..=count).contains(&number) => Ok(Self { number, count }),
+            _ => Err("write K/N, such as 2/3: the second of three".into()),
+        }
+    }
+
+    fn of(self, cells: Vec<String>) -> Vec<String> {
+        cells.into_iter().skip(self.number - 1).step_by(self.count).collect()
+    }
+}
+
+/// How long the whole campaign is to be healthy.
+const HEALTH_SECONDS: u64 = 1800;
+/// Cells of one start of the machine: its start costs as much as three, and what hangs costs no more than these.
+const BATCH: usize = 40;
+
+/// `cargo xtask campaign`. Goes on where it was interrupted.
+///
+/// # Errors
+/// When the machine cannot be had. What fails in it is an exit code.
+pub fn main(workspace: &Workspace, args: &CampaignArgs) -> Result<u8> {
+    let programs = Programs::build(workspace)?;
+    let results = Results::of(workspace, &programs)?;
+    if args.again {
+        let _ = fs::remove_file(&results.path);
+    }
+    let wants = |part| !args.table && args.part.is_none_or(|only| only == part);
+    if wants(Part::Cells) {
+        let cells = args.shard.unwrap_or(Shard::ALL).of(programs.cells()?);
+        let wanted = args.only.as_deref().unwrap_or_default();
+        let cells = cells.into_iter().filter(|cell| cell.contains(wanted)).collect();
+        play(workspace, &programs, &results, cells)?;
+    }
+    if wants(Part::Kernel) && args.only.is_none() && !results.read()?.has_kernel(programs.tests_digest) {
+        let tally = machine::kernel(workspace, &programs, machine::KERNEL_TESTS)?;
+        results.note_kernel(&tally, programs.tests_digest)?;
+    }
+    if wants(Part::Health) && args.only.is_none() && !results.read()?.has_health(HEALTH_SECONDS) {
+        machine::healthy(workspace, &programs, HEALTH_SECONDS, &results.path)?;
+    }
+    let played = results.read()?;
+    println!("{}", played.table());
+    played.failures().iter().for_each(|failure| println!("{failure}"));
+    if args.write {
+        table::write(workspace, &played)?;
+    }
+    Ok(u8::from(!played.failures().is_empty()))
+}
+
+/// Plays cells that have not been played yet, and says how far it is.
+fn play(workspace: &Workspace, programs: &Programs, results: &Results, cells: Vec<String>) -> Result<()> {
+    let done = results.read()?;
+    let left: Vec<String> = cells.into_iter().filter(|cell| !done.has(cell)).collect();
+    let begun = Instant::now();
+    for (number, batch) in left.chunks(BATCH).enumerate() {
+        let before = number * BATCH;
+        say(format!("campaign: {before} of {} cells after {} s", left.len(), begun.elapsed().as_secs()));
+        machine::play(workspace, programs, batch, &results.path)?;
+    }
+    let played = results.read()?;
+    match left.iter().filter(|cell| !played.has(cell)).count() {
+        0 => Ok(()),
+        missing => bail!("{missing} cells have no result; the same command plays them again"),
+    }
+}
+
+/// Where is kept what was played with one set of programs.
+#[derive(Debug)]
+struct Results {
+    path: PathBuf,
+}
+
+impl Results {
+    fn of(workspace: &Workspace, programs: &Programs) -> Result<Self> {
+        let folder = workspace.target.join("campaign");
+        fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
+        Ok(Self { path: folder.join(format!("{:016x}.jsonl", programs.digest)) })
+    }
+
+    fn read(&self) -> Result<Played> {
+        Played::read(&fs::read_to_string(&self.path).unwrap_or_default())
+    }
+
+    fn note_kernel(&self, tally: &Tally, tests: u64) -> Result<()> {
+        let line = serde_json::json!({ "kernel_passed": tally.passed, "kernel_failed": tally.failed, "tests": tests });
+        let before = fs::read_to_string(&self.path).unwrap_or_default();
+        fs::write(&self.path, format!("{before}{line}\n")).context("cannot write a result")
+    }
+}
+
+/// Cells of every test run. They are the first of the list, which mixes all words: 12 bring every fault, every state, every
+/// kind of bus and every supervisor.
+const SAMPLE_CELLS: usize = 12;
+/// How long every test run is healthy, seconds by the machine's own clock.
+const SAMPLE_HEALTH_SECONDS: u64 = 60;
+
+/// The part of the campaign that belongs to every test run: some cells, a minute of health, some tests of the kernel-armed
+/// stop. What fails is named in the second of the pair.
+///
+/// # Errors
+/// When the machine cannot be had.
+pub fn sample(workspace: &Workspace, wanted: Option<&str>) -> Result<(Tally, Vec<String>)> {
+    let programs = Programs::build(workspace)?;
+    let results = Results {
+        path: workspace.target.join("campaign").join(format!("sample.{}.jsonl", std::process::id())),
+    };
+    fs::create_dir_all(results.path.parent().context("a folder")?)?;
+    let _ = fs::remove_file(&results.path);
+    let mut cells = programs.cells()?;
+    cells.truncate(SAMPLE_CELLS);
+    cells.retain(|cell| wanted.is_none_or(|wanted| cell.contains(wanted)));
+    let mut tally = Tally::default();
+    if !cells.is_empty() {
+        machine::play(workspace, &programs, &cells, &results.path)?;
+    }
+    if wanted.is_none_or(|wanted| "health".contains(wanted)) {
+        machine::healthy(workspace, &programs, SAMPLE_HEALTH_SECONDS, &results.path)?;
+    }
+    if wanted.is_none_or(|wanted| machine::KERNEL_SAMPLE.iter().any(|name| name.contains(wanted))) {
+        tally.add(&machine::kernel(workspace, &programs, machine::KERNEL_SAMPLE)?);
+    }
+    let played = results.read()?;
+    let mut failures = played.failures();
+    failures.extend(cells.iter().filter(|cell| !played.has(cell)).map(|cell| format!("{cell}: no result")));
+    let missed = u64::try_from(failures.len()).unwrap_or(u64::MAX);
+    tally.passed += played.count().saturating_sub(missed);
+    tally.failed += missed;
+    if failures.is_empty() {
+        let _ = fs::remove_file(&results.path);
+    }
+    Ok((tally, failures))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use super::Shard;
+
+    #[test]
+    fn shards_divide_the_cells() {
+        let cells: Vec<String> = (0..100).map(|number| number.to_string()).collect();
+        let mut counts: HashMap<String, u64> = HashMap::new();
+        for number in 1..=7 {
+            for cell in Shard::read(&format!("{number}/7")).unwrap().of(cells.clone()) {
+                *counts.entry(cell).or_default() += 1;
+            }
+        }
+        assert!(counts.len() == 100 && counts.values().all(|count| *count == 1), "{counts:?}");
+        for wrong in ["", "1", "0/3", "4/3", "a/b", "1/0"] {
+            assert!(Shard::read(wrong).is_err(), "{wrong}");
+        }
+    }
+}
