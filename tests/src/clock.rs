@@ -18,6 +18,12 @@ impl Moment {
         Self(read(ClockId::CLOCK_BOOTTIME))
     }
 
+    /// The time from `earlier` to here; none if it is later.
+    #[must_use]
+    pub fn since(self, earlier: Self) -> Duration {
+        Duration::from_nanos(u64::try_from(self.0 - earlier.0).unwrap_or(0))
+    }
+
     /// Milliseconds from `earlier` to here; negative if it is later.
     #[must_use]
     #[expect(clippy::cast_precision_loss, reason = "differences within a test are far below 2^52 ns")]

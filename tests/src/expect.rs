@@ -4,6 +4,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 
+use crate::bound::OutOfTime;
+
 /// How often a condition is looked at.
 const PAUSE: Duration = Duration::from_millis(10);
 
@@ -19,7 +21,8 @@ pub fn within<T>(limit: Duration, what: &str, mut probe: impl FnMut() -> Result<
             Err(seen) => seen,
         };
         if start.elapsed() >= limit {
-            bail!("expected within {limit:?}: {what}; seen instead: {seen}");
+            let text = format!("expected within {limit:?}: {what}; seen instead: {seen}");
+            return Err(OutOfTime::error(limit, text));
         }
         std::thread::sleep(PAUSE);
     }

@@ -4,6 +4,7 @@
 //! What must never live here: anything of the crates under test. A test that decodes frames with the
 //! code that encoded them, or reads shared memory with the code that wrote it, would agree with a mistake.
 
+pub mod bound;
 pub mod clock;
 pub mod demo;
 pub mod expect;

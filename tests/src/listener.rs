@@ -19,6 +19,7 @@ use nix::sys::time::TimeSpec;
 use socketcan::id::FdFlags;
 use socketcan::{CanFdSocket, Socket};
 
+use crate::bound::OutOfTime;
 use crate::clock::{self, Moment};
 use crate::interface::far_end;
 use crate::wire::{Motor, Seen};
@@ -128,7 +129,18 @@ impl Listener {
         what: &str,
         matches: impl Fn(&Seen) -> bool,
     ) -> Result<Seen> {
-        let until = Instant::now() + limit;
+        self.wait_until(from, Instant::now() + limit, limit, what, matches)
+    }
+
+    /// The same until a moment; `limit` is the time that began somewhere before and ends there.
+    fn wait_until(
+        &self,
+        from: Moment,
+        until: Instant,
+        limit: Duration,
+        what: &str,
+        matches: impl Fn(&Seen) -> bool,
+    ) -> Result<Seen> {
         let mut frames = self.shared.frames();
         let mut looked_at = frames.partition_point(|frame| frame.at < from);
         loop {
@@ -139,7 +151,9 @@ impl Listener {
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 let heard = frames.len() - frames.partition_point(|frame| frame.at < from);
-                bail!("no {what} on the bus within {limit:?} ({heard} other frames since {from})");
+                let text =
+                    format!("no {what} on the bus within {limit:?} ({heard} other frames since {from})");
+                return Err(OutOfTime::error(limit, text));
             }
             frames = self.shared.news.wait_timeout(frames, left).unwrap_or_else(PoisonError::into_inner).0;
         }
@@ -170,8 +184,7 @@ impl Listener {
         let until = Instant::now() + limit;
         let first = |(id, data): &(u32, Vec<u8>)| {
             let what = format!("stop frame {id:03X}#{data:02X?} for {}", motor.name);
-            let left = until.saturating_duration_since(Instant::now());
-            self.wait(from, left, &what, |frame| frame.id == *id && frame.data == *data)
+            self.wait_until(from, until, limit, &what, |frame| frame.id == *id && frame.data == *data)
         };
         motor.stop_frames().iter().map(first).collect()
     }

@@ -17,6 +17,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
 
+use crate::bound::OutOfTime;
 use crate::clock::Moment;
 use crate::folder::Folder;
 
@@ -314,7 +315,8 @@ impl Client {
             }
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                bail!("no answer to call number {} within {limit:?}", call.0);
+                let text = format!("no answer to call number {} within {limit:?}", call.0);
+                return Err(OutOfTime::error(limit, text));
             }
             replies = self.replies.news.wait_timeout(replies, left).unwrap_or_else(PoisonError::into_inner).0;
         }

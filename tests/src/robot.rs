@@ -9,6 +9,7 @@ use anyhow::{Context, Result, ensure};
 use nix::sys::signal::Signal;
 use serde_json::json;
 
+use crate::bound::{self, ensure_within};
 use crate::clock::Moment;
 use crate::folder::Folder;
 use crate::holder;
@@ -584,14 +585,14 @@ impl Robot {
         // a beat may be late by its round trip and by the client's own scheduling.
         let since_death = stop.at.millis_since(from);
         let window_ms = window.as_secs_f64() * 1e3;
-        let stalled = self.stalls.between(from, stop.at).as_secs_f64() * 1e3;
+        let stalled = self.stalls.between(from, stop.at);
+        let limit = window + Duration::from_millis(100) + LATE + stalled;
+        ensure_within(stop.at.since(from), limit, || {
+            let name = motor.name;
+            format!("{name} was stopped {since_death} ms after the client's death, its window is {window:?}")
+        })?;
         ensure!(
-            since_death <= window_ms + 100.0 + LATE.as_secs_f64() * 1e3 + stalled,
-            "{} was stopped {since_death} ms after the client's death, its window is {window:?}",
-            motor.name
-        );
-        ensure!(
-            since_death >= window_ms * 0.8 - 250.0 - stalled,
+            since_death >= window_ms * 0.8 - 250.0 - stalled.as_secs_f64() * 1e3,
             "{} was stopped only {since_death} ms after the client's death, its window is {window:?}",
             motor.name
         );
@@ -606,11 +607,13 @@ impl Robot {
     pub fn is_prompt(&self, from: Moment, limit: Duration, frame: &Seen) -> Result<f64> {
         let took = frame.at.millis_since(from);
         let stalled = self.stalls.between(from, frame.at);
-        ensure!(
-            frame.at <= from + limit + stalled,
-            "{frame} came after {took:.3} ms (the machine itself stood still for {stalled:?} of them), at most \
-             {limit:?} is right"
-        );
+        // What was seen standing still is part of the limit: it cannot excuse what came later than that, too.
+        ensure_within(frame.at.since(from), limit + stalled, || {
+            format!(
+                "{frame} came after {took:.3} ms (the machine itself stood still for {stalled:?} of them), at \
+                 most {limit:?} is right"
+            )
+        })?;
         Ok(took)
     }
 
@@ -629,6 +632,12 @@ impl Robot {
                 frame.at.millis_since(stop.at)
             ),
         }
+    }
+
+    /// Prints what a test that failed leaves behind: what the programs have said, and the line by which `cargo xtask test`
+    /// judges whether the machine excuses the failure.
+    pub fn report_failure(&self, error: &anyhow::Error) {
+        eprintln!("{}{}", self.printed(), bound::verdict(self.stalls.longest(), error));
     }
 
     /// Everything the programs have printed, for the message of a test that failed.

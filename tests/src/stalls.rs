@@ -65,6 +65,16 @@ impl Stalls {
     }
 }
 
+impl Stalls {
+    /// The longest single stall so far.
+    #[must_use]
+    pub fn longest(&self) -> Duration {
+        let late = self.shared.late.lock().unwrap_or_else(PoisonError::into_inner);
+        let longest = late.iter().map(|(due, came)| came.0 - due.0).max();
+        Duration::from_nanos(longest.and_then(|nanos| u64::try_from(nanos).ok()).unwrap_or(0))
+    }
+}
+
 impl fmt::Display for Stalls {
     /// The longest stalls, and when each began.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -13,6 +13,7 @@ use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
 use crate::rig::guest::quoted;
+use crate::told::Told;
 use crate::workspace::{Workspace, say};
 
 /// A test program and what it is told.
@@ -89,14 +90,14 @@ pub fn script(jobs: &[Job]) -> OsString {
 /// How the runner reports a test program that did not end by itself.
 const CRASH: &str = "rig: test program died: ";
 
-/// Collects the names of failed tests, and the runner's reports of dead test programs.
+/// Collects what is told of each test, and the runner's reports of dead test programs.
 #[derive(Default)]
 pub struct Lines {
     line: Vec<u8>,
     /// What the runner said of test programs that died.
     pub crashes: Vec<String>,
-    /// Names of tests.
-    pub failed: Vec<String>,
+    /// What the programs that did not die have told.
+    pub told: Told,
 }
 
 impl Lines {
@@ -105,8 +106,7 @@ impl Lines {
         for &byte in bytes {
             if byte == b'\n' {
                 let line = String::from_utf8_lossy(&std::mem::take(&mut self.line)).into_owned();
-                let failed = line.strip_prefix("test ").and_then(|rest| rest.strip_suffix(" ... FAILED"));
-                self.failed.extend(failed.map(str::to_owned));
+                self.told.take_line(&line);
                 if line.starts_with(CRASH) {
                     self.crashes.push(line);
                 }
@@ -247,6 +247,6 @@ mod tests {
     fn failed_tests_are_known_by_name() {
         let mut lines = Lines::default();
         lines.feed(b"test a::b ... ok\ntest a::c ... FAILED\nnoise FAILED\ntest result: FAILED. 1 passed");
-        assert_eq!(lines.failed, ["a::c"]);
+        assert_eq!(lines.told.failed, ["a::c"]);
     }
 }

@@ -21,11 +21,13 @@ mod package;
 mod packages;
 mod proxies;
 mod python;
+mod retried;
 mod rig;
 mod rules;
 mod system;
 mod tally;
 mod test;
+mod told;
 mod units;
 mod workspace;
 

@@ -22,9 +22,11 @@ use crate::jobs::{self, Job, Lines, TestProgram};
 use crate::node::{self, Node};
 use crate::proxies::{self, Proxies};
 use crate::python;
+use crate::retried::{self, List, Retried, Verdict};
 use crate::rig::{self, Controllers, Kind, Request, TIMED_OUT, VCANS, WhereArgs};
 use crate::system;
 use crate::tally::Tally;
+use crate::told::Told;
 use crate::units;
 use crate::workspace::{Workspace, say};
 
@@ -170,6 +172,9 @@ const NOT_ON_A_RIG: &str =
 struct Report {
     tally: Tally,
     problems: Vec<String>,
+    /// The tests that may fail once.
+    excused: List,
+    retried: Vec<Retried>,
 }
 
 impl Report {
@@ -188,6 +193,24 @@ impl Report {
             self.problems.push(format!("{what}: {} ignored; no test may be skipped", tally.ignored));
         }
     }
+
+    /// Judges what failed in the first run of a part and was run again, and corrects what that run has counted.
+    fn settle(&mut self, part: &str, first: &Told, second: &Told, tally: &mut Tally) {
+        let retried = retried::judge(part, first, second, &self.excused);
+        let excused =
+            retried.iter().filter(|test| matches!(test.verdict, Verdict::Excused(_))).count() as u64;
+        tally.failed -= excused;
+        tally.passed += excused;
+        self.retried.extend(retried);
+    }
+
+    /// Prints every test that was run again, and how many.
+    fn print_retried(&self) {
+        for test in &self.retried {
+            println!("{test}");
+        }
+        println!("retried: {}", self.retried.len());
+    }
 }
 
 /// `cargo xtask test`. The last line on stdout is `N passed, N failed`.
@@ -196,6 +219,10 @@ impl Report {
 /// When cargo cannot be started. Failures are counted, and make the exit code 1.
 pub fn main(workspace: &Workspace, args: &TestArgs) -> Result<u8> {
     let mut report = Report::default();
+    match List::read(&workspace.root) {
+        Ok(list) => report.excused = list,
+        Err(error) => report.problem(format!("{error:#}")),
+    }
     let wants = |part| args.only.is_none_or(|only| only == part);
     if (wants(Part::Unit) && args.filter.is_none()) || args.only == Some(Part::Systemd) {
         match units::check(workspace) {
@@ -240,6 +267,7 @@ pub fn main(workspace: &Workspace, args: &TestArgs) -> Result<u8> {
     for problem in &report.problems {
         say(format!("failure: {problem}"));
     }
+    report.print_retried();
     println!("{} passed, {} failed", report.tally.passed, report.tally.failed);
     Ok(u8::from(report.tally.failed > 0))
 }
@@ -338,26 +366,18 @@ fn rig_tests(workspace: &Workspace, args: &TestArgs, part: RigPart, report: &mut
     if first.tally.passed + first.tally.failed == 0 && args.filter.is_none() {
         report.problem(format!("{name}: not a single test was run"));
     }
-    let failed: Vec<&str> = first.failed.iter().map(String::as_str).collect();
+    let failed: Vec<&str> = first.told.failed.iter().map(String::as_str).collect();
     if failed.is_empty() || failed.len() > MOST_AGAIN || first.tally.failed != failed.len() as u64 {
         report.include(&first.tally, name);
         return Ok(());
     }
     // An emulated machine on a shared one stands still now and then, and a client that stands still is a
-    // silent client. A failure that is Lanyard's own comes again in a fresh rig.
+    // silent client. Whether that was it, the stall meter says; that it passes now proves nothing alone.
     say(format!("once more in a fresh rig: {}", failed.join(", ")));
     let exact: Vec<&str> = ["--exact"].into_iter().chain(failed.iter().copied()).collect();
     let second = runner.run(jobs::split(&programs, &exact, 1)?, report)?;
-    let recovered: Vec<&str> =
-        failed.into_iter().filter(|name| !second.failed.iter().any(|again| again == name)).collect();
-    if !recovered.is_empty() {
-        println!("{name}: failed once and passed in a fresh rig: {}", recovered.join(", "));
-    }
-    let mut tally = second.tally;
-    tally.passed += first.tally.passed;
-    tally.ignored += first.tally.ignored;
-    // A test that did not even run again has failed.
-    tally.failed = (first.tally.failed + first.tally.passed).saturating_sub(tally.passed);
+    let mut tally = first.tally;
+    report.settle(name, &first.told, &second.told, &mut tally);
     report.include(&tally, name);
     Ok(())
 }
@@ -374,18 +394,18 @@ fn system_tests(workspace: &Workspace, args: &TestArgs, report: &mut Report) -> 
     let first = system::run(workspace, &order)?;
     let mut tally = first.tally;
     first.problems.iter().for_each(|problem| report.problem(problem));
-    if (1..=MOST_AGAIN).contains(&first.failed.len()) && first.problems.is_empty() {
-        say(format!("once more in a fresh machine: {}", first.failed.join(", ")));
-        let again: Vec<&str> = first.failed.iter().map(String::as_str).collect();
+    let failed = &first.told.failed;
+    if (1..=MOST_AGAIN).contains(&failed.len())
+        && tally.failed == failed.len() as u64
+        && first.problems.is_empty()
+    {
+        say(format!("once more in a fresh machine: {}", failed.join(", ")));
+        let again: Vec<&str> = failed.iter().map(String::as_str).collect();
         let second = system::run(workspace, &system::Order { arguments: &again, ..order })?;
         second.problems.iter().for_each(|problem| report.problem(problem));
         // A machine that did not come to its end has not shown anything.
-        if second.problems.is_empty() && second.tally.passed + second.tally.failed >= again.len() as u64 {
-            let better = |name: &&&str| !second.failed.iter().any(|failed| failed == **name);
-            let recovered: Vec<&str> = again.iter().filter(better).copied().collect();
-            tally.failed -= recovered.len() as u64;
-            tally.passed += recovered.len() as u64;
-            println!("system: failed once and passed in a fresh machine: {}", recovered.join(", "));
+        if second.problems.is_empty() {
+            report.settle("system", &first.told, &second.told, &mut tally);
         }
     }
     if tally.passed + tally.failed == 0 && args.filter.is_none() {
@@ -424,7 +444,7 @@ struct Runner<'a> {
 #[derive(Default)]
 struct Outcome {
     tally: Tally,
-    failed: Vec<String>,
+    told: Told,
 }
 
 impl Runner<'_> {
@@ -477,7 +497,7 @@ impl Runner<'_> {
                 }
             }
             outcome.tally.add(&machine.tally);
-            outcome.failed.extend(machine.lines.failed);
+            outcome.told.add(machine.lines.told);
         }
         Ok(outcome)
     }

@@ -39,8 +39,8 @@ pub fn play(setup: Setup, act: impl FnOnce(&mut Robot, &Player) -> Result<()>) -
     let mut robot = setup.start()?;
     let player = Player::attach(&robot, NEAR)?;
     let outcome = act(&mut robot, &player);
-    if outcome.is_err() {
-        eprintln!("{}", robot.printed());
+    if let Err(error) = &outcome {
+        robot.report_failure(error);
     }
     outcome
 }

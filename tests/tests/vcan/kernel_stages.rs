@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use nix::sys::signal::Signal;
 use serde_json::json;
+use tests::bound::ensure_within;
 use tests::clock::Moment;
 use tests::expect::within;
 use tests::holder;
@@ -82,11 +83,13 @@ fn loses_its_torque(robot: &Robot, node: u8, grief: Moment, bound: Duration) -> 
         let report = robot.sim.report(node).map_err(|error| format!("{error:#}"))?;
         if report.enabled() { Err(report.0.to_string()) } else { Ok(()) }
     })?;
-    let took = Duration::from_secs_f64(Moment::now().millis_since(grief) / 1000.0);
+    let took = Moment::now().since(grief);
     let stalled = robot.stalls.between(grief, Moment::now());
     // Reports are asked for one after the other, hence the last part.
     let late = LATE + Duration::from_millis(100);
-    ensure!(took <= bound + stalled + late, "only after {took:?}, and {bound:?} is the bound");
+    ensure_within(took, bound + stalled + late, || {
+        format!("only after {took:?}, and {bound:?} is the bound")
+    })?;
     println!("without torque after {took:?}, {bound:?} is the bound");
     robot.sim.wait_for_standstill(node, STILL)
 }
@@ -153,9 +156,9 @@ fn vesc_that_ignores_every_stop_is_left_to_its_timeout() -> Result<()> {
             let report = robot.sim.report(1).map_err(|error| format!("{error:#}"))?;
             if report.0["watchdog_tripped"] == json!(true) { Ok(()) } else { Err(report.0.to_string()) }
         })?;
-        let took = Duration::from_secs_f64(Moment::now().millis_since(grief) / 1000.0);
+        let took = Moment::now().since(grief);
         let late = robot.stalls.between(grief, Moment::now()) + LATE + Duration::from_millis(100);
-        ensure!(took <= bound + late, "only after {took:?}, and {bound:?} is the bound");
+        ensure_within(took, bound + late, || format!("only after {took:?}, and {bound:?} is the bound"))?;
         robot.sim.wait_for_standstill(1, STILL)
     })
 }

@@ -29,8 +29,8 @@ pub fn play(setup: Setup, act: impl FnOnce(&mut Robot, &mut Clients) -> Result<(
     with_clients(|clients| {
         let mut robot = setup.start()?;
         let outcome = act(&mut robot, clients);
-        if outcome.is_err() {
-            eprintln!("{}", robot.printed());
+        if let Err(error) = &outcome {
+            robot.report_failure(error);
         }
         outcome
     })

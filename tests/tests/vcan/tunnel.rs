@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use nix::sys::signal::Signal;
 use serde_json::json;
+use tests::bound::ensure_within;
 use tests::clock::Moment;
 use tests::python::Clients;
 use tests::robot::{LATE, LEFT, RIGHT, Robot, STILL, Setup};
@@ -107,7 +108,9 @@ impl Scene<'_> {
                 last.at.millis_since(stop.at)
             );
             let stalled = self.robot.stalls.between(ended, last.at);
-            ensure!(last.at <= ended + AT_ONCE + stalled, "{last} moves {} after {stop}", motor.name);
+            ensure_within(last.at.since(ended), AT_ONCE + stalled, || {
+                format!("{last} moves {} after {stop}", motor.name)
+            })?;
         }
         Ok(())
     }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use nix::sys::signal::Signal;
 use serde_json::json;
+use tests::bound::ensure_within;
 use tests::clock::Moment;
 use tests::robot::{LEFT, RIGHT, STILL};
 use tests::tunnel::{BRISK, EVERY, Program, Site, Target, WINDOW};
@@ -72,8 +73,8 @@ fn unrelated_frames_keep_no_motor_moving() -> Result<()> {
                 let stop = scene.robot.listener.wait_for_stop(&LEFT, last, STILL)?;
                 let stalled = scene.robot.stalls.between(last, stop.at);
                 // The sender's thread may have been about to send once more.
-                let latest = last + Duration::from_secs_f64(EVERY) + WINDOW + AT_ONCE + stalled;
-                ensure!(stop.at <= latest, "{stop} came late with {also}{keys}");
+                let limit = Duration::from_secs_f64(EVERY) + WINDOW + AT_ONCE + stalled;
+                ensure_within(stop.at.since(last), limit, || format!("{stop} came late with {also}{keys}"))?;
                 scene.robot.verified(&LEFT)?;
                 scene.robot.no_motion_after(&LEFT, &stop)
             })?;

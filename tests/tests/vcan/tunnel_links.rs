@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use nix::sys::signal::Signal;
 use serde_json::json;
+use tests::bound::ensure_within;
 use tests::clock::Moment;
 use tests::expect;
 use tests::robot::{LEFT, RIGHT, STILL};
@@ -24,9 +25,8 @@ fn is_turned_away(scene: &mut Scene<'_>, address: &str, limit: Duration) -> Resu
         // It was so soon that it was part of connecting.
         Err(refusal) => ensure!(refusal.kind == "ConnectionResetError", "another end: {refusal:?}"),
     }
-    let took = Moment::now().millis_since(from);
-    ensure!(took <= limit.as_secs_f64() * 1e3, "it was turned away only after {took} ms");
-    Ok(())
+    let took = Moment::now().since(from);
+    ensure_within(took, limit, || format!("it was turned away only after {took:?}"))
 }
 
 /// Fails if a program is kept, or taken for one that drives, while its target is down; or if the listener is of no use

@@ -26,8 +26,8 @@ fn leases() -> Setup {
 fn play(setup: Setup, act: impl FnOnce(&mut Robot, &mut Node) -> Result<()>) -> Result<()> {
     let mut robot = setup.start()?;
     let outcome = act(&mut robot, &mut Node::find()?);
-    if outcome.is_err() {
-        eprintln!("{}", robot.printed());
+    if let Err(error) = &outcome {
+        robot.report_failure(error);
     }
     outcome
 }

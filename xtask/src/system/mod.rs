@@ -24,6 +24,7 @@ use crate::package::{self, Arch, Profile};
 use crate::packages::remove_folder;
 use crate::rig;
 use crate::tally::Tally;
+use crate::told::Told;
 use crate::workspace::{Workspace, say};
 
 /// The test program, a target of the crate `tests`.
@@ -40,8 +41,8 @@ const RUN: &str = "run.";
 pub struct Outcome {
     /// What the test program counted, in every boot.
     pub tally: Tally,
-    /// The names of the tests that failed.
-    pub failed: Vec<String>,
+    /// What the test program told of each test, in every boot.
+    pub told: Told,
     /// What went wrong besides failing tests.
     pub problems: Vec<String>,
 }

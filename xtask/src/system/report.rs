@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::Outcome;
 use crate::rig::sandbox::Ending;
 use crate::tally::Tally;
+use crate::told::Told;
 
 /// How the machine's runner begins a line of its own.
 const RUNNER: &str = "boot-test: ";
@@ -25,7 +26,7 @@ const BOOTS: u64 = 2;
 pub struct Reading {
     tally: Tally,
     line: Vec<u8>,
-    failed: Vec<String>,
+    told: Told,
     died: Vec<String>,
     boots: u64,
     ended: bool,
@@ -57,12 +58,7 @@ impl Reading {
                 self.died.push(who.to_owned());
             }
         }
-        let Some(test) = line.strip_prefix("test ").filter(|rest| !rest.starts_with("result:")) else {
-            return;
-        };
-        if let Some(name) = test.strip_suffix(" ... FAILED") {
-            self.failed.push(name.to_owned());
-        }
+        self.told.take_line(line);
     }
 
     /// What the run came to, now that the machine is off. `everything`: both boots were to happen.
@@ -90,7 +86,7 @@ impl Reading {
         } else if everything && self.boots != BOOTS {
             problems.push(format!("system: {} boots instead of {BOOTS}", self.boots));
         }
-        Outcome { tally: self.tally, failed: self.failed, problems }
+        Outcome { tally: self.tally, told: self.told, problems }
     }
 }
 
@@ -117,7 +113,7 @@ mod tests {
     fn both_boots_are_counted() {
         let outcome = read(&format!("{FIRST}{SECOND}"), Ending::Exit(0));
         assert_eq!((outcome.tally.passed, outcome.tally.failed), (4, 1));
-        assert_eq!(outcome.failed, ["first::b"]);
+        assert_eq!(outcome.told.failed, ["first::b"]);
         assert!(outcome.problems.is_empty(), "{:?}", outcome.problems);
     }
 
