@@ -16,6 +16,7 @@ use crate::kernel_frame::KernelFrame;
 
 const TX_SETUP: u32 = 1;
 const TX_DELETE: u32 = 2;
+const TX_READ: u32 = 3;
 /// Both intervals and the count are taken over.
 const SETTIMER: u32 = 0x0001;
 /// The timer begins now, and the frame at hand is sent at once.
@@ -52,7 +53,17 @@ pub fn put_off(key: u32, job: &Job) -> Vec<Vec<u8>> {
 /// The words that delete a job: the kernel knows it by its key and the layout of its frames.
 #[must_use]
 pub fn delete(key: u32, job: &Job) -> Vec<u8> {
-    head(TX_DELETE, flag_of(layout_of(&job.frames)), 0, (Duration::ZERO, Duration::ZERO), key, 0)
+    about(TX_DELETE, key, job)
+}
+
+/// The words that ask whether a job is there: the kernel refuses them (EINVAL) if it is not, and answers otherwise.
+#[must_use]
+pub fn ask(key: u32, job: &Job) -> Vec<u8> {
+    about(TX_READ, key, job)
+}
+
+fn about(opcode: u32, key: u32, job: &Job) -> Vec<u8> {
+    head(opcode, flag_of(layout_of(&job.frames)), 0, (Duration::ZERO, Duration::ZERO), key, 0)
 }
 
 fn count(number: usize) -> u32 {
@@ -155,6 +166,8 @@ mod tests {
         let delete = delete(7, &ends);
         assert_eq!(delete[..12], [2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
         assert_eq!((delete.len(), delete[48]), (56, 7));
+        let ask = ask(7, &ends);
+        assert_eq!((ask[0], &ask[1..]), (3, &delete[1..]));
     }
 
     /// Fails if a request is sent as a data frame: that would be a command.

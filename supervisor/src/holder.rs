@@ -1,9 +1,10 @@
 //! The holder: a tiny second process that keeps the kernel-armed stop alive when the supervisor is killed.
 //!
 //! The kernel drops its jobs with the last descriptor of their socket. So a process split off before anything
-//! is armed holds the descriptors, too, and does nothing else: while the supervisor lives it sleeps; when the
+//! is armed holds the descriptors, too: while the supervisor lives it sleeps; when the
 //! supervisor dies without a word it goes on holding, and the kernel sends the stops; when the next
-//! supervisor has armed jobs of its own, it lets go on that one's word and ends.
+//! supervisor has armed jobs of its own, it lets go on that one's word and ends. Until then it looks whether an
+//! interface has come back that had gone, and has the kernel send the stops there, too ([`Rearm`]).
 //!
 //! ```text
 //! supervisor                                   holder
@@ -17,8 +18,8 @@
 //!   is armed; LetGo            ------------->    passes it on to the holder before it, if any; ends
 //! ```
 //!
-//! What lives here: that process, and the supervisor's end of the pair. What must never: sending anything to
-//! a CAN socket. Its death changes nothing while the supervisor lives, because the supervisor holds the same
+//! What lives here: that process, and the supervisor's end of the pair. What must never: sending a frame, or touching a CAN
+//! socket while the supervisor lives. Its death changes nothing while the supervisor lives, because the supervisor holds the same
 //! descriptors.
 //!
 //! It is the same executable, in a session of its own, with every signal blocked that can be: Ctrl-C in the
@@ -41,12 +42,15 @@ use nix::sys::socket::{
 use nix::unistd::{chdir, dup2_stderr, dup2_stdin, dup2_stdout, geteuid, setsid};
 
 use crate::privileges::Become;
+use crate::rearm::{Rearm, Spare};
 use crate::sys;
 
 /// Connections held at once: there is one next supervisor; the rest is somebody's mistake.
 const MOST_GUESTS: usize = 4;
 /// Segments it is given to keep: its own supervisor's, and that of the one before, which counts until its own has begun.
 const MOST_VERDICTS: usize = 2;
+/// How often it looks at the interfaces of a dead supervisor, milliseconds: as often as that one's housekeeping did.
+const LOOK_MS: u8 = 50;
 /// How long the next supervisor waits for them, milliseconds: no longer than a start may be delayed by a holder that
 /// is older than the question.
 const PATIENCE: u16 = 500;
@@ -143,7 +147,7 @@ pub enum Place {
 #[derive(Debug)]
 pub struct Duties {
     /// What it holds.
-    pub held: Vec<OwnedFd>,
+    pub held: Vec<Spare>,
     /// What its supervisor publishes, and perhaps what the one before had: for the next one.
     pub verdicts: Vec<OwnedFd>,
     /// Where the next supervisor finds it, listening.
@@ -216,8 +220,7 @@ impl Parent {
 #[derive(Debug)]
 struct Holder {
     parent: Parent,
-    /// Never touched: holding them is all there is to do.
-    _held: Vec<OwnedFd>,
+    held: Rearm,
     verdicts: Vec<OwnedFd>,
     listener: OwnedFd,
     predecessor: Option<OwnedFd>,
@@ -233,7 +236,7 @@ impl Holder {
         SigSet::all().thread_block()?;
         let Duties { held, verdicts, listener, predecessor, whom, place } = duties;
         let mut kept = vec![listener.as_fd(), parent.as_fd()];
-        kept.extend(held.iter().chain(&verdicts).chain(&predecessor).map(AsFd::as_fd));
+        kept.extend(Rearm::sockets(&held).chain(verdicts.iter().chain(&predecessor).map(AsFd::as_fd)));
         // Among what is closed is the hand-over socket: it must not seem to be served when nobody is there.
         sys::close_all_but(&kept)?;
         drop(kept);
@@ -248,8 +251,8 @@ impl Holder {
         let mut set = SigSet::empty();
         set.add(Signal::SIGTERM);
         let signals = SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
-        let parent = Parent::Preparing(parent);
-        Ok(Self { parent, _held: held, verdicts, listener, predecessor, place, signals, guests: Vec::new() })
+        let (parent, held) = (Parent::Preparing(parent), Rearm::new(held));
+        Ok(Self { parent, held, verdicts, listener, predecessor, place, signals, guests: Vec::new() })
     }
 
     fn hold(mut self) {
@@ -265,7 +268,11 @@ impl Holder {
         ];
         fds.extend(self.guests.iter().map(|guest| PollFd::new(guest.as_fd(), PollFlags::POLLIN)));
         fds.extend(self.parent.socket().map(|socket| PollFd::new(socket, PollFlags::POLLIN)));
-        if poll(&mut fds, PollTimeout::NONE).is_err() {
+        let patience = match self.parent {
+            Parent::Dead => PollTimeout::from(LOOK_MS),
+            Parent::Preparing(_) | Parent::Armed(_) => PollTimeout::NONE,
+        };
+        if poll(&mut fds, patience).is_err() {
             return Then::Stay;
         }
         let called = fds[0].any().unwrap_or(false);
@@ -275,7 +282,11 @@ impl Holder {
         if called {
             self.welcome();
         }
-        self.hear_guests()
+        let then = self.hear_guests();
+        if then == Then::Stay && matches!(self.parent, Parent::Dead) {
+            self.held.look();
+        }
+        then
     }
 
     fn hear_parent(&mut self) -> Then {

@@ -260,7 +260,7 @@ impl Keeper {
             Predecessor::None | Predecessor::Told(..) => None,
         };
         let duties = Duties {
-            held: jobs.duplicate()?,
+            held: jobs.spares()?,
             verdicts,
             listener: listen_at(place)?,
             predecessor,

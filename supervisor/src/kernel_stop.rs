@@ -31,6 +31,7 @@ use nix::unistd::write;
 use shm_proto::Nanos;
 
 use crate::netlink::Netlink;
+use crate::rearm::{Spare, Words};
 use crate::{bcm, bus, log, sys};
 
 /// A job is put off once in this time. More often would only load the bus: each time sends a marker, which is
@@ -60,6 +61,8 @@ struct Armed {
     /// Written one after the other, each time it is put off.
     messages: Vec<Vec<u8>>,
     delete: Vec<u8>,
+    /// Asks whether it is there.
+    ask: Vec<u8>,
     /// From one putting off to the next.
     period: u64,
     due: Nanos,
@@ -80,6 +83,7 @@ enum Link {
 #[derive(Debug)]
 struct Line {
     socket: OwnedFd,
+    interface: String,
     link: Link,
 }
 
@@ -119,7 +123,8 @@ impl KernelStop {
         // Without it the bit rates are not known, and the frames come more slowly.
         let netlink = Netlink::open().ok();
         for (index, bus) in config.buses.iter().enumerate() {
-            stop.lines.push(Line { socket: socket_of(config, index)?, link: Link::Connected });
+            let (socket, interface) = (socket_of(config, index)?, bus.interface.clone());
+            stop.lines.push(Line { socket, interface, link: Link::Connected });
             let link = netlink.as_ref().and_then(|netlink| netlink.look_at(&bus.interface).ok().flatten());
             stop.jobs.extend(jobs_of(config, index, link.and_then(|link| link.rates))?);
         }
@@ -139,6 +144,20 @@ impl KernelStop {
     /// When there are no descriptors left.
     pub fn duplicate(&self) -> io::Result<Vec<OwnedFd>> {
         self.lines.iter().map(|line| line.socket.try_clone()).collect()
+    }
+
+    /// What the holder needs of each bus.
+    ///
+    /// # Errors
+    ///
+    /// When there are no descriptors left.
+    pub fn spares(&self) -> io::Result<Vec<Spare>> {
+        let words = |job: &Armed| Words { ask: job.ask.clone(), arm: job.messages.clone() };
+        let spare = |(bus, line): (usize, &Line)| {
+            let jobs = self.jobs.iter().filter(|job| job.bus == bus).map(words).collect();
+            Ok(Spare { socket: line.socket.try_clone()?, interface: line.interface.clone(), jobs })
+        };
+        self.lines.iter().enumerate().map(spare).collect()
     }
 
     /// Arms the jobs, or puts them off, if it is time to. `None`: it was not.
@@ -251,6 +270,7 @@ fn jobs_of(config: &Config, index: usize, rates: Option<BitRates>) -> Result<Vec
         bus: index,
         messages: bcm::put_off(key, job),
         delete: bcm::delete(key, job),
+        ask: bcm::ask(key, job),
         period: nanos(match job.turn {
             Turn::First => first,
             Turn::Later => later,
@@ -371,12 +391,14 @@ max_rpm = 300
             bus: 0,
             messages: vec![b"start".to_vec(), b"shape".to_vec()],
             delete: b"delete".to_vec(),
+            ask: b"ask".to_vec(),
             period: nanos(8 * MS),
             due: Nanos::ZERO,
             taken: Nanos::ZERO,
             wait: nanos(50 * MS),
         };
-        let line = Line { socket: socket.into(), link: Link::Connected };
+        let interface = "nosuch0".to_owned();
+        let line = Line { socket: socket.into(), interface, link: Link::Connected };
         KernelStop { lines: vec![line], jobs: vec![job], ..KernelStop::none() }
     }
 
@@ -482,6 +504,11 @@ max_rpm = 300
         let [second] = &stop.duplicate().unwrap()[..] else { panic!("one for each bus") };
         write(second, b"through it").unwrap();
         assert_eq!(heard(&kernel), ["through it"]);
+        let [spare] = &stop.spares().unwrap()[..] else { panic!("one for each bus") };
+        write(&spare.socket, b"through it").unwrap();
+        assert_eq!(heard(&kernel), ["through it"]);
+        let words = Words { ask: b"ask".to_vec(), arm: vec![b"start".to_vec(), b"shape".to_vec()] };
+        assert_eq!((spare.interface.as_str(), &spare.jobs), ("nosuch0", &vec![words]));
         assert!(!stop.is_empty());
         assert!(KernelStop::none().is_empty());
         assert_eq!(KernelStop::none().put_off(NOW), None);

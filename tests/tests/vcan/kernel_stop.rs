@@ -29,6 +29,8 @@ const MEASURED: Duration = Duration::from_millis(200);
 const PATIENT: Duration = Duration::from_millis(500);
 /// How long after it the first stop frame may come at most.
 const PROMPT: Duration = Duration::from_millis(10);
+/// How long the holder of a dead supervisor may take to see that an interface is back.
+const LOOK: Duration = Duration::from_millis(100);
 /// How long a round over all frames of the bus takes.
 const ROUND: Duration = Duration::from_millis(10);
 /// Jobs of these robots: the first stage of all motors, and, for the arm, the stage that holds it for ever.
@@ -505,6 +507,36 @@ fn job_outlives_its_interface() -> Result<()> {
         // A marker may be the last thing the supervisor did, and its own stops may have gone out before.
         let stop = robot.listener.wait(grief + patient() / 2, START, "stop frame", is_any_stop)?;
         robot.is_prompt(grief, patient() + PROMPT, &stop).map(drop)
+    })
+}
+
+/// Fails if the stops end with the interface when that goes while no supervisor lives, and comes back under its name: an
+/// adapter that falls off the bus at the moment of the crash. It goes and comes more than once.
+#[test]
+fn holder_stops_the_motors_of_an_interface_that_comes_back() -> Result<()> {
+    play(setup(PATIENT).on("vcan1"), |robot, clients| {
+        let _client = drive_all(robot, clients)?;
+        robot.signal_front(Signal::SIGSTOP)?;
+        robot.supervisor()?.kill()?;
+        for _ in 0..2 {
+            Removed::pair("vcan1")?.restore()?;
+            let back = Moment::now();
+            robot.listener = Listener::open("vcan1")?;
+            for motor in ALL {
+                let set = robot.listener.wait_for_stop_set(motor, back, START)?;
+                // It looks twenty times a second, and a job waits for `kernel_stop` before it stops.
+                robot.is_prompt(back, PATIENT + LOOK + PROMPT + ROUND, &set[0])?;
+            }
+        }
+        // The next supervisor ends these stops like any others.
+        let holder = holder::all()?;
+        ensure!(holder.len() == 1, "{holder:?}");
+        robot.start_supervisor()?;
+        holder::wait_for_end(holder[0].0)?;
+        within(START, "only the jobs of the new one are left", || {
+            let jobs = jobs().map_err(|error| format!("{error:#}"))?;
+            if jobs.len() == JOBS { Ok(()) } else { Err(format!("{jobs:?}")) }
+        })
     })
 }
 
