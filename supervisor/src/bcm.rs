@@ -74,7 +74,7 @@ fn setup(flags: u32, times: u32, intervals: (Duration, Duration), key: u32, fram
     let layout = layout_of(frames);
     let mut message = head(TX_SETUP, flags | flag_of(layout), times, intervals, key, count(frames.len()));
     for frame in frames {
-        message.extend(KernelFrame::new(frame).as_bytes());
+        message.extend(KernelFrame::new(frame).of_a_job().as_bytes());
     }
     message
 }
@@ -152,7 +152,8 @@ mod tests {
         let marker = Frame::classic(ArbitrationId::extended(0x1FBF_FFFF), &[]);
         let endless = job(&[marker, stop], 1050 * MS, 2 * MS, Ending::Never);
         let mut frames = Vec::new();
-        for word in [7_u32, 2, 0x9FBF_FFFF, 0, 0, 0, 0x06D, 3] {
+        // Each frame is marked as one of a job in its seventh byte.
+        for word in [7_u32, 2, 0x9FBF_FFFF, 0x4C_0000, 0, 0, 0x06D, 0x4C_0003] {
             frames.extend(word.to_le_bytes());
         }
         frames.extend([1, 2, 3, 0, 0, 0, 0, 0]);
@@ -185,7 +186,7 @@ mod tests {
         assert_eq!(message.len(), head(0, 0, 0, (MS, MS), 0, 0).len() + 72);
         assert_eq!(message[4..8], 0xA03_u32.to_ne_bytes());
         let frame = &message[message.len() - 72..];
-        assert_eq!(frame[4..8], [12, 1, 0, 0]);
+        assert_eq!(frame[4..8], [12, 1, 0x4C, 0]);
         assert_eq!(frame[8..20], [9; 12]);
     }
 }

@@ -359,9 +359,10 @@ impl Rebind {
 }
 
 /// Where a frame came from that others have sent; `None` for one of ours.
-const fn origin(sender: Sender) -> Option<Origin> {
+fn origin(sender: Sender, bytes: &[u8]) -> Option<Origin> {
     match sender {
         Sender::ThisSocket => None,
+        Sender::AnotherSocket if kernel_frame::is_of_a_job(bytes) => Some(Origin::Job),
         Sender::AnotherSocket => Some(Origin::Local),
         Sender::NoSocket => Some(Origin::Wire),
     }
@@ -390,7 +391,10 @@ impl Ports for Buses {
         let Some(socket) = self.sockets.get(bus) else { return Received::Nothing };
         let mut bytes = [0; kernel_frame::FD];
         match sys::receive_frame(socket.as_fd(), &mut bytes) {
-            Ok(arrival) => match (kernel_frame::read(&bytes[..arrival.length]), origin(arrival.sender)) {
+            Ok(arrival) => match (
+                kernel_frame::read(&bytes[..arrival.length]),
+                origin(arrival.sender, &bytes[..arrival.length]),
+            ) {
                 (Some(Delivered::Frame(frame)), Some(origin)) => Received::Frame(origin, frame),
                 (Some(Delivered::Frame(frame)), None) => Received::Confirmed(frame),
                 (Some(Delivered::Error { classes, details }), Some(origin)) => {

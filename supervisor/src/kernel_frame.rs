@@ -11,6 +11,12 @@ pub const CLASSIC: usize = libc::CAN_MTU;
 pub const FD: usize = libc::CANFD_MTU;
 const AT_LENGTH: usize = 4;
 const AT_FLAGS: usize = 5;
+/// A byte that no wire carries, in both forms (`__res0`, "reserved / padding"): the kernel hands it to other programs of this
+/// computer as it was written.
+const AT_RESERVED: usize = 6;
+/// What marks a frame there that a job of the kernel sends, so that it can be told from those of programs. Any other
+/// number but 0, which is what almost everybody writes, would do.
+const OF_A_JOB: u8 = 0x4C;
 const AT_PAYLOAD: usize = 8;
 /// The payload at the higher bit rate.
 const BIT_RATE_SWITCH: u8 = 0x01;
@@ -65,11 +71,24 @@ impl KernelFrame {
         Self { bytes, length }
     }
 
+    /// The same frame, marked as one that a job of the kernel sends.
+    #[must_use]
+    pub fn of_a_job(mut self) -> Self {
+        self.bytes[AT_RESERVED] = OF_A_JOB;
+        self
+    }
+
     /// The bytes to write.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
         &self.bytes[..self.length]
     }
+}
+
+/// Whether what came from a program of this computer was sent by a job of the kernel that some supervisor has armed.
+#[must_use]
+pub fn is_of_a_job(bytes: &[u8]) -> bool {
+    bytes.get(AT_RESERVED) == Some(&OF_A_JOB)
 }
 
 /// Reads what came from a CAN socket; `None` for anything that is no frame.
@@ -97,7 +116,7 @@ pub fn read(bytes: &[u8]) -> Option<Delivered> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Delivered, KernelFrame, read};
+    use super::{Delivered, KernelFrame, is_of_a_job, read};
     use drivers::{ArbitrationId, Frame};
 
     #[test]
@@ -138,6 +157,18 @@ mod tests {
         bytes[8..].copy_from_slice(&[1, 2, 3, 4, 5, 6, 7, 8]);
         let details = [1, 2, 3, 4, 5, 6, 7, 8];
         assert_eq!(read(&bytes), Some(Delivered::Error { classes: 0x244, details }));
+    }
+
+    /// Fails if the mark changes what is sent, or is not found again.
+    #[test]
+    fn a_frame_of_a_job_is_marked_where_no_wire_has_it() {
+        let id = ArbitrationId::standard(0x123);
+        for frame in [Frame::classic(id, &[9; 8]), Frame::remote(id), Frame::fd(id, &[9; 64])] {
+            let (plain, marked) = (KernelFrame::new(&frame), KernelFrame::new(&frame).of_a_job());
+            assert!(is_of_a_job(marked.as_bytes()) && !is_of_a_job(plain.as_bytes()));
+            assert_eq!(read(marked.as_bytes()), Some(Delivered::Frame(frame)));
+        }
+        assert!(!is_of_a_job(&[]));
     }
 
     #[test]

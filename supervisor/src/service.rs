@@ -290,6 +290,11 @@ fn describe(view: &VerdictView, event: &Event) -> String {
                 buses.join(", ")
             )
         }
+        EventKind::ForeignStops => format!(
+            "WARNING: somebody else sends stops for {motors}, which a session drives: another supervisor of the same motors, or \
+             the process lanyard-holder that one has left which was killed, or another computer on the bus. End it: the \
+             grant ends if they go on"
+        ),
         kind if event.trip == TripId::NONE => format!("{}: {motors}", kind.name()),
         kind => format!("{}: {motors} (trip {}, {reason})", kind.name(), event.trip),
     }

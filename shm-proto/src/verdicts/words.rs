@@ -133,7 +133,8 @@ numbered! {
         Overspeed = 26, "overspeed";
         /// The motor turned against every command of the last second.
         WrongWay = 27, "turned the wrong way";
-        /// Somebody else on the bus, not on this computer, commanded the motor while a session drove it.
+        /// Somebody else on the bus, not on this computer, commanded the motor while a session drove it; or stops that are
+        /// not ours went on beside its session, wherever they came from.
         OtherMaster = 28, "another master";
         /// What was held before the start cannot be known: the file that keeps it is missing, damaged or of another
         /// version, or cannot be written.
@@ -174,6 +175,8 @@ numbered! {
         /// A program of this computer speaks for the drives of a bus, or for its interface, and is not believed. Told
         /// once for each bus.
         Disbelieved = 14, "local feedback";
+        /// Stops that are not this supervisor's came in for a motor that a session drives.
+        ForeignStops = 15, "stops of others";
     }
 }
 

@@ -13,6 +13,7 @@
 //! To see what happens on expiry, read [`Core::step`], then `Core::trip_session`.
 
 mod evidence;
+mod foreign_stops;
 mod grants;
 mod health;
 mod heard;

@@ -6,6 +6,7 @@ use shm_proto::verdicts::{Event, EventKind, MotorState, MotorVerdict, Reason, Re
 use shm_proto::{Nanos, Owner, TripId, Window};
 
 use super::evidence::Evidence;
+use super::foreign_stops::ForeignStops;
 use super::health::Reach;
 use super::heard::Heard;
 use super::origin::Origin;
@@ -149,6 +150,8 @@ pub struct Motor {
     rest: Rest,
     /// Of a granted motor: whether it does what it is told.
     plausibility: Plausibility,
+    /// Of a granted motor: what others have sent to stop it.
+    pub(super) foreign_stops: ForeignStops,
     masters: Masters,
     limits: SpeedLimits,
     /// How long at most the session that drives it may be silent.
@@ -226,6 +229,7 @@ impl Motor {
             evidence: Evidence::NONE,
             rest: Rest::UNKNOWN,
             plausibility: Plausibility::NOTHING_TOLD,
+            foreign_stops: ForeignStops::NONE,
             masters: Masters::ThisComputer,
             limits,
             max_window,
@@ -257,7 +261,7 @@ impl Motor {
     /// only; where both lead to one wire, its frames come in over the second as from there.
     fn is_of_another_master(&self, bus: usize, origin: Origin, frame: &Frame) -> bool {
         match (self.masters, origin) {
-            (Masters::Any, _) | (_, Origin::Local) => false,
+            (Masters::Any, _) | (_, Origin::Local | Origin::Job) => false,
             (Masters::ThisComputer, Origin::Wire) => {
                 // Some drives answer on the identifiers of their commands, and permission to run is the supervisor's own word.
                 let is_command = !matches!(
@@ -267,6 +271,16 @@ impl Motor {
                 bus == self.bus && is_command
             }
         }
+    }
+
+    /// Whether its session's commands go out on that bus.
+    pub(super) fn is_driven_over(&self, bus: usize) -> bool {
+        self.bus == bus
+    }
+
+    /// Whether whatever commands it while it is granted is on this computer.
+    pub(super) const fn has_its_masters_here(&self) -> bool {
+        matches!(self.masters, Masters::ThisComputer)
     }
 
     /// Whether that bus reaches it.
@@ -314,6 +328,7 @@ impl Motor {
         if self.owner().is_none() {
             self.rest = Rest::UNKNOWN;
             self.plausibility = Plausibility::NOTHING_TOLD;
+            self.foreign_stops.begin();
         }
         self.state = State::Granted { owner, run };
         self.permit = Permit::Given;
@@ -841,6 +856,8 @@ impl Core {
             self.trip_owner_of(index, Reason::OtherMaster, now, wire);
             return;
         }
+        self.heed_foreign_stop(index, (bus, origin), frame, now, wire);
+        let motor = &mut self.motors[index];
         let Some(seen) = motor.drive.decode(frame) else { return };
         if !self.buses[bus].believes(origin) {
             // A command that looks like an answer is nobody's feedback.

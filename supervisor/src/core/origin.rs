@@ -15,6 +15,8 @@ pub enum Origin {
     Wire,
     /// Another program of this computer.
     Local,
+    /// A job of this computer's kernel, which some supervisor has armed: ours, or another one's, dead or alive.
+    Job,
 }
 
 /// Where the drives of a bus are.
@@ -38,8 +40,8 @@ impl Bus {
     /// Whether a frame of that origin can be the word of a drive, or of the interface.
     pub(super) const fn believes(&self, origin: Origin) -> bool {
         match (origin, self.drives) {
-            (Origin::Wire, _) | (Origin::Local, Drives::Local) => true,
-            (Origin::Local, Drives::OnTheWire) => false,
+            (Origin::Wire, _) | (Origin::Local | Origin::Job, Drives::Local) => true,
+            (Origin::Local | Origin::Job, Drives::OnTheWire) => false,
         }
     }
 }

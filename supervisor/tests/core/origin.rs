@@ -228,3 +228,139 @@ fn the_fronts_own_frames_over_the_second_bus_make_no_other_master() {
     bench.core.received(0, Origin::Wire, &motion, bench.now, &mut bench.wire);
     assert_eq!(trips(&bench), [Reason::OtherMaster]);
 }
+
+/// A set-point of 0, which is the second frame of an ODrive's stop.
+fn stop() -> Frame {
+    Frame::classic(ArbitrationId::standard(0x6D), &[0; 8])
+}
+
+/// The session and its drive go on for that long, milliseconds.
+fn go_on(bench: &mut Bench, session: &mut shm_proto::BeatWriter, millis: u64) {
+    for _ in 0..millis / 10 {
+        bench.beat(session);
+        bench.odrive_says(A, CLOSED_LOOP, 2.0);
+        bench.run(10 * MS);
+    }
+}
+
+/// Has that many stops come in, 10 ms apart, while the session goes on.
+fn is_stopped(bench: &mut Bench, session: &mut shm_proto::BeatWriter, origin: Origin, times: u32) {
+    for _ in 0..times {
+        bench.core.received(0, origin, &stop(), bench.now, &mut bench.wire);
+        go_on(bench, session, 10);
+    }
+}
+
+#[test]
+fn stops_of_others_are_told_and_end_the_grant_if_they_go_on() {
+    for origin in [Origin::Wire, Origin::Job] {
+        let (mut bench, mut session) = driven("", "");
+        is_stopped(&mut bench, &mut session, origin, 1);
+        let [told] = bench.events(EventKind::ForeignStops)[..] else { panic!("told at once: {origin:?}") };
+        assert!(told.motors.iter().eq([A]), "{told:?}");
+        is_stopped(&mut bench, &mut session, origin, 20);
+        assert_eq!((trips(&bench), state(&bench, A)), (vec![], MotorState::Granted), "{origin:?}");
+        is_stopped(&mut bench, &mut session, origin, 10);
+        assert_eq!(trips(&bench), [Reason::OtherMaster], "{origin:?}");
+        assert!(!bench.sent_to(A).is_empty(), "{origin:?}");
+        assert_eq!(bench.events(EventKind::ForeignStops).len(), 1, "not each of them is told");
+    }
+}
+
+#[test]
+fn the_fronts_own_zero_is_no_stop_of_others() {
+    let (mut bench, mut session) = driven("", "");
+    is_stopped(&mut bench, &mut session, Origin::Local, 100);
+    assert_eq!((trips(&bench), bench.events(EventKind::ForeignStops)), (vec![], vec![]));
+}
+
+#[test]
+fn others_that_may_command_may_stop_but_no_job_may() {
+    for (origin, expected) in [(Origin::Wire, &[][..]), (Origin::Job, &[Reason::OtherMaster])] {
+        let (mut bench, mut session) = driven("other_masters = true\n", "");
+        is_stopped(&mut bench, &mut session, origin, 50);
+        assert_eq!(trips(&bench), expected, "{origin:?}");
+    }
+}
+
+/// The largest bus takes half a second for a round.
+#[test]
+fn stops_may_be_slow_and_a_pause_ends_them() {
+    for (pauses, expected) in [
+        (&[900][..], &[][..]),
+        (&[900, 900], &[Reason::OtherMaster]),
+        (&[120, 120], &[]),
+        (&[120, 130], &[Reason::OtherMaster]),
+        (&[900, 1000], &[Reason::OtherMaster]),
+        (&[900, 1010, 900], &[]),
+    ] {
+        let (mut bench, mut session) = driven("", "");
+        is_stopped(&mut bench, &mut session, Origin::Job, 1);
+        for pause in pauses {
+            go_on(&mut bench, &mut session, pause - 10);
+            is_stopped(&mut bench, &mut session, Origin::Job, 1);
+        }
+        assert_eq!(trips(&bench), expected, "{pauses:?}");
+    }
+}
+
+#[test]
+fn stops_that_go_on_are_told_again_after_a_while() {
+    let (mut bench, mut session) = driven("", "");
+    for (seconds, told) in [(0, 1), (3, 1), (3, 2)] {
+        go_on(&mut bench, &mut session, seconds * 1000);
+        is_stopped(&mut bench, &mut session, Origin::Wire, 1);
+        assert_eq!(bench.events(EventKind::ForeignStops).len(), told);
+    }
+    assert_eq!(trips(&bench), []);
+}
+
+#[test]
+fn a_new_grant_is_not_ended_for_the_stops_before_it() {
+    let (mut bench, mut session) = driven("", "");
+    is_stopped(&mut bench, &mut session, Origin::Job, 27);
+    assert_eq!(trips(&bench), [Reason::OtherMaster]);
+    bench.rest(A);
+    bench.run(2 * TICK);
+    bench.rest(A);
+    bench.run(2 * TICK);
+    let mut next = bench.drive(1, &[A]);
+    is_stopped(&mut bench, &mut next, Origin::Job, 20);
+    assert_eq!((trips(&bench), state(&bench, A)), (vec![Reason::OtherMaster], MotorState::Granted));
+}
+
+/// Where two buses lead to one wire, our own stop of a mate comes in over the second.
+#[test]
+fn stops_over_the_second_bus_count_only_if_a_job_sends_them() {
+    for (origin, expected) in [(Origin::Wire, &[][..]), (Origin::Job, &[Reason::OtherMaster])] {
+        let (mut bench, mut session) = driven("second_bus = \"can1\"\n", "");
+        for _ in 0..30 {
+            bench.core.received(1, origin, &stop(), bench.now, &mut bench.wire);
+            go_on(&mut bench, &mut session, 10);
+        }
+        assert_eq!(trips(&bench), expected, "{origin:?}");
+    }
+}
+
+#[test]
+fn where_the_drives_are_local_stops_from_the_wire_cannot_be_told() {
+    for (origin, expected) in [(Origin::Wire, &[][..]), (Origin::Job, &[Reason::OtherMaster])] {
+        let (mut bench, mut session) = driven("", "");
+        bench.core.drives_are_local(0);
+        is_stopped(&mut bench, &mut session, origin, 50);
+        assert_eq!(trips(&bench), expected, "{origin:?}");
+    }
+}
+
+#[test]
+fn stops_for_a_motor_that_is_nobodys_are_no_matter() {
+    let (mut bench, mut session) = driven("", "");
+    let b = Frame::classic(ArbitrationId::standard(0x8D), &[0; 8]);
+    for _ in 0..100 {
+        bench.core.received(0, Origin::Job, &b, bench.now, &mut bench.wire);
+        bench.beat(&mut session);
+        bench.odrive_says(A, CLOSED_LOOP, 2.0);
+        bench.run(10 * MS);
+    }
+    assert_eq!((trips(&bench), bench.events(EventKind::ForeignStops)), (vec![], vec![]));
+}

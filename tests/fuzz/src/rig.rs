@@ -170,7 +170,11 @@ impl Rig {
                 self.wild.store(self.layout.owner(motor), owner.to_word(), Relaxed);
             }
             Deed::Frame { bus, id, payload } => {
-                let origin = if bus & 2 == 0 { Origin::Wire } else { Origin::Local };
+                let origin = match bus >> 1 & 3 {
+                    0 | 2 => Origin::Wire,
+                    1 => Origin::Local,
+                    _ => Origin::Job,
+                };
                 self.received(usize::from(bus % 2), origin, id, &payload);
             }
             Deed::Step { later } => self.step(self.now.after(later.into())),

@@ -3,15 +3,16 @@
 //!
 //! The program that forges is this test program once more ([`forger`]), as user `nobody`: a CAN socket needs no privilege.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::json;
 use tests::clock::Moment;
+use tests::holder;
 use tests::intruder::Intruder;
 use tests::process::Process;
-use tests::robot::{LEFT, MOVE, RIGHT, Robot, START, STILL, Setup};
+use tests::robot::{LEFT, MOVE, RIGHT, Robot, START, STATE, STILL, Setup};
 use tests::wire::Seen;
 
 use crate::scene::{no_stop_for, play};
@@ -200,4 +201,96 @@ fn another_master_on_the_wire_stops_what_a_session_drives() -> Result<()> {
         robot.verified(&LEFT)?;
         robot.verified(&RIGHT).map(drop)
     })
+}
+
+/// A supervisor of the same motors with a socket and a folder of its own, which was killed: its holder has the kernel send
+/// its stops. Ends them when it is dropped.
+struct Orphan(PathBuf);
+
+impl Orphan {
+    fn leave(robot: &Robot) -> Result<Self> {
+        let (socket, config) = (robot.file("other.sock"), robot.file("other.toml"));
+        let own = robot.lanyard.socket.to_str().context("a path in UTF-8")?;
+        let other = socket.to_str().context("a path in UTF-8")?;
+        let state = robot.file(STATE);
+        let state = state.to_str().context("a path in UTF-8")?;
+        let text = std::fs::read_to_string(&robot.config)?;
+        std::fs::write(&config, text.replace(own, other).replace(state, &format!("{state}-other")))?;
+        let arguments = ["--config".as_ref(), config.as_os_str()];
+        let mut supervisor = Process::start(&robot.programs, "lanyard-supervisor", arguments)?;
+        supervisor.wait_for_line("lanyard-supervisor: armed", START)?;
+        supervisor.kill()?;
+        Ok(Self(socket))
+    }
+}
+
+impl Drop for Orphan {
+    fn drop(&mut self) {
+        if let Err(error) = holder::dismiss(&self.0) {
+            eprintln!("the other supervisor's stops go on: {error:#}");
+        }
+    }
+}
+
+/// Fails if the stops of a second supervisor of the same motors, which is dead, go on beside a session without a word and
+/// without a trip: the motor was `granted`, and jerked.
+#[test]
+fn the_stops_of_another_supervisors_holder_are_named_and_end_the_grant() -> Result<()> {
+    let setup = Setup::base().window("10s").supervisor_key("stage_timeout", "\"10s\"");
+    play(setup, |robot, clients| {
+        let orphan = Orphan::leave(robot)?;
+        for motor in [&LEFT, &RIGHT] {
+            robot.verified(motor)?;
+        }
+        let from = Moment::now();
+        let mut client = robot.client(clients)?;
+        // It may be stopped before this is answered.
+        let answer = client.call("set_power", json!({ "name": "left", "power": 0.4 }))?;
+        robot.lanyard.wait_for_event(from, START, "a word on the stops of others", |event| {
+            event.kind() == "stops of others" && event.concerns("left")
+        })?;
+        let trip = robot.lanyard.wait_for_trip(from, "another master", "left", START)?;
+        println!("stopped {:.0} ms after the command: {answer:?}", trip.at().millis_since(from));
+        let said = robot.supervisor()?.wait_for_line("lanyard-holder", START)?;
+        ensure!(said.contains("left"), "which motor: {said}");
+        drop(orphan);
+        for motor in [&LEFT, &RIGHT] {
+            robot.verified(motor)?;
+        }
+        let mut client = robot.client(clients)?;
+        robot.drive(&mut client, &LEFT, 0.4)?;
+        no_stop_for(&robot.listener, &LEFT, Duration::from_secs(2))
+    })
+}
+
+/// Fails if stops that come over the wire, from another computer, go on beside a session without a word and without a trip;
+/// or if a single one ends a grant: it has stopped what it was to stop, and the session drives on.
+#[test]
+fn stops_from_the_wire_are_named_and_end_the_grant_if_they_go_on() -> Result<()> {
+    play(Setup::base().window("10s"), |robot, clients| {
+        let mut client = robot.client(clients)?;
+        robot.drive(&mut client, &LEFT, 0.4)?;
+        let other = Intruder::node("vcan0")?;
+        let from = other.send(0x06D, &[0; 8])?;
+        robot.lanyard.wait_for_event(from, START, "a word on the stop of somebody else", |event| {
+            event.kind() == "stops of others" && event.concerns("left")
+        })?;
+        has_not_tripped(robot, from)?;
+        let from = Moment::now();
+        for _ in 0..100 {
+            other.send(0x06D, &[0; 8])?;
+            std::thread::sleep(PERIOD);
+        }
+        robot.lanyard.wait_for_trip(from, "another master", "left", START)?;
+        robot.verified(&LEFT).map(drop)
+    })
+}
+
+/// Fails if the supervisor has stopped anything since a moment, or does within two seconds.
+fn has_not_tripped(robot: &Robot, from: Moment) -> Result<()> {
+    std::thread::sleep(Duration::from_secs(2));
+    let events = robot.lanyard.events()?;
+    let trip = events.iter().find(|event| event.at() >= from && event.kind() == "trip");
+    ensure!(trip.is_none(), "{trip:?}");
+    Ok(())
 }

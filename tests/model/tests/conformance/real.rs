@@ -328,6 +328,7 @@ impl Real {
                     | EventKind::FrontAttached
                     | EventKind::Armed
                     | EventKind::Disbelieved
+                    | EventKind::ForeignStops
             )
         })
         .map(|event| (event.kind, event.trip.0, event.reason))
