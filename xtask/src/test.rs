@@ -556,6 +556,7 @@ mod tests {
     use super::{Report, RigPart, SOAK, TestProgram};
     use crate::tally::Tally;
     use crate::{campaign, system};
+    use crate::told::Told;
 
     #[test]
     fn every_test_program_belongs_to_exactly_one_part() {
@@ -581,6 +582,32 @@ mod tests {
         assert_eq!(RigPart::Soak.selection(Some("armed_loop")), Some(vec!["--exact", SOAK]));
         assert_eq!(RigPart::Soak.selection(Some("front::")), None);
         assert_eq!(RigPart::Vcan.selection(Some("front::")), Some(vec!["front::"]));
+    }
+
+    /// Fails if a test that recovered counts as passed without an excuse, or one is counted twice.
+    #[test]
+    fn only_an_excused_test_moves_from_failed_to_passed() {
+        let run = |text: &str| {
+            let (mut tally, mut told) = (Tally::default(), Told::default());
+            tally.feed(text.as_bytes());
+            text.lines().for_each(|line| told.take_line(line));
+            (tally, told)
+        };
+        let (mut tally, first) = run(
+            "test a ... ok\ntest b ... FAILED\ntest c ... FAILED\ntest d ... FAILED\n\
+             ---- b stdout ----\nstall-meter: longest 312 ms, bound that failed 15 ms\n\
+             ---- c stdout ----\nstall-meter: longest 312 ms, no bound failed\n\
+             ---- d stdout ----\nstall-meter: longest 312 ms, bound that failed 15 ms\n\
+             test result: FAILED. 1 passed; 3 failed; 0 ignored; 0 measured; 0 filtered out; finished in 9s\n",
+        );
+        let (_, second) = run("test b ... ok\ntest c ... ok\ntest d ... FAILED\n");
+        let mut report = Report::default();
+        report.settle("vcan", &first, &second, &mut tally);
+        report.include(&tally, "vcan");
+        assert_eq!((report.tally.passed, report.tally.failed), (2, 2));
+        let told: Vec<String> = report.retried.iter().map(ToString::to_string).collect();
+        assert!(told[0].ends_with("counted as passed") && told[0].contains("vcan b"), "{told:?}");
+        assert!(told[1..].iter().all(|line| line.ends_with("counted as failed")), "{told:?}");
     }
 
     #[test]
