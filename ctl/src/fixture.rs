@@ -63,6 +63,7 @@ pub fn idle() -> MotorVerdict {
         feedback: before(10_000_000),
         guarded: 0,
         violations: 0,
+        moves: Nanos::ZERO,
         bus: 0,
         latched: 0,
     }

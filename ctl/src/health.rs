@@ -47,6 +47,7 @@ pub fn alerts(status: &Status, view: &VerdictView, loop_age: u64) -> Vec<String>
         ),
     }
     alerts.extend(status.motors.iter().filter_map(motor));
+    alerts.extend(status.motors.iter().filter_map(|motor| moves(motor, status.at_ns)));
     alerts.extend(status.motors.iter().filter_map(|motor| unconfirmed(motor, status)));
     if let Some(trip) = status.latch {
         let seen = seen(status, trip);
@@ -82,6 +83,17 @@ fn motor(motor: &Motor) -> Option<String> {
         let words = motor.fault_words.as_ref().map_or(String::new(), |words| format!(": {words}"));
         motor.fault.map(|fault| format!("motor {name}: its drive reports fault {fault:#x}{words}"))
     }
+}
+
+/// That a motor turns with its power off, if so.
+fn moves(motor: &Motor, now: u64) -> Option<String> {
+    let age = now.saturating_sub(motor.moves_since_ns?);
+    Some(format!(
+        "motor {} MOVES WITH ITS POWER OFF since {}: somebody pushes it, or it rolls. No frame can hold it, and it is sent \
+         none: keep clear, chock it or apply its brake",
+        motor.name,
+        coarse(age),
+    ))
 }
 
 /// A stop that nobody on the bus has acknowledged, where the interface would tell.
@@ -300,6 +312,31 @@ mod tests {
             let told = alerts.first().map_or("", String::as_str);
             assert!(told.contains(remedy.unwrap_or_default()), "{health:?}: {told}");
         }
+    }
+
+    /// Fails if a motor that rolls or is pushed looks like one that rests.
+    #[test]
+    fn a_motor_that_moves_without_power_is_told() {
+        let (segment, view) = fixture::healthy();
+        segment.motor(
+            shm_proto::MotorIndex(1),
+            &MotorVerdict {
+                moves: Nanos(fixture::NOW.0 - 2 * SECOND),
+                velocity: Some(0.5),
+                ..fixture::idle()
+            },
+        );
+        let status = Status::read(&view, fixture::NOW, None);
+        let [alert] = &status.alerts[..] else { panic!("{:?}", status.alerts) };
+        assert!(alert.starts_with("motor right MOVES WITH ITS POWER OFF since 2.0 s: "), "{alert}");
+        assert!(!status.healthy);
+        let json = serde_json::to_value(&status).unwrap();
+        assert_eq!((&json["motors"][1]["moves"], &json["motors"][0]["moves"]), (&true.into(), &false.into()));
+        let lines = crate::text::render(&status);
+        assert!(
+            lines.iter().any(|line| line.text.starts_with("right  can0  MOVES        -     -  30.0  off")),
+            "{lines:#?}"
+        );
     }
 
     #[test]

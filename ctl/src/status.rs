@@ -186,6 +186,10 @@ pub struct Motor {
     pub latched: bool,
     /// The session it is granted to.
     pub granted_to: Option<Holder>,
+    /// Whether it turns with its power off, and no session has it: it is pushed, or it rolls.
+    pub moves: bool,
+    /// Since when.
+    pub moves_since_ns: Option<u64>,
     /// Measured speed.
     pub velocity_rpm: Option<f64>,
     /// Measured position, revolutions.
@@ -373,6 +377,8 @@ fn motor(view: &VerdictView, index: MotorIndex, now: Nanos) -> Option<Motor> {
                 .filter(|session| session.incarnation == owner.incarnation)
                 .map(|session| session.session.to_string()),
         }),
+        moves: motor.moves != Nanos::ZERO,
+        moves_since_ns: moment(motor.moves),
         velocity_rpm: motor.velocity.map(|velocity| f64::from(velocity) * 60.0),
         position_rev: motor.position,
         power: power.copied().unwrap_or("unknown"),
@@ -463,6 +469,8 @@ mod tests {
                 "granted_to": {
                     "slot": 1, "incarnation": 2, "session": "00000000-0000-0000-0000-0000000000ff"
                 },
+                "moves": false,
+                "moves_since_ns": null,
                 "velocity_rpm": 90.0,
                 "position_rev": -12.5,
                 "power": "on",

@@ -225,11 +225,10 @@ fn motors(page: &mut Page, status: &Status) {
         Column("HEARD", 8, Lean::Right),
     ];
     let row = |motor: &Motor| {
-        let loud = motor.state == MotorState::Unverified.name();
         vec![
             motor.name.clone(),
             motor.bus.clone(),
-            if loud { motor.state.to_uppercase() } else { motor.state.to_owned() },
+            motor_state(motor),
             number(motor.stage),
             motor.granted_to.as_ref().map_or(NONE.to_owned(), |holder| holder.slot.to_string()),
             motor.velocity_rpm.map_or(NONE.to_owned(), |rpm| format!("{rpm:.1}")),
@@ -239,6 +238,17 @@ fn motors(page: &mut Page, status: &Status) {
         ]
     };
     page.table(&columns, &status.motors.iter().map(row).collect::<Vec<_>>());
+}
+
+/// Loud when the motor may move, or does.
+fn motor_state(motor: &Motor) -> String {
+    if motor.moves {
+        "MOVES".to_owned()
+    } else if motor.state == MotorState::Unverified.name() {
+        motor.state.to_uppercase()
+    } else {
+        motor.state.to_owned()
+    }
 }
 
 /// The last stop of every motor that had one.

@@ -130,6 +130,7 @@ fn verdicts_are_published_and_read_without_allocating() {
         feedback: Nanos(3),
         guarded: 0,
         violations: 0,
+        moves: Nanos::ZERO,
         bus: 0,
         latched: 0,
     };

@@ -85,6 +85,7 @@ fn motor(fresh: &mut Fresh) -> MotorVerdict {
         violations: fresh.next(),
         bus: fresh.next(),
         latched: fresh.next(),
+        moves: fresh.nanos(),
     }
 }
 
@@ -351,8 +352,8 @@ fn a_view_of_another_capacity_is_refused() {
         let capacity = Capacity::new(sessions, motors).expect("capacity");
         assert!(VerdictView::map(fd.as_fd(), capacity).is_err(), "{sessions} x {motors}");
     }
-    // Three sessions take the words of one motor: the sizes agree and only the header tells.
-    let capacity = Capacity::new(6, 2).expect("capacity");
+    // Four sessions take the words of one motor: the sizes agree and only the header tells.
+    let capacity = Capacity::new(7, 2).expect("capacity");
     let error = VerdictView::map(fd.as_fd(), capacity).expect_err("another capacity");
     assert!(error.to_string().contains("another layout"), "{error}");
 }

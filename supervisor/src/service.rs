@@ -279,6 +279,9 @@ fn describe(view: &VerdictView, event: &Event) -> String {
             format!("front attached: process {pid}, generation {}", generation.0)
         }
         EventKind::Armed => "armed".to_owned(),
+        EventKind::MovesWithoutPower => {
+            format!("WARNING: {motors} moves with its power off: pushed, or rolling; no frame can hold it")
+        }
         EventKind::Disbelieved => {
             let concerned = |bus: &usize| view.bus(*bus).is_some_and(|verdict| verdict.disbelieved > 0);
             let buses: Vec<_> =

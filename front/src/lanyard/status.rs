@@ -113,6 +113,7 @@ mod tests {
             bus: 0,
             guarded: 0,
             violations: 0,
+            moves: Nanos::ZERO,
             latched: 1,
         }
     }

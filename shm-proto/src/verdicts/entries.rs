@@ -66,6 +66,9 @@ pub struct MotorVerdict {
     /// How often the stop of [`MotorVerdict::trip`] was violated: somebody moved or energised the motor although it was
     /// held. Counted for all motors of the trip together, so the highest of theirs is the trip's.
     pub violations: u64,
+    /// Since when the motor, which no session has, turns although its drive has no torque; zero while it does not, by
+    /// the last that its drive said.
+    pub moves: Nanos,
 }
 
 impl MotorVerdict {

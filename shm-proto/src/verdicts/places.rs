@@ -6,7 +6,7 @@ use crate::layout::{Capacity, HEADER_WORDS};
 /// Words of one session's entry.
 pub const SESSION_WORDS: usize = 8;
 /// Words of one motor's entry.
-pub const MOTOR_WORDS: usize = 24;
+pub const MOTOR_WORDS: usize = 32;
 /// Words of one bus's entry.
 pub const BUS_WORDS: usize = 24;
 /// Words of one event, its sequence word included.
@@ -86,6 +86,7 @@ pub(super) const MOTOR_CONFIRMED: usize = 20;
 pub(super) const MOTOR_PAST_STANDSTILL: usize = 21;
 pub(super) const MOTOR_PAST_FEEDBACK: usize = 22;
 pub(super) const MOTOR_VIOLATIONS: usize = 23;
+pub(super) const MOTOR_MOVES: usize = 24;
 /// A velocity or position that nobody has measured yet. No speed has it, and only one odd NaN does.
 pub(super) const NO_READING: u64 = u64::MAX;
 

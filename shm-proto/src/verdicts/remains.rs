@@ -183,6 +183,7 @@ mod tests {
             bus: 0,
             latched: 1,
             violations: 0,
+            moves: Nanos::ZERO,
         }
     }
 

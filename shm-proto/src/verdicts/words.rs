@@ -177,6 +177,8 @@ numbered! {
         Disbelieved = 14, "local feedback";
         /// Stops that are not this supervisor's came in for a motor that a session drives.
         ForeignStops = 15, "stops of others";
+        /// A motor that no session has turns although its drive says that it has no torque: it is pushed, or it rolls.
+        MovesWithoutPower = 16, "moves without power";
     }
 }
 

@@ -28,6 +28,7 @@ mod rest;
 mod sessions;
 mod together;
 mod trips;
+mod unpowered;
 pub mod wire;
 
 use drivers::{Frame, FrameList};

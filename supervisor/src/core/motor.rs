@@ -12,6 +12,7 @@ use super::heard::Heard;
 use super::origin::Origin;
 use super::plausibility::{Plausibility, SpeedLimits};
 use super::rest::Rest;
+use super::unpowered::{Turning, Unpowered};
 use super::wire::Wire;
 use super::{Core, FEEDBACK_WINDOW, motor_index};
 
@@ -152,6 +153,8 @@ pub struct Motor {
     plausibility: Plausibility,
     /// Of a granted motor: what others have sent to stop it.
     pub(super) foreign_stops: ForeignStops,
+    /// Of a motor that is nobody's: whether it turns with its power off.
+    unpowered: Unpowered,
     masters: Masters,
     limits: SpeedLimits,
     /// How long at most the session that drives it may be silent.
@@ -230,6 +233,7 @@ impl Motor {
             rest: Rest::UNKNOWN,
             plausibility: Plausibility::NOTHING_TOLD,
             foreign_stops: ForeignStops::NONE,
+            unpowered: Unpowered::NONE,
             masters: Masters::ThisComputer,
             limits,
             max_window,
@@ -330,6 +334,7 @@ impl Motor {
             self.plausibility = Plausibility::NOTHING_TOLD;
             self.foreign_stops.begin();
         }
+        self.unpowered.end();
         self.state = State::Granted { owner, run };
         self.permit = Permit::Given;
     }
@@ -483,11 +488,7 @@ impl Motor {
     /// Whether a motor that was proven to stand still has been set in motion or energised since.
     fn violates(&self) -> bool {
         let proven = self.drive.stop.stage(self.stage_at_rest());
-        let energised = match self.seen.power {
-            Some(power) => !matches!(power, Power::Off | Power::Fault),
-            None => self.seen.output == Some(Output::Driving),
-        };
-        if !energised {
+        if !self.is_energised() {
             // Pushed by hand or rolling without torque: no frame can hold it.
             return false;
         }
@@ -497,6 +498,27 @@ impl Motor {
             .is_some_and(|velocity| velocity.0.abs() > proven.proof.max_speed.0 * MOVING_AGAIN);
         let enabled_again = !proven.kind.leaves_torque() && self.seen.power == Some(Power::On);
         moving || enabled_again
+    }
+
+    /// Whether its drive may have torque, as far as it says.
+    fn is_energised(&self) -> bool {
+        match self.seen.power {
+            Some(power) => !matches!(power, Power::Off | Power::Fault),
+            None => self.seen.output == Some(Output::Driving),
+        }
+    }
+
+    /// How it turns without torque.
+    fn turning_without_power(&self) -> Turning {
+        let slow = self.drive.stop.stage(self.stage_at_rest()).proof.max_speed.0;
+        match self.seen.velocity {
+            _ if self.is_energised() => Turning::No,
+            None => Turning::No,
+            Some(velocity) if velocity.0.abs() <= slow => Turning::No,
+            Some(velocity) if velocity.0.abs() <= slow * MOVING_AGAIN => Turning::Barely,
+            // Also a speed that is no number.
+            Some(_) => Turning::Yes,
+        }
     }
 
     /// A frame of ours was acknowledged on the wire. Whether it was the first of this stop.
@@ -624,6 +646,7 @@ impl Motor {
             bus: self.bus as u64,
             latched: u64::from(self.latch == Latch::Held),
             violations: self.violations,
+            moves: self.unpowered.since(),
         }
     }
 }
@@ -692,6 +715,7 @@ impl Core {
         }
         motor.occasion = occasion;
         motor.restarts = 0;
+        motor.unpowered.end();
         motor.told = Told::Yes;
         motor.first_stop = Nanos::ZERO;
         motor.confirmed = Nanos::ZERO;
@@ -885,6 +909,8 @@ impl Core {
             State::Stopped { .. } | State::Idle { .. } => {
                 if motor.violates() {
                     self.stop_again(index, now, wire);
+                } else {
+                    self.watch_unpowered(index, now);
                 }
             }
             State::Granted { .. } => {
@@ -948,6 +974,22 @@ impl Core {
         } else {
             motor.told = Told::No;
         }
+        self.publish_motor(index);
+    }
+
+    /// Tells of a motor that turns with its power off. It gets no frame: none without torque holds it.
+    fn watch_unpowered(&mut self, index: usize, now: Nanos) {
+        let motor = &mut self.motors[index];
+        let turning = motor.turning_without_power();
+        if !motor.unpowered.observe(turning, now, self.settings.violation_pause) {
+            return;
+        }
+        let mut event = Event::new(EventKind::MovesWithoutPower, now);
+        if motor.latch == Latch::Held {
+            event.trip = motor.trip;
+        }
+        event.motors.insert(motor_index(index));
+        self.verdicts.event(&event);
         self.publish_motor(index);
     }
 

@@ -270,6 +270,7 @@ mod tests {
                 feedback: Nanos::ZERO,
                 guarded: 0,
                 violations: 0,
+                moves: Nanos::ZERO,
                 bus: 0,
                 latched,
             };

@@ -32,6 +32,7 @@ mod operator;
 mod order;
 mod origin;
 mod proxies;
+mod pushed;
 mod raw;
 mod rdk;
 mod realtime;

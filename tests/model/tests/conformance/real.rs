@@ -355,6 +355,7 @@ fn left_by(before: Before, settings: Settings, now: Nanos) -> Found {
         feedback: now,
         guarded: 0,
         violations: 0,
+        moves: Nanos::ZERO,
         bus: 0,
         latched: 0,
     };
