@@ -281,6 +281,18 @@ impl BeatView {
         self.generation
     }
 
+    /// The same segment as that of another hand-over: for copies.
+    #[must_use]
+    pub const fn handed_over_as(mut self, generation: Generation) -> Self {
+        self.generation = generation;
+        self
+    }
+
+    /// All words, for whoever copies them.
+    pub(crate) const fn segment(&self) -> &Segment {
+        &self.segment
+    }
+
     /// The slot of the front's own beats.
     #[must_use]
     pub const fn front_slot(&self) -> SlotIndex {

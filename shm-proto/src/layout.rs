@@ -109,6 +109,12 @@ impl BeatLayout {
         HEADER_WORDS + round_to_line(self.capacity.sessions as usize + 1) + motor.0 as usize
     }
 
+    /// First word of the first record: behind it lie rings and nothing else.
+    #[must_use]
+    pub const fn first_record(self) -> usize {
+        self.rings
+    }
+
     /// First word of a slot's ring.
     #[inline]
     #[must_use]

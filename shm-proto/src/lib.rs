@@ -15,6 +15,7 @@
 
 pub mod beat;
 pub mod beats;
+pub mod copy;
 pub mod crc;
 pub mod estop;
 pub mod handover;
@@ -28,6 +29,7 @@ pub mod verdicts;
 
 pub use beat::{Ending, RawBeat, Reject, ValidBeat};
 pub use beats::{BeatSegment, BeatView, BeatWriter, SlotReader};
+pub use copy::BeatCopy;
 pub use ids::{Generation, Incarnation, MotorIndex, NotATrip, Owner, SessionId, SlotIndex, TripId, TripSeen};
 pub use layout::Capacity;
 pub use time::{Nanos, Window};
