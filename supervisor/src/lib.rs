@@ -3,7 +3,8 @@
 //! What lives here: [`core`], the pure state machine that decides; [`runtime`], the real-time thread
 //! that feeds it; [`service`], the housekeeping beside it; [`last_words`], the stops of a panic;
 //! [`kernel_stop`], the stops of a supervisor that hangs or is killed, with [`bcm`], [`holder`], [`rearm`] and [`keeper`];
-//! [`latches`], what waits for a reset, on disk; `sys`, the few system calls.
+//! [`latches`], what waits for a reset, on disk; [`recording`], what the core was given, for who asks for it; `sys`, the
+//! few system calls.
 //!
 //! What must never live here: a network stack, an async runtime, a logging framework, or anything the
 //! real-time thread could wait for.
@@ -31,6 +32,7 @@ pub mod privileges;
 pub mod queue;
 pub mod realtime;
 pub mod rearm;
+pub mod recording;
 pub mod runtime;
 pub mod service;
 pub mod start;

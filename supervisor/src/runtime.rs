@@ -9,8 +9,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::sys::signal::Signal;
 use nix::sys::signalfd::SignalFd;
-use shm_proto::Nanos;
 use shm_proto::verdicts::{BusHealth, MOST_BUSES, Reason};
+use shm_proto::{BeatView, Nanos, TripId};
 
 use crate::bus::Received;
 use crate::core::{Core, Wire};
@@ -18,6 +18,7 @@ use crate::intake::{Intake, Reading};
 use crate::kernel_stop::KernelStop;
 use crate::meter::Meter;
 use crate::queue::{Asker, Command, Reply, Responders, Retired};
+use crate::recording::Input;
 use crate::wakeups::{Wake, Wakeups};
 
 /// Frames taken from one bus before deadlines are looked at again. A classic bus at 1 Mbit/s carries
@@ -39,6 +40,25 @@ pub trait Ports: Wire {
     fn fd(&self, bus: usize) -> Option<BorrowedFd<'_>>;
     /// Receives without waiting.
     fn receive(&mut self, bus: usize) -> Received;
+
+    /// Takes note of what the core is given next. Nothing, unless it is recorded; the same holds of all that follow.
+    fn note(&mut self, _input: &Input) {}
+
+    /// The core is about to look at what the front has written.
+    fn look(&mut self) {}
+
+    /// The core has looked, and published what follows.
+    fn looked(&mut self) {}
+
+    /// A front has come with this segment. Returns what the core is to read.
+    fn come(&mut self, segment: BeatView) -> BeatView {
+        segment
+    }
+
+    /// The core has given back what it read. Returns the segment to release.
+    fn go(&mut self, view: BeatView) -> BeatView {
+        view
+    }
 
     /// What wakes the thread: these signals, and frames.
     ///
@@ -101,11 +121,37 @@ enum Then {
     Stop,
 }
 
+impl<P> Runtime<P> {
+    /// The same over other buses.
+    #[must_use]
+    pub fn over<Q>(self, change: impl FnOnce(P) -> Q) -> Runtime<Q> {
+        Runtime {
+            core: self.core,
+            buses: change(self.buses),
+            responders: self.responders,
+            wakeups: self.wakeups,
+            signals: self.signals,
+            front: self.front,
+            kernel_stop: self.kernel_stop,
+            presses: self.presses,
+            intake: self.intake,
+        }
+    }
+}
+
 impl<P: Ports> Runtime<P> {
+    /// Publishes what the system refused, as a sum of [`shm_proto::verdicts::Degraded`] bits.
+    pub fn degraded(&mut self, bits: u64) {
+        self.buses.note(&Input::Degraded { bits });
+        self.core.degraded(bits);
+    }
+
     /// Runs until told to exit, then stops every motor and says so.
     pub fn run(&mut self) {
         let mut meter = Meter::arm();
-        self.core.start(Nanos::now(), &mut self.buses);
+        let now = Nanos::now();
+        self.buses.note(&Input::Start { now });
+        self.core.start(now, &mut self.buses);
         self.put_off_kernel_stop();
         let mut leave_by = None;
         loop {
@@ -116,8 +162,9 @@ impl<P: Ports> Runtime<P> {
             if wake.front_ended {
                 self.front_ended(now);
             }
-            self.core.step(now, &mut self.buses);
+            self.step(now);
             if let Some(cost) = meter.read(now) {
+                self.buses.note(&Input::Costs { cost });
                 self.core.costs(cost);
             }
             // Only here: whoever comes this far has looked at every deadline.
@@ -126,6 +173,7 @@ impl<P: Ports> Runtime<P> {
             self.obey();
             if wake.signalled && self.read_signal() == Then::Stop && leave_by.is_none() {
                 let now = Nanos::now();
+                self.buses.note(&Input::ShutDown { now });
                 self.core.shut_down(now, &mut self.buses);
                 leave_by = Some(now.after(self.core.longest_stop() + SHUTDOWN_GRACE));
             }
@@ -139,9 +187,23 @@ impl<P: Ports> Runtime<P> {
         }
     }
 
+    /// One pass of the core.
+    fn step(&mut self, now: Nanos) {
+        let looks = now >= self.core.next_wakeup();
+        if looks {
+            self.buses.look();
+        }
+        self.buses.note(&Input::Step { now });
+        self.core.step(now, &mut self.buses);
+        if looks {
+            self.buses.looked();
+        }
+    }
+
     fn put_off_kernel_stop(&mut self) {
         let now = Nanos::now();
         if let Some(tally) = self.kernel_stop.put_off(now) {
+            self.buses.note(&Input::KernelStop { tally, now });
             self.core.kernel_stop(tally, now, &mut self.buses);
         }
     }
@@ -171,15 +233,24 @@ impl<P: Ports> Runtime<P> {
         } else if !wake.pressed {
             return;
         }
-        self.core.press(now, &mut self.buses);
+        self.press(now);
         self.presses.add(now);
         if self.presses.are_too_many() {
             self.wakeups.ignore_stop();
         }
     }
 
+    /// Stops everything until it is reset.
+    fn press(&mut self, now: Nanos) -> TripId {
+        self.buses.note(&Input::Press { now });
+        self.core.press(now, &mut self.buses)
+    }
+
     fn front_ended(&mut self, now: Nanos) {
-        let Some(view) = self.core.detach(Reason::FrontDead, now, &mut self.buses) else { return };
+        let reason = Reason::FrontDead;
+        self.buses.note(&Input::Detach { reason, now });
+        let Some(view) = self.core.detach(reason, now, &mut self.buses) else { return };
+        let view = self.buses.go(view);
         self.tell(Asker::Fronts, Reply::Retired(Retired::View(view)));
         if let Some(process) = self.front.take() {
             self.wakeups.forget_front(process.as_fd());
@@ -197,16 +268,25 @@ impl<P: Ports> Runtime<P> {
                 match self.buses.receive(bus) {
                     Received::Frame(origin, frame) => {
                         let now = Nanos::now();
+                        self.buses.note(&Input::Received { bus, origin, frame, now });
                         self.core.received(bus, origin, &frame, now, &mut self.buses);
                     }
-                    Received::Confirmed(frame) => self.core.confirmed(bus, &frame, Nanos::now()),
+                    Received::Confirmed(frame) => {
+                        let now = Nanos::now();
+                        self.buses.note(&Input::Confirmed { bus, frame, now });
+                        self.core.confirmed(bus, &frame, now);
+                    }
                     Received::Report(origin, report) => {
-                        self.core.reported(bus, origin, report, Nanos::now(), &mut self.buses);
+                        let now = Nanos::now();
+                        self.buses.note(&Input::Reported { bus, origin, report, now });
+                        self.core.reported(bus, origin, report, now, &mut self.buses);
                     }
                     Received::Other => {}
                     Received::Nothing => break,
                     Received::Broken(errno) => {
-                        self.core.bus_down(bus, errno, Nanos::now(), &mut self.buses);
+                        let now = Nanos::now();
+                        self.buses.note(&Input::BusDown { bus, errno, now });
+                        self.core.bus_down(bus, errno, now, &mut self.buses);
                         break;
                     }
                 }
@@ -234,7 +314,10 @@ impl<P: Ports> Runtime<P> {
     fn carry_out(&mut self, command: Command, asker: Asker, now: Nanos) {
         match command {
             Command::Attach { view, pid, pidfd } => {
+                self.buses.note(&Input::Attach { generation: view.generation(), pid, now });
+                let view = self.buses.come(view);
                 if let Some(before) = self.core.attach(view, pid, now, &mut self.buses) {
+                    let before = self.buses.go(before);
                     self.tell(asker, Reply::Retired(Retired::View(before)));
                 }
                 if let Some(before) = self.front.take() {
@@ -251,24 +334,30 @@ impl<P: Ports> Runtime<P> {
             }
             Command::Detach => self.front_ended(now),
             Command::Estop => {
-                let trip = self.core.press(now, &mut self.buses);
+                let trip = self.press(now);
                 self.tell(asker, Reply::Stopped { trip });
             }
             Command::Reset { seen } => {
+                self.buses.note(&Input::Reset { seen, now });
                 let outcome = self.core.reset(seen, now);
                 self.tell(asker, Reply::Reset { trip: seen.trip, outcome });
             }
             Command::Bus { bus, health, counters } => {
                 if let Some((transmit, receive)) = counters {
+                    self.buses.note(&Input::Counters { bus, transmit, receive });
                     self.core.bus_counters(bus, transmit, receive);
                 }
                 if health != BusHealth::Down {
                     self.kernel_stop.restore(bus);
                 }
+                self.buses.note(&Input::Health { bus, health, now });
                 self.core.bus_health(bus, health, now, &mut self.buses);
             }
-            Command::Degraded { bits } => self.core.degraded(bits),
-            Command::Latches(kept) => self.core.latches_kept(kept),
+            Command::Degraded { bits } => self.degraded(bits),
+            Command::Latches(kept) => {
+                self.buses.note(&Input::Kept { kept });
+                self.core.latches_kept(kept);
+            }
         }
     }
 
@@ -302,7 +391,9 @@ impl<P: Ports> Runtime<P> {
         if at_rest {
             self.kernel_stop.disarm();
         }
+        self.buses.note(&Input::End { now });
         self.core.end(now);
+        self.buses.looked();
         self.tell(Asker::Housekeeping, Reply::Ended { at_rest });
     }
 }

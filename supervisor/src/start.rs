@@ -1,6 +1,7 @@
 //! The order of starting: everything that can fail first, everything that moves time after, arming last.
 
 use std::convert::Infallible;
+use std::fs::File;
 use std::io;
 use std::os::fd::AsFd as _;
 use std::process::ExitCode;
@@ -16,7 +17,7 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use shm_proto::verdicts::{Degraded, Identity, Predecessor};
 use shm_proto::{Nanos, VerdictSegment, VerdictView, Window};
 
-use crate::bus::{Buses, Confirms, Rebind};
+use crate::bus::{Buses, Rebind};
 use crate::core::{Core, First, Inheritance, Kept, Motor, Periodic, Settings, SpeedLimits};
 use crate::doors::Visitor;
 use crate::doors::door::{self, Door};
@@ -30,7 +31,8 @@ use crate::netlink::Netlink;
 use crate::notify::Notifier;
 use crate::privileges::{Access, Become, close_the_way_back, drop_capabilities, drop_root, find_group};
 use crate::queue::{self, Requesters};
-use crate::runtime::{Ports as _, Presses, Runtime};
+use crate::recording::{Finish, Header, Input, QUEUE_ENTRIES, Recorded, Tape, Writer};
+use crate::runtime::{Ports, Presses, Runtime};
 use crate::service::{Parts, Service};
 use crate::{hardware_watchdog, keeper, last_words, log, realtime, sys, syscalls};
 
@@ -63,6 +65,15 @@ pub enum Missing {
     WaitFor,
 }
 
+/// Where everything that the core is given is to be written, and the text of its configuration.
+#[derive(Debug)]
+pub struct Recording {
+    /// A new file.
+    pub file: File,
+    /// What was read of the configuration's file.
+    pub text: String,
+}
+
 /// Starts and watches; the process ends when told to and every motor was told to stop.
 ///
 /// The calling thread becomes the real-time one and housekeeping is split off, not the other way round: so systemd
@@ -71,7 +82,11 @@ pub enum Missing {
 /// # Errors
 ///
 /// With everything that keeps the supervisor from arming; nothing is half-armed.
-pub fn run(config: Config, missing: Missing) -> Result<Infallible, Vec<String>> {
+pub fn run(
+    config: Config,
+    missing: Missing,
+    recording: Option<Recording>,
+) -> Result<Infallible, Vec<String>> {
     let one = |problem: String| vec![problem];
     let path = config.path.display().to_string();
     let named = |problems: Vec<String>| {
@@ -86,7 +101,7 @@ pub fn run(config: Config, missing: Missing) -> Result<Infallible, Vec<String>> 
     });
     // While whoever started us can still be reached: not every user may.
     let notifier = Notifier::from_environment();
-    let buses = match missing {
+    let mut buses = match missing {
         Missing::Refuse => Buses::open(&config).map_err(named)?,
         Missing::WaitFor => wait_for_buses(&config, &notifier),
     };
@@ -134,13 +149,11 @@ pub fn run(config: Config, missing: Missing) -> Result<Infallible, Vec<String>> 
     let latches = take_over_latches(&mut inheritance, &config, whom);
     let mut core = build_core(&config, buses.len(), verdicts);
     core.inherit(&inheritance);
-    if latches.on_disk.is_none() {
-        core.latches_kept(Kept::Refused);
-    }
-    tell_of_watchdog(&mut core, inheritance.ending);
-    for (bus, confirms) in confirms.into_iter().enumerate() {
-        core.bus_confirms(bus, confirms == Confirms::OnTheWire);
-    }
+    let refused = latches.on_disk.is_none().then_some(Input::Kept { kept: Kept::Refused });
+    let reset = tell_of_watchdog(inheritance.ending);
+    let confirms = confirms.into_iter().enumerate().map(|(bus, confirms)| Input::Confirms { bus, confirms });
+    let first: Vec<Input> = refused.into_iter().chain(reset).chain(confirms).collect();
+    first.iter().for_each(|input| input.give(&mut core, &mut buses, |_| None));
     let (requesters, responders) = queue::connect();
     let epoll = |error: io::Error| vec![format!("epoll: {error}")];
     let mut wakeups = buses.wakeups(&signals).map_err(epoll)?;
@@ -148,6 +161,17 @@ pub fn run(config: Config, missing: Missing) -> Result<Infallible, Vec<String>> 
     let (presses, intake) = (Presses::default(), Intake::NOTHING_READ);
     let runtime =
         Runtime { core, buses, responders, wakeups, signals, front: None, kernel_stop, presses, intake };
+    // Before memory is locked: its queue is used by the real-time thread.
+    let recorded = recording
+        .map(|recording| {
+            let Identity { pid, started, .. } = identity;
+            let header = Header { config: recording.text, pid, started, inheritance: inheritance.clone() };
+            let (tape, taken) = Tape::new(QUEUE_ENTRIES, capacity, Arc::clone(&view))?;
+            Ok((tape, Writer::new(recording.file, &header, taken)?))
+        })
+        .transpose()
+        .map_err(|error: io::Error| vec![format!("cannot record: {error}")])?;
+    let (tape, writer) = recorded.unzip();
 
     let degraded = unarmed | realtime::lock_memory();
     let (_held_for_life, refused) = realtime::limit_cpu_sleep();
@@ -185,9 +209,16 @@ pub fn run(config: Config, missing: Missing) -> Result<Infallible, Vec<String>> 
         watchdog,
         estop: Drain::new(fifo),
     };
-    start_housekeeping(parts, doors, latches, whom, &arming)
+    start_housekeeping(parts, doors, latches, writer, whom, &arming)
         .map_err(|error| vec![format!("cannot start housekeeping: {error}")])?;
-    watch(runtime, &wanted, &arming)
+    match tape {
+        None => watch(runtime, &wanted, &arming),
+        Some(tape) => {
+            let mut runtime = runtime.over(|buses| Recorded::new(buses, tape));
+            first.iter().for_each(|input| runtime.buses.note(input));
+            watch(runtime, &wanted, &arming)
+        }
+    }
 }
 
 /// Says which buses have drives that any program can speak for; as a sum of [`Degraded`] bits.
@@ -205,11 +236,11 @@ fn local_drives(config: &Config) -> u64 {
     Degraded::LocalDrives.number()
 }
 
-/// Says that the machine was reset, if it was: to whoever asks, and once to the log.
-fn tell_of_watchdog(core: &mut Core, before: Predecessor) {
+/// Says that the machine was reset, if it was: once to the log, and to whoever asks by the call that it returns.
+fn tell_of_watchdog(before: Predecessor) -> Option<Input> {
     let devices = hardware_watchdog::has_reset_machine();
     if devices.is_empty() {
-        return;
+        return None;
     }
     let first = match before {
         Predecessor::None => First::SinceTheMachineStarted,
@@ -222,7 +253,7 @@ fn tell_of_watchdog(core: &mut Core, before: Predecessor) {
             devices.join(", ")
         ));
     }
-    core.was_reset_by_watchdog(first, Nanos::now());
+    Some(Input::WatchdogReset { first, now: Nanos::now() })
 }
 
 /// How often interfaces that are not there are looked for. A person who plugs one in does not notice.
@@ -347,6 +378,7 @@ fn start_housekeeping(
     parts: Parts,
     doors: Vec<Door>,
     latches: Held,
+    recording: Option<Writer<File>>,
     whom: Become,
     arming: &Arc<Arming>,
 ) -> io::Result<()> {
@@ -369,14 +401,30 @@ fn start_housekeeping(
         // Not before: a thread of its own could not become another user once it is confined.
         let (latches, refused) = latches.keep();
         arming.add(refused);
+        let recording = recording.and_then(|writer| record(writer, &arming));
         let service = Service::new(parts, latches);
         arming.add(syscalls::confine_housekeeping());
         arming.go();
         let code = service.run();
+        recording.into_iter().for_each(Finish::wait);
         std::process::exit(i32::from(code != ExitCode::SUCCESS));
     };
     std::thread::Builder::new().name("lanyard-keep".to_owned()).stack_size(STACK).spawn(housekeeping)?;
     Ok(fuse.thread_unblock()?)
+}
+
+/// Starts the thread of a recording. Without it the robot is as safe, so that it goes on.
+fn record(writer: Writer<File>, arming: &Arming) -> Option<Finish> {
+    match writer.start() {
+        Ok((finish, refused)) => {
+            arming.add(refused);
+            Some(finish)
+        }
+        Err(error) => {
+            log::line(&format!("WARNING: nothing is recorded: no thread for it: {error}"));
+            None
+        }
+    }
 }
 
 /// Starts the thread of a door, which serves once everything is ready.
@@ -392,7 +440,7 @@ fn open_door(door: Door, arming: &Arc<Arming>) -> io::Result<()> {
 }
 
 /// Makes this thread the real-time one and runs the loop; whoever else is needed is ready.
-fn watch(mut runtime: Runtime<Buses>, wanted: &RealTime, arming: &Arming) -> ! {
+fn watch<P: Ports>(mut runtime: Runtime<P>, wanted: &RealTime, arming: &Arming) -> ! {
     // Under that name tools like top show it among the threads. A name too long would be cut, not refused.
     let _ = nix::sys::prctl::set_name(c"lanyard-rt");
     arming.add(realtime::become_real_time(wanted.cpu, wanted.priority));
@@ -402,7 +450,7 @@ fn watch(mut runtime: Runtime<Buses>, wanted: &RealTime, arming: &Arming) -> ! {
     // Not before: becoming another user, which housekeeping has done for all threads, takes one.
     arming.add(drop_capabilities());
     arming.add(syscalls::confine_real_time());
-    runtime.core.degraded(arming.degraded.load(Ordering::Relaxed));
+    runtime.degraded(arming.degraded.load(Ordering::Relaxed));
     runtime.run();
     // Releasing what it owns would take system calls it may not make: the end of the process does it.
     loop {

@@ -137,6 +137,12 @@ pub fn confine_disk(folder: Option<RawFd>) -> u64 {
     confine(&[EVERY, ORDINARY, DISK], on_condition)
 }
 
+/// Allows the calling thread nothing but to write to descriptors that are open: what a recording's file needs.
+pub fn confine_recording() -> u64 {
+    let on_condition = [(libc::SYS_mmap, not_executable()), (libc::SYS_mprotect, not_executable())];
+    confine(&[EVERY, ORDINARY], on_condition.into())
+}
+
 /// Allows the calling thread nothing but what a door needs; memory it maps cannot hold code.
 pub fn confine_door() -> u64 {
     let on_condition = [(libc::SYS_mmap, not_executable()), (libc::SYS_mprotect, not_executable())];
@@ -232,7 +238,9 @@ mod tests {
 
     use nix::fcntl::{AT_FDCWD, OFlag};
 
-    use super::{DRAFT_FLAGS, confine_disk, confine_door, confine_housekeeping, confine_real_time};
+    use super::{
+        DRAFT_FLAGS, confine_disk, confine_door, confine_housekeeping, confine_real_time, confine_recording,
+    };
     use crate::latches::{Disk, Store};
     use crate::privileges::Become;
 
@@ -272,6 +280,7 @@ mod tests {
             "none" => 0,
             "housekeeping" => confine_housekeeping(),
             "door" => confine_door(),
+            "recording" => confine_recording(),
             other => panic!("{other}"),
         };
         assert_eq!(refused, 0);
@@ -327,7 +336,7 @@ mod tests {
 
     #[test]
     fn what_is_not_needed_is_deadly() {
-        for thread in ["real-time", "housekeeping", "door", "disk"] {
+        for thread in ["real-time", "housekeeping", "door", "disk", "recording"] {
             for deed in ["socket", "open", "exec", "thread", "kill", "code"] {
                 let status = play(&format!("{thread} {deed}"));
                 assert_eq!(status.signal(), Some(libc::SIGSYS), "{thread}: {deed}: {status}");
@@ -343,6 +352,9 @@ mod tests {
             "disk memfd",
             "housekeeping draft",
             "real-time draft",
+            "recording draft",
+            "recording memfd",
+            "recording unread",
         ] {
             assert_eq!(play(order).signal(), Some(libc::SIGSYS), "{order}");
         }

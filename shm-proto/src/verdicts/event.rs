@@ -6,8 +6,8 @@ use crate::ids::{MotorIndex, SessionId, SlotIndex, TripId};
 use crate::layout::Capacity;
 use crate::time::Nanos;
 
-/// Words that the sequence word of an event guards.
-pub(super) const EVENT_BODY: usize = EVENT_WORDS - 1;
+/// Words of an event behind its sequence word.
+pub const EVENT_BODY: usize = EVENT_WORDS - 1;
 /// Words of a motor set within an event: one bit per motor.
 const SET_WORDS: usize = 4;
 
@@ -88,7 +88,9 @@ impl Event {
         }
     }
 
-    pub(super) fn to_words(self) -> [u64; EVENT_BODY] {
+    /// The event as words of shared memory.
+    #[must_use]
+    pub fn to_words(self) -> [u64; EVENT_BODY] {
         let reason = self.reason.map_or(0, Reason::number);
         let [a, b, c, d] = self.motors.0;
         [
@@ -110,7 +112,9 @@ impl Event {
         ]
     }
 
-    pub(super) fn from_words(words: [u64; EVENT_BODY]) -> Option<Self> {
+    /// The event that these words are; `None` for a kind that this program does not know.
+    #[must_use]
+    pub fn from_words(words: [u64; EVENT_BODY]) -> Option<Self> {
         let [what, at, trip, high, low, last_beat, deadline, first_stop, all_stopped, a, b, c, d, _, _] =
             words;
         #[expect(clippy::cast_possible_truncation, reason = "16 bits are left")]

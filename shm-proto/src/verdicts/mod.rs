@@ -24,7 +24,7 @@ mod words;
 mod writer;
 
 pub use entries::{BusVerdict, MotorVerdict, PastEvidence, SessionVerdict};
-pub use event::{Event, MotorSet};
+pub use event::{EVENT_BODY, Event, MotorSet};
 pub use places::{BUS_WORDS, EVENT_WORDS, EVENTS, MOST_BUSES, MOTOR_WORDS, NAME_BYTES, SESSION_WORDS};
 #[cfg(not(loom))]
 pub use remains::{LeftMotor, Remains};

@@ -22,6 +22,7 @@ use super::words::{
     BusHealth, Counter, Degraded, Keeping, MotorState, Phase, Predecessor, Reason, ResetPolicy, SessionState,
 };
 use crate::beat::Reject;
+use crate::crc::Crc;
 use crate::ids::{Generation, Incarnation, MotorIndex, Owner, SessionId, SlotIndex, TripId};
 use crate::layout::{Capacity, MAGIC, layout_hash};
 use crate::memory::{Access, Segment};
@@ -336,6 +337,12 @@ impl VerdictView {
             disbelieved: self.get(at + BUS_DISBELIEVED),
             disbelieved_at: Nanos(self.get(at + BUS_DISBELIEVED_AT)),
         })
+    }
+
+    /// A checksum over everything that is published. Only the writer's own thread finds one that means anything.
+    #[must_use]
+    pub fn digest(&self) -> u32 {
+        (0..self.layout.words()).fold(Crc::START, |sum, place| sum.word(self.get(place))).finish()
     }
 
     /// How many events have happened since start.

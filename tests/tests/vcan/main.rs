@@ -36,6 +36,7 @@ mod pushed;
 mod raw;
 mod rdk;
 mod realtime;
+mod recording;
 mod reflection;
 mod scene;
 mod sessions;
