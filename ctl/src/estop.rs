@@ -145,7 +145,9 @@ fn wait_for_standstill(view: &VerdictView, until: Instant) -> Vec<String> {
 fn not_proven(view: &VerdictView) -> Vec<String> {
     let motors = (0..view.motor_count()).map(MotorIndex);
     let rests = |motor: &MotorIndex| {
-        view.motor(*motor).is_some_and(|motor| matches!(motor.state, MotorState::Stopped | MotorState::Idle))
+        view.motor(*motor).is_some_and(|motor| {
+            matches!(motor.state, MotorState::Stopped | MotorState::Idle) && motor.moves == Nanos::ZERO
+        })
     };
     motors.filter(|motor| !rests(motor)).map(|motor| view.motor_name(motor)).collect()
 }

@@ -348,10 +348,13 @@ fn session(view: &VerdictView, slot: SlotIndex, now: Nanos) -> Option<Session> {
     })
 }
 
-/// Whether the proof of standstill still holds. The moment of the proof stays where it is while the motor is driven again.
-const fn is_proven_to_stand_still(motor: &MotorVerdict) -> bool {
+/// Whether the proof of standstill still holds. The moment of the proof stays where it is while the motor is driven again, or
+/// pushed.
+fn is_proven_to_stand_still(motor: &MotorVerdict) -> bool {
     match motor.state {
-        MotorState::Idle | MotorState::Stopped => motor.standstill.0 != Nanos::ZERO.0,
+        MotorState::Idle | MotorState::Stopped => {
+            motor.standstill != Nanos::ZERO && motor.moves == Nanos::ZERO
+        }
         MotorState::Granted | MotorState::Stopping | MotorState::Unverified => false,
     }
 }
@@ -567,5 +570,10 @@ mod tests {
             assert_eq!(motor["standstill"], still, "{state:?}");
             assert_eq!(motor["standstill_ns"], 3 * SECOND, "the moment stays: {state:?}");
         }
+        let pushed =
+            MotorVerdict { standstill: Nanos(3 * SECOND), moves: Nanos(4 * SECOND), ..fixture::idle() };
+        segment.motor(MotorIndex(0), &pushed);
+        let json = serde_json::to_value(Status::read(&view, fixture::NOW, None)).unwrap();
+        assert_eq!(json["motors"][0]["standstill"], false, "it is pushed");
     }
 }

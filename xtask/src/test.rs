@@ -555,8 +555,8 @@ struct Machine {
 mod tests {
     use super::{Report, RigPart, SOAK, TestProgram};
     use crate::tally::Tally;
-    use crate::{campaign, system};
     use crate::told::Told;
+    use crate::{campaign, system};
 
     #[test]
     fn every_test_program_belongs_to_exactly_one_part() {

@@ -244,7 +244,7 @@ impl Input {
 const NONE: u64 = u64::MAX;
 
 /// That one of these whose number it is.
-fn one_of<T: Copy>(all: [T; 2], number: u64) -> Option<T> {
+fn one_of<T: Copy, const N: usize>(all: [T; N], number: u64) -> Option<T> {
     all.get(usize::try_from(number).ok()?).copied()
 }
 
@@ -254,7 +254,7 @@ fn place(bus: usize, origin: Origin) -> u64 {
 
 fn read_place(fields: &mut Fields<'_>) -> Result<(usize, Origin), Damaged> {
     let word = fields.take()?;
-    let origin = one_of([Origin::Wire, Origin::Local], word & 0xff).ok_or(Damaged)?;
+    let origin = one_of([Origin::Wire, Origin::Local, Origin::Job], word & 0xff).ok_or(Damaged)?;
     Ok((usize::try_from(word >> 8).map_err(|_| Damaged)?, origin))
 }
 
@@ -337,6 +337,7 @@ mod tests {
             Input::Detach { reason: Reason::FrontDead, now },
             Input::Received { bus: 1, origin: Origin::Wire, frame: classic, now },
             Input::Received { bus: 1, origin: Origin::Local, frame: fd, now },
+            Input::Received { bus: 1, origin: Origin::Job, frame: classic, now },
             Input::Received { bus: 0, origin: Origin::Wire, frame: Frame::remote(extended), now },
             Input::Confirmed { bus: 15, frame: fd, now },
             Input::Reported { bus: 1, origin: Origin::Wire, report: report(None, None), now },
