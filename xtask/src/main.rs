@@ -65,7 +65,7 @@ enum Task {
     Package(package::PackageArgs),
     /// Print the table of drive families (docs/drives.md), from what the code says of them
     Drives(drives::DrivesArgs),
-    /// Change the deciding code in every way cargo-mutants knows, and see whether the tests notice
+    /// Change the deciding code in every way cargo-mutants knows, part by part, and see whether the tests notice
     Mutants(mutants::MutantsArgs),
 }
 
