@@ -65,14 +65,19 @@ pub const JUDGED: &[Part] = &[
         files: &[
             "drivers/src/stop.rs",
             "drivers/src/feedback.rs",
-            "drivers/src/meaning.rs",
             "drivers/src/watchdog.rs",
             "drivers/src/enable.rs",
-            "drivers/src/drive.rs",
         ],
         packages: &[],
         tests: &["--test", "readings", "--test", "standstill", "--test", "stop"],
-        further: &["--test", "dji", "--test", "meaning", "--test", "properties"],
+        further: OF_ALL_DRIVES,
+    },
+    Part {
+        name: "meaning",
+        files: &["drivers/src/drive.rs", "drivers/src/meaning.rs"],
+        packages: &[],
+        tests: &["--test", "dji", "--test", "meaning", "--test", "properties"],
+        further: &[],
     },
     Part {
         name: "unattended",
