@@ -69,7 +69,7 @@ pub const JUDGED: &[Part] = &[
             "drivers/src/enable.rs",
         ],
         packages: &[],
-        tests: &["--test", "readings", "--test", "standstill", "--test", "stop"],
+        tests: &["--test", "enable", "--test", "readings", "--test", "standstill", "--test", "stop"],
         further: OF_ALL_DRIVES,
     },
     Part {
