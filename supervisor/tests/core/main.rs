@@ -18,6 +18,7 @@ mod plausibility;
 mod record;
 mod rest;
 mod sessions;
+mod span;
 mod stops;
 mod support;
 mod together;

@@ -193,6 +193,14 @@ impl Bench {
         Self::build_for(&config, capacity, policy, None).at_rest()
     }
 
+    /// As [`Bench::cold`], with a proof of standstill that takes as long as in the supervisor itself.
+    pub fn with_the_supervisors_proof(policy: ResetPolicy) -> Self {
+        let config = Config::parse(Path::new("test.toml"), ROBOT).expect("the test robot is valid");
+        let capacity = Capacity::new(8, 8).expect("in range");
+        let settings = Settings { proof_span: start::settings(&config).proof_span, ..settings(policy) };
+        Self::build_with(&config, capacity, settings, None)
+    }
+
     fn build(config: &Config, motors: u16, policy: ResetPolicy, heritage: Option<&Inheritance>) -> Self {
         let capacity = Capacity::new(8, motors).expect("in range");
         Self::build_for(config, capacity, policy, heritage)
@@ -204,22 +212,21 @@ impl Bench {
         policy: ResetPolicy,
         heritage: Option<&Inheritance>,
     ) -> Self {
+        Self::build_with(config, capacity, settings(policy), heritage)
+    }
+
+    fn build_with(
+        config: &Config,
+        capacity: Capacity,
+        settings: Settings,
+        heritage: Option<&Inheritance>,
+    ) -> Self {
+        let policy = settings.policy;
         let names: Vec<&str> = config.motors.iter().map(|motor| motor.name.as_str()).collect();
         let identity = Identity { config_hash: 1, pid: 1, started: Nanos(1), policy };
         let (verdicts, fd) =
             VerdictSegment::create(capacity, &identity, &names, &["can0", "can1"]).expect("a memfd");
         let view = Arc::new(VerdictView::map(fd.as_fd(), capacity).expect("a mapping"));
-        let settings = Settings {
-            front_window: Window::from_millis(100),
-            windows: (Window::from_millis(30), Window::from_millis(60_000)),
-            stop_repeat: 20 * MS,
-            tick: TICK,
-            max_lateness: 4 * TICK,
-            // Readings of one moment are enough, but for the tests that are about that.
-            proof_span: 0,
-            violation_pause: 5_000 * MS,
-            policy,
-        };
         let motor =
             |(index, motor): (usize, &config::Motor)| start::build_motor(config, index, motor, 100 * MS);
         let motors = config.motors.iter().enumerate().map(motor).collect();
@@ -389,6 +396,21 @@ impl Bench {
     /// Events of a kind, oldest first.
     pub fn events(&self, kind: EventKind) -> Vec<Event> {
         self.view.events().map(|(_, event)| event).filter(|event| event.kind == kind).collect()
+    }
+}
+
+/// Short times, for short tests.
+fn settings(policy: ResetPolicy) -> Settings {
+    Settings {
+        front_window: Window::from_millis(100),
+        windows: (Window::from_millis(30), Window::from_millis(60_000)),
+        stop_repeat: 20 * MS,
+        tick: TICK,
+        max_lateness: 4 * TICK,
+        // Readings of one moment are enough, but for the tests that are about that.
+        proof_span: 0,
+        violation_pause: 5_000 * MS,
+        policy,
     }
 }
 
