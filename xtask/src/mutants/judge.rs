@@ -141,7 +141,6 @@ impl Judge<'_> {
         command.args(["mutants", "--in-place", "--no-shuffle", "--colors=never", "--timeout", PATIENCE]);
         command.arg("--dir").arg(self.tree).arg("--output").arg(self.folder);
         command.args(self.part.files.iter().flat_map(|file| ["--file", file]));
-        command.args(self.part.packages.iter().flat_map(|package| ["--test-package", package]));
         command.args(which);
         // Behind `--` they would not hold for building, and every test program of the package would be built each time.
         command.args(tests.iter().map(|word| format!("--cargo-arg={word}")));

@@ -10,9 +10,7 @@ pub struct Part {
     pub name: &'static str,
     /// Paths from the workspace's root, as `cargo mutants --file` takes them.
     pub files: &'static [&'static str],
-    /// Packages whose tests judge; none: those of the package that is changed.
-    pub packages: &'static [&'static str],
-    /// Which test programs of those packages, as `cargo test` takes them.
+    /// Which test programs of the package that is changed, and of those that are named, as `cargo test` takes them.
     pub tests: &'static [&'static str],
     /// Those that judge only what the first ones leave, because they cost more.
     pub further: &'static [&'static str],
@@ -24,17 +22,10 @@ const OF_ALL_DRIVES: &[&str] = &["--test", "meaning", "--test", "properties"];
 /// All parts. First what decides whether a motor is stopped: the believer of beats, the state machine, the kernel's stop.
 /// Then the programme and proof of a stop, the families one by one, and what surrounds the state machine.
 pub const JUDGED: &[Part] = &[
-    Part {
-        name: "core",
-        files: &["supervisor/src/core/*.rs"],
-        packages: &[],
-        tests: &["--test", "core"],
-        further: &[],
-    },
+    Part { name: "core", files: &["supervisor/src/core/*.rs"], tests: &["--test", "core"], further: &[] },
     Part {
         name: "beats",
         files: &["shm-proto/src/beat.rs", "shm-proto/src/beats.rs", "shm-proto/src/record.rs"],
-        packages: &[],
         // Not those of the hand-over and the seals: they take seconds and have nothing to do with beats.
         tests: &[
             "--lib",
@@ -56,7 +47,6 @@ pub const JUDGED: &[Part] = &[
     Part {
         name: "kernel",
         files: &["supervisor/src/kernel_stop.rs", "supervisor/src/kernel_frame.rs"],
-        packages: &[],
         tests: &["--lib"],
         further: &[],
     },
@@ -68,84 +58,72 @@ pub const JUDGED: &[Part] = &[
             "drivers/src/watchdog.rs",
             "drivers/src/enable.rs",
         ],
-        packages: &[],
         tests: &["--test", "enable", "--test", "readings", "--test", "standstill", "--test", "stop"],
         further: OF_ALL_DRIVES,
     },
     Part {
         name: "meaning",
         files: &["drivers/src/drive.rs", "drivers/src/meaning.rs"],
-        packages: &[],
         tests: &["--test", "dji", "--test", "meaning", "--test", "properties"],
         further: &[],
     },
     Part {
         name: "unattended",
         files: &["drivers/src/unattended.rs", "drivers/src/marker.rs"],
-        packages: &["drivers", "supervisor"],
-        tests: &["--test", "kernel_jobs", "--test", "marker", "--test", "unattended"],
-        further: &[],
+        tests: &["--test", "marker", "--test", "unattended"],
+        further: &["--package", "supervisor", "--test", "kernel_jobs"],
     },
     Part {
         name: "odrive-vesc",
         files: &["drivers/src/odrive.rs", "drivers/src/vesc.rs"],
-        packages: &[],
         tests: &["--test", "odrive", "--test", "readings", "--test", "vectors", "--test", "vesc"],
         further: OF_ALL_DRIVES,
     },
     Part {
         name: "canopen",
         files: &["drivers/src/canopen/*.rs", "drivers/src/cia402/*.rs", "drivers/src/roboteq.rs"],
-        packages: &[],
         tests: &["--test", "cia402", "--test", "readings", "--test", "roboteq", "--test", "vectors"],
         further: OF_ALL_DRIVES,
     },
     Part {
         name: "moteus-tinymovr",
         files: &["drivers/src/moteus.rs", "drivers/src/moteus/*.rs", "drivers/src/tinymovr.rs"],
-        packages: &[],
         tests: &["--test", "moteus", "--test", "readings", "--test", "tinymovr"],
         further: OF_ALL_DRIVES,
     },
     Part {
         name: "robstride-damiao",
         files: &["drivers/src/damiao.rs", "drivers/src/robstride.rs"],
-        packages: &[],
         tests: &["--test", "damiao", "--test", "readings", "--test", "robstride"],
         further: OF_ALL_DRIVES,
     },
     Part {
         name: "cubemars",
         files: &["drivers/src/cubemars_mit.rs", "drivers/src/cubemars_servo.rs", "drivers/src/mit.rs"],
-        packages: &[],
         tests: &["--test", "cubemars_mit", "--test", "cubemars_servo", "--test", "readings"],
         further: OF_ALL_DRIVES,
     },
     Part {
         name: "dji-rmd-spark",
         files: &["drivers/src/dji.rs", "drivers/src/rev_spark.rs", "drivers/src/rmd.rs"],
-        packages: &[],
         tests: &["--test", "dji", "--test", "readings", "--test", "rev_spark", "--test", "rmd"],
         further: OF_ALL_DRIVES,
     },
     Part {
         name: "uavcan",
         files: &["drivers/src/cyphal.rs", "drivers/src/dronecan.rs", "drivers/src/half.rs"],
-        packages: &[],
         tests: &["--lib", "--test", "cyphal", "--test", "dronecan", "--test", "readings"],
         further: OF_ALL_DRIVES,
     },
     Part {
         name: "agilex-frames",
         files: &["drivers/src/agilex.rs", "drivers/src/frames/*.rs"],
-        packages: &[],
         tests: &["--test", "agilex", "--test", "frames", "--test", "readings"],
         further: OF_ALL_DRIVES,
     },
     Part {
         name: "inheritance",
         files: &["supervisor/src/inheritance.rs"],
-        packages: &[],
         tests: &["--test", "core"],
         further: &[],
     },
@@ -159,7 +137,6 @@ pub const JUDGED: &[Part] = &[
             "supervisor/src/runtime.rs",
             "supervisor/src/wakeups.rs",
         ],
-        packages: &[],
         tests: &["--lib", "--test", "kernel_jobs", "--test", "runtime"],
         further: &[],
     },
@@ -177,7 +154,6 @@ pub const JUDGED: &[Part] = &[
             "supervisor/src/notify.rs",
             "supervisor/src/service.rs",
         ],
-        packages: &[],
         // Those on CAN interfaces judge more of it, and take minutes each time.
         tests: &["--lib", "--test", "core", "--test", "runtime"],
         further: &[],
@@ -196,7 +172,7 @@ pub fn list() -> String {
 
 /// The test programs of a part, in words.
 fn judges(part: &Part) -> String {
-    let names = part.tests.iter().chain(part.further).filter(|word| **word != "--test");
+    let names = part.tests.iter().chain(part.further).filter(|word| !["--package", "--test"].contains(word));
     names.map(|word| if *word == "--lib" { "unit tests" } else { word }).collect::<Vec<_>>().join(", ")
 }
 
@@ -217,8 +193,12 @@ mod tests {
                 assert!(place.exists(), "{}: {file}", part.name);
             }
             let own = part.files[0].split('/').next().expect("a folder");
-            let packages = if part.packages.is_empty() { &[own] } else { part.packages };
-            for test in part.tests.iter().chain(part.further).filter(|word| !word.starts_with("--")) {
+            let words = || part.tests.iter().chain(part.further);
+            let named = words().zip(words().skip(1)).filter(|(word, _)| **word == "--package");
+            let packages: Vec<&str> = named.map(|(_, package)| *package).chain([own]).collect();
+            let is_test = |(before, _): &(&&str, &&str)| **before == "--test";
+            let tests = words().zip(words().skip(1)).filter(is_test).map(|(_, test)| test);
+            for test in tests {
                 let known = |package: &&str| {
                     let tests = root.join(package).join("tests");
                     tests.join(format!("{test}.rs")).exists() || tests.join(test).join("main.rs").exists()
