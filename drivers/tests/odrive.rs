@@ -3,8 +3,11 @@
 mod common;
 
 use common::{COMMON, build, enable_frames, frame, odrive, odrive_extended, stop_frames, text};
+use drivers::odrive::flag;
 use drivers::registry::Common;
-use drivers::{AfterStop, ArbitrationId, Format, Frame, PowerProof, RevolutionsPerSecond, StageKind, Value};
+use drivers::{
+    AfterStop, ArbitrationId, Fault, Format, Frame, Power, PowerProof, RevolutionsPerSecond, StageKind, Value,
+};
 
 #[test]
 fn the_programme_goes_from_gentle_to_final() {
@@ -86,7 +89,9 @@ fn motion_is_told_from_harmless() {
         ("076", "00", true),
         ("07E", "", true),
         ("07F", "", true),
-        // Other nodes.
+        // Other nodes: the last number of the one before, the first of the one behind.
+        ("05F", "", false),
+        ("080", "", false),
         ("047", "0800000000000000", false),
         ("087", "0800000000000000", false),
         ("0E7", "0800000000000000", false),
@@ -133,7 +138,27 @@ fn states_between_are_transitions() {
     let drive = odrive(0, "0.6");
     for state in (0..=255u8).filter(|state| *state != 1 && *state != 8) {
         let seen = drive.decode(&Frame::classic(ArbitrationId::standard(1), &[0, 0, 0, 0, state, 0, 0, 0]));
-        assert_eq!(seen.unwrap().power, Some(drivers::Power::Transition), "{state}");
+        assert_eq!(seen.unwrap().power, Some(Power::Transition), "{state}");
+    }
+}
+
+/// Fails if two signs of an error make none.
+#[test]
+fn every_sign_of_an_error_is_a_fault() {
+    let drive = odrive(0, "0.5");
+    for (payload, fault) in [
+        ("0000000001010000", flag::MOTOR),
+        ("0000000001000100", flag::ENCODER),
+        ("0000000001000001", flag::CONTROLLER),
+        ("0000000001010100", flag::MOTOR | flag::ENCODER),
+        ("4000000001000001", 0x40 | flag::CONTROLLER),
+        // Should the register ever have a bit where the flags are.
+        ("0000002001010000", flag::MOTOR),
+        ("0000004001000100", flag::ENCODER),
+    ] {
+        let seen = drive.decode(&frame("001", payload)).unwrap();
+        assert_eq!(seen.fault, Some(Some(Fault(fault))), "{payload}");
+        assert_eq!(seen.power, Some(Power::Fault), "{payload}");
     }
 }
 
