@@ -302,3 +302,129 @@ fn describe(view: &VerdictView, event: &Event) -> String {
         kind => format!("{}: {motors} (trip {}, {reason})", kind.name(), event.trip),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsFd;
+    use std::path::Path;
+
+    use shm_proto::verdicts::{BusVerdict, Identity, MotorState, MotorVerdict, ResetPolicy};
+    use shm_proto::{Capacity, Generation, MotorIndex, SessionId, VerdictSegment};
+
+    use super::*;
+
+    const ARM: MotorIndex = MotorIndex(0);
+    const WHEEL: MotorIndex = MotorIndex(1);
+    const ROBOT: &str = r#"
+[[bus]]
+name = "can0"
+[[motor]]
+name = "arm"
+bus = "can0"
+driver = "odrive"
+node = 3
+firmware = "0.6"
+after_stop = "hold"
+max_rpm = 300
+[[motor]]
+name = "wheel"
+bus = "can0"
+driver = "odrive"
+node = 4
+firmware = "0.6"
+after_stop = "release"
+max_rpm = 300
+"#;
+
+    /// What the real-time thread publishes, and what housekeeping reads of it.
+    fn segment() -> (VerdictSegment, VerdictView) {
+        let capacity = Capacity::new(8, 8).unwrap();
+        let identity = Identity { config_hash: 1, pid: 1, started: Nanos(1), policy: ResetPolicy::Manual };
+        let (segment, fd) =
+            VerdictSegment::create(capacity, &identity, &["arm", "wheel"], &["can0", "can1"]).unwrap();
+        let view = VerdictView::map(fd.as_fd(), capacity).unwrap();
+        (segment, view)
+    }
+
+    fn event(kind: EventKind, trip: u64, reason: Option<Reason>, motors: &[MotorIndex]) -> Event {
+        let mut event = Event { trip: TripId(trip), reason, ..Event::new(kind, Nanos(1)) };
+        motors.iter().for_each(|motor| event.motors.insert(*motor));
+        event
+    }
+
+    /// Fails if the journal does not say what was stopped, by which trip, and why.
+    #[test]
+    fn each_event_is_told_with_its_trip_its_cause_and_its_motors() {
+        let (segment, view) = segment();
+        segment.front(Generation(2), 4711);
+        let expired = Some(Reason::Expired);
+        for (event, line) in [
+            (
+                event(EventKind::Trip, 7, expired, &[ARM, WHEEL]),
+                "trip 7: session expired: stopped arm, wheel",
+            ),
+            (event(EventKind::Trip, 7, expired, &[]), "trip 7: session expired: stopped no motor"),
+            (
+                event(EventKind::EndedAtRest, 0, Some(Reason::ClosedByClient), &[WHEEL]),
+                "no trip: closed by client: at rest already: wheel",
+            ),
+            (event(EventKind::Reset, 7, None, &[ARM]), "trip 7 reset by operator: arm"),
+            (event(EventKind::FrontAttached, 0, None, &[]), "front attached: process 4711, generation 2"),
+            (event(EventKind::Armed, 0, None, &[]), "armed"),
+            (event(EventKind::Standstill, 7, expired, &[ARM]), "standstill: arm (trip 7, session expired)"),
+            (event(EventKind::Standstill, 0, expired, &[ARM]), "standstill: arm"),
+        ] {
+            assert_eq!(describe(&view, &event), line);
+        }
+        let of_a_session = Event { session: SessionId(0xABC), ..event(EventKind::Trip, 7, expired, &[ARM]) };
+        let told = describe(&view, &of_a_session);
+        assert!(told.contains(&format!(": session expired {}: ", SessionId(0xABC))), "{told}");
+    }
+
+    /// Fails if an operator looks for the forger on the wrong bus.
+    #[test]
+    fn only_the_buses_with_local_feedback_are_named() {
+        let (segment, view) = segment();
+        segment.bus(1, &BusVerdict { disbelieved: 3, ..BusVerdict::FRESH });
+        let told = describe(&view, &event(EventKind::Disbelieved, 0, None, &[]));
+        assert!(
+            told.starts_with("WARNING: feedback on bus can1 comes from a program of this computer"),
+            "{told}"
+        );
+    }
+
+    /// Fails if a trip for a fault does not say which drive has which, or if another trip tells of one that has nothing
+    /// to do with it.
+    #[test]
+    fn a_trip_for_a_fault_says_which() {
+        let config = Config::parse(Path::new("test.toml"), ROBOT).unwrap();
+        let (segment, view) = segment();
+        let fine = MotorVerdict {
+            grant: None,
+            state: MotorState::Stopping,
+            stage: 0,
+            trip: TripId(7),
+            reason: Some(Reason::DriveFault),
+            first_stop: Nanos::ZERO,
+            confirmed: Nanos::ZERO,
+            standstill: Nanos::ZERO,
+            stops_sent: 0,
+            velocity: None,
+            position: None,
+            power: 0,
+            fault: 0,
+            feedback: Nanos::ZERO,
+            guarded: 0,
+            bus: 0,
+            latched: 0,
+            violations: 0,
+        };
+        segment.motor(ARM, &fine);
+        segment.motor(WHEEL, &MotorVerdict { fault: 0x0100_0000, ..fine });
+        let fault = Some(Reason::DriveFault);
+        let told = |kind, reason| faults(&view, &event(kind, 7, reason, &[ARM, WHEEL]), &config);
+        assert_eq!(told(EventKind::Trip, fault), "; wheel: watchdog expired");
+        assert_eq!(told(EventKind::Trip, Some(Reason::Expired)), "");
+        assert_eq!(told(EventKind::Standstill, fault), "");
+    }
+}
