@@ -103,6 +103,38 @@ fn the_last_motor_is_told_after_all_others() {
     assert_eq!(last_first_stop(&[], &[]), Duration::ZERO);
 }
 
+/// Fails if a frame is taken for shorter than it can be: a bus that is kept full has no room for what the drives say.
+/// Of classic frames: 55 or 80 bits and ten for each byte (Davis and others, 2007).
+#[test]
+fn a_frame_takes_as_long_as_its_worst_bits() {
+    let (standard, extended) = (ArbitrationId::standard(0x123), ArbitrationId::extended(0x123));
+    let slow = BitRates { nominal: 125_000, data: None };
+    let fast = BitRates { nominal: 1_000_000, data: None };
+    let switched = BitRates { nominal: 1_000_000, data: Some(5_000_000) };
+    for (rates, frame, micros) in [
+        (fast, Frame::classic(standard, &[]), 55),
+        (fast, Frame::classic(standard, &[0; 8]), 135),
+        (fast, Frame::classic(extended, &[]), 80),
+        (fast, Frame::classic(extended, &[0; 8]), 160),
+        (fast, Frame::remote(standard), 55),
+        (slow, Frame::classic(standard, &[0; 4]), 760),
+        (slow, Frame::classic(extended, &[0; 8]), 1_280),
+        (switched, Frame::classic(extended, &[0; 8]), 160),
+        // 85 or 110 bits, and at the other rate 60 and ten for each byte.
+        (switched, Frame::fd(standard, &[0; 12]), 85 + 36),
+        (switched, Frame::fd(extended, &[0; 12]), 110 + 36),
+        (switched, Frame::fd(extended, &[]), 110 + 12),
+        (fast, Frame::fd(extended, &[0; 12]), 110 + 180),
+    ] {
+        assert_eq!(rates.time(&frame), Duration::from_micros(micros), "{rates:?} {frame}");
+    }
+    let none = BitRates { nominal: 0, data: Some(0) };
+    assert!(
+        none.time(&Frame::fd(extended, &[0; 64])) > Duration::from_secs(1),
+        "a rate of 0 is a mistake, and no end"
+    );
+}
+
 /// A known bit rate is used up to three quarters: 135 bits are the longest frame of an ODrive.
 #[test]
 fn the_gap_follows_the_bit_rate() {
