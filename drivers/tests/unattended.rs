@@ -7,7 +7,7 @@ use std::time::Duration;
 use common::{COMMON, all, build, cia402, odrive, text};
 use drivers::unattended::{BitRates, Ending, Job, MOST_FRAMES, ROUND, Times, Turn};
 use drivers::unattended::{jobs, last_first_stop, shortest_gap};
-use drivers::{AfterStop, ArbitrationId, Drive, Format, Frame, Value};
+use drivers::{AfterStop, ArbitrationId, Drive, Format, Frame, Stage, StageKind, StopProgramme, Value};
 
 const MS: Duration = Duration::from_millis(1);
 const MARKER: ArbitrationId = ArbitrationId::Extended(0x1FBF_FFFF);
@@ -158,4 +158,85 @@ fn only_what_feeds_nothing_has_no_end() {
         let is_fed_by_a_heartbeat = drive.heartbeat.is_some();
         assert_eq!(!endless.is_empty(), is_fed_by_a_heartbeat, "{}", drive.family);
     }
+}
+
+/// Fails if an axis that is to be held is let fall, if one that is to be released keeps its torque, or if a drive is sent
+/// no stop at all.
+#[test]
+fn what_holds_is_sent_no_stage_that_takes_its_torque() {
+    let kinds = |drive: &Drive| drive.unattended_stages().map(|stage| stage.kind).collect::<Vec<_>>();
+    let (controlled, off, latch) = (StageKind::Controlled, StageKind::TorqueOff, StageKind::Latch);
+    let mut drive = odrive(3, "0.6");
+    assert_eq!(kinds(&drive), [controlled, off, latch]);
+    drive.stop.after = AfterStop::Hold;
+    assert_eq!(kinds(&drive), [controlled]);
+    let stages = drive.stop.stages().to_vec();
+    drive.stop = StopProgramme::new(&stages[1..], AfterStop::Hold);
+    assert_eq!(kinds(&drive), [off], "the first stage is what every stop sends");
+    let brakes = [stages[0], Stage { kind: StageKind::Quick, ..stages[0] }, stages[1]];
+    drive.stop = StopProgramme::new(&brakes, AfterStop::Hold);
+    assert_eq!(kinds(&drive), [controlled, StageKind::Quick]);
+}
+
+/// Fails if a stage is not sent for about as long as the supervisor would give it, or if the next one begins before, or
+/// long after. Three frames make a round of 10 ms.
+#[test]
+fn stages_follow_each_other_in_time() {
+    let jobs = jobs_of(&[odrive(3, "0.6")]);
+    let gap = ROUND / 3;
+    let slack = 100 * MS;
+    let told: Vec<_> =
+        jobs.iter().map(|job| (job.turn, job.wait, job.frames.len(), job.gap, job.ending)).collect();
+    let stage = TIMES.stage + slack;
+    assert_eq!(
+        told,
+        [
+            (Turn::First, TIMES.wait, 3, gap, Ending::After(50)),
+            (Turn::Later, TIMES.wait + stage, 2, ROUND / 2, Ending::After(50)),
+            (Turn::Later, TIMES.wait + 2 * stage, 3, gap, Ending::After(50)),
+        ]
+    );
+    assert_eq!(jobs[0].end(), Some(TIMES.wait + gap * 150));
+    assert_eq!(jobs[1].end(), Some(TIMES.wait + stage + ROUND / 2 * 100));
+}
+
+/// Fails if a frame that was lost is not sent again because the stage is short and the bus is full: each is sent three
+/// times, and the next stage waits for that.
+#[test]
+fn a_short_stage_of_a_full_bus_takes_three_rounds() {
+    let drives: Vec<Drive> = (0..63).map(|node| odrive(node, "0.6")).collect();
+    let times = Times { stage: 100 * MS, ..TIMES };
+    let jobs = jobs(&drives.iter().collect::<Vec<_>>(), MARKER, &times);
+    let told: Vec<_> = jobs.iter().map(|job| (job.wait, job.frames.len(), job.ending)).collect();
+    // 127 and 64 frames, one each millisecond.
+    let (first, second) = (3 * 127 * MS + 25 * MS, 3 * 64 * MS + 25 * MS);
+    assert_eq!(
+        told,
+        [
+            (times.wait, 127, Ending::After(3)),
+            (times.wait + first, 64, Ending::After(3)),
+            (times.wait + first + second, 127, Ending::After(3)),
+        ]
+    );
+}
+
+/// Fails if later jobs are put off so seldom that a stage is over meanwhile, or so often that they fill the bus.
+#[test]
+fn later_jobs_are_put_off_four_times_a_stage() {
+    for (stage, slack) in [(40, 20), (80, 20), (200, 50), (400, 100), (2_000, 100)] {
+        assert_eq!(Times { stage: stage * MS, ..TIMES }.slack(), slack * MS, "{stage} ms");
+    }
+}
+
+/// Fails if a job that goes on for ever is told to end, or begins before the last stage is over.
+#[test]
+fn what_has_no_end_begins_behind_the_last_stage() {
+    let jobs = jobs_of(&[cia402(5, "sdo", AfterStop::Release)]);
+    let (endless, stages): (Vec<&Job>, Vec<&Job>) = jobs.iter().partition(|job| job.ending == Ending::Never);
+    let [endless] = endless[..] else { panic!("{endless:?}") };
+    assert_eq!(endless.end(), None);
+    assert_eq!(stages.len(), 2);
+    assert_eq!(endless.frames, stages[1].frames, "the last stage, once more");
+    assert_eq!(endless.wait, TIMES.wait + 2 * (TIMES.stage + 100 * MS));
+    assert!(endless.wait > stages[1].end().expect("it ends"));
 }

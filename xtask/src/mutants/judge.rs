@@ -108,6 +108,8 @@ impl Judge<'_> {
         let mut which = vec!["--shard", &shard];
         which.extend(only.iter().flat_map(|only| ["--re", only]));
         let mut outcome = self.run(self.part.tests, &which)?;
+        // Before the further tests as well: whoever interrupts these goes on with `--again`.
+        outcome.write(self.folder)?;
         self.settle(&mut outcome, self.part.further)?;
         outcome.write(self.folder)?;
         Ok(outcome)
