@@ -90,6 +90,8 @@ fn a_broadcast_goes_first_and_tells_every_motor_at_once() {
     assert_eq!(Some(jobs[0].frames[1]), drives[0].broadcast);
     let all: Vec<&Drive> = drives.iter().collect();
     assert_eq!(last_first_stop(&all, &jobs), TIMES.wait);
+    let two = jobs_of(&drives[..2]);
+    assert_eq!(Some(two[0].frames[1]), drives[0].broadcast, "two are enough");
     let alone = jobs_of(&drives[..1]);
     assert!(!alone.iter().flat_map(|job| &job.frames).any(|frame| Some(*frame) == drives[0].broadcast));
 }
