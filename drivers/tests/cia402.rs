@@ -135,6 +135,9 @@ fn all_statuswords() {
             }
             None => assert_eq!(seen.power, Some(Power::Transition), "{word:04X}"),
         }
+        // In these two there is a fault, and the emergency message that came before says which.
+        let is_faulty = word & 0x4F == 0x08 || word & 0x4F == 0x0F;
+        assert_eq!(seen.fault, (!is_faulty).then_some(None), "{word:04X}");
     }
 }
 
