@@ -144,6 +144,25 @@ fn coarse_readings_are_no_readings() {
     }
 }
 
+/// Fails if a number is scaled wrongly: whoever asks may have it in another width than Lanyard does.
+#[test]
+fn each_width_has_its_steps() {
+    let drive = moteus(&[("id", 1)]);
+    let seen = |hex: &str| drive.decode(&fd("S", "100", hex)).unwrap();
+    // Velocity: 0.00001 rev/s in int32, 0.00025 in int16, itself as a float.
+    for (hex, rps) in
+        [("2902e0930400", 3.0), ("2902206cfbff", -3.0), ("2502e02e", 3.0), ("2d0200004040", 3.0)]
+    {
+        assert_eq!(seen(hex).velocity, Some(RevolutionsPerSecond(rps)), "{hex}");
+    }
+    // Position: 0.00001 revolutions in int32, itself as a float; the narrow ones end within a few turns.
+    for (hex, turns) in [("2901e0930400", 3.0), ("2901206cfbff", -3.0), ("2d0100004040", 3.0)] {
+        let position = seen(hex).position.unwrap();
+        assert!((position.0 - turns).abs() < 1e-9, "{hex}: {position:?}");
+    }
+    assert_eq!(drive.decode(&fd("S", "100", "25010a00")), None);
+}
+
 #[test]
 fn each_mode_has_its_meaning() {
     let drive = moteus(&[("id", 1)]);
