@@ -400,6 +400,7 @@ max_rpm = 300
         let config = Config::parse(Path::new("test.toml"), ROBOT).unwrap();
         let (segment, view) = segment();
         let fine = MotorVerdict {
+            moves: Nanos::ZERO,
             grant: None,
             state: MotorState::Stopping,
             stage: 0,

@@ -45,12 +45,16 @@ max_rpm = 300
 #[derive(Debug)]
 struct Bus {
     now: Nanos,
-    refusals: VecDeque<SendError>,
+    refusals: Refusals,
 }
+
+/// What becomes of the next frames, as the test has it.
+type Refusals = Arc<Mutex<VecDeque<SendError>>>;
 
 impl Wire for Bus {
     fn send(&mut self, _bus: usize, _frame: &Frame) -> Result<(), SendError> {
-        self.refusals.pop_front().map_or(Ok(()), Err)
+        let next = self.refusals.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+        next.map_or(Ok(()), Err)
     }
 
     fn now(&mut self) -> Nanos {
@@ -103,6 +107,7 @@ impl Write for File {
 struct Scene {
     core: Core,
     ports: Recorded<Bus>,
+    refusals: Refusals,
     writer: Writer<File>,
     file: File,
     view: Arc<VerdictView>,
@@ -129,8 +134,9 @@ impl Scene {
         let header = Header { config: ROBOT.to_owned(), pid: 77, started: START, inheritance };
         let file = File::default();
         let writer = Writer::new(file.clone(), &header, taken).expect("a file");
-        let ports = Recorded::new(Bus { now: START, refusals: VecDeque::new() }, tape);
-        Self { core, ports, writer, file, view, capacity, beats: None, now: START }
+        let refusals = Refusals::default();
+        let ports = Recorded::new(Bus { now: START, refusals: Arc::clone(&refusals) }, tape);
+        Self { core, ports, refusals, writer, file, view, capacity, beats: None, now: START }
     }
 
     fn give(&mut self, input: Input) {
@@ -220,7 +226,8 @@ impl Scene {
             });
             self.run(20, 8, 2.0);
         }
-        self.ports_refuse(SendError::QueueFull);
+        let refusals = [SendError::QueueFull; 3];
+        self.refusals.lock().unwrap_or_else(PoisonError::into_inner).extend(refusals);
         // It falls silent, and its drive does not obey.
         self.run(400, 8, 2.0);
         self.run(300, 1, 0.0);
@@ -244,10 +251,6 @@ impl Scene {
         self.run(50, 1, 0.0);
         self.give(Input::End { now: self.now });
         self.ports.looked();
-    }
-
-    fn ports_refuse(&mut self, error: SendError) {
-        self.ports.ports_mut().refusals.extend([error; 3]);
     }
 }
 

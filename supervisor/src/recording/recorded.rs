@@ -129,11 +129,6 @@ impl<P> Recorded<P> {
     pub fn new(ports: P, tape: Tape) -> Self {
         Self { ports, tape }
     }
-
-    /// The buses themselves, past the tape.
-    pub fn ports_mut(&mut self) -> &mut P {
-        &mut self.ports
-    }
 }
 
 impl<P: Wire> Wire for Recorded<P> {
