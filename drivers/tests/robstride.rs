@@ -102,6 +102,7 @@ fn mode_and_faults_are_told_by_the_identifier() {
         {
             let seen = seen(0x0200_7FAA | mode << 22 | faults << 16).unwrap();
             assert_eq!((seen.power, seen.fault), (Some(power), fault), "{mode} {faults:#x}");
+            assert_eq!(seen.state.map(u32::from), Some(mode), "{mode} {faults:#x}");
         }
         assert_eq!(seen(0x0200_7FAA | 3 << 22 | faults << 16), None, "no such mode");
     }
