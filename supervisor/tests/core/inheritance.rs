@@ -3,10 +3,13 @@
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::FileExt;
+use std::path::Path;
 
+use config::Config;
 use shm_proto::verdicts::{EventKind, MotorState, MotorVerdict, Phase, Predecessor, Reason, ResetPolicy};
-use shm_proto::{Ending, MotorIndex, TripId, TripSeen};
+use shm_proto::{Ending, MotorIndex, Nanos, TripId, TripSeen};
 use supervisor::core::ResetRefused;
+use supervisor::inheritance::{Found, inherit};
 
 use crate::state;
 use crate::support::{A, B, Bench, C, ROBOT, TICK};
@@ -327,6 +330,17 @@ fn what_cannot_be_read_counts_as_everything_driven() {
     bench.rest_all();
     assert_eq!(bench.core.reset(TripId(trip).into(), bench.now), Ok(()));
     assert!(can_be_driven(&mut bench, B));
+}
+
+/// Fails if a trip gets a number that an operator has seen before: one for each millisecond that the machine runs is more
+/// than the supervisor before can have given out.
+#[test]
+fn numbers_go_on_behind_any_that_nobody_knows() {
+    let config = Config::parse(Path::new("test.toml"), ROBOT).expect("the test robot is valid");
+    for (now, trip) in [(Nanos(0), 1), (Nanos(999_999), 1), (Nanos(5_000_999_999), 5_001)] {
+        let (inheritance, _) = inherit(Found::ArmedOnly, &config, now);
+        assert_eq!((inheritance.trips, inheritance.died), (TripId(trip), Some(TripId(trip))), "{now:?}");
+    }
 }
 
 /// Whatever words a broken supervisor leaves, the next one starts, and holds nothing that could not be reset.
