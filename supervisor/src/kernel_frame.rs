@@ -15,7 +15,8 @@ const AT_FLAGS: usize = 5;
 /// computer as it was written.
 const AT_RESERVED: usize = 6;
 /// What marks a frame there that a job of the kernel sends, so that it can be told from those of programs. Any other
-/// number but 0, which is what almost everybody writes, would do.
+/// number but 0, which is what almost everybody writes, would do. It proves nothing: any program may write it. Only a stop may
+/// follow from it.
 const OF_A_JOB: u8 = 0x4C;
 const AT_PAYLOAD: usize = 8;
 /// The payload at the higher bit rate.

@@ -92,16 +92,24 @@ impl Spare {
             Err(error) if error.raw_os_error() != Some(libc::EISCONN) => return Err(error),
             _ => {}
         }
-        self.jobs.iter().filter(|job| !self.has(job)).try_for_each(|job| {
-            job.arm.iter().try_for_each(|message| Ok(write(&self.socket, message).map(drop)?))
-        })
+        for job in &self.jobs {
+            if !self.has(job)? {
+                job.arm.iter().try_for_each(|message| write(&self.socket, message).map(drop))?;
+            }
+        }
+        Ok(())
     }
 
     /// Whether the kernel has the job on the interface that the socket is connected to, ended ones included.
-    fn has(&self, job: &Words) -> bool {
-        let known = write(&self.socket, &job.ask) != Err(Errno::EINVAL);
-        // The answer says more than was asked for. Whoever reads this socket next must not find it.
-        let _ = recv(self.socket.as_raw_fd(), &mut [0], MsgFlags::MSG_DONTWAIT);
-        known
+    fn has(&self, job: &Words) -> io::Result<bool> {
+        match write(&self.socket, &job.ask) {
+            Ok(_) => {
+                // The answer says more than was asked for. Whoever reads this socket next must not find it.
+                let _ = recv(self.socket.as_raw_fd(), &mut [0], MsgFlags::MSG_DONTWAIT);
+                Ok(true)
+            }
+            Err(Errno::EINVAL) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
     }
 }

@@ -295,8 +295,8 @@ fn describe(view: &VerdictView, event: &Event) -> String {
         }
         EventKind::ForeignStops => format!(
             "WARNING: somebody else sends stops for {motors}, which a session drives: another supervisor of the same motors, or \
-             the process lanyard-holder that one has left which was killed, or another computer on the bus. End it: the \
-             grant ends if they go on"
+             the process lanyard-holder left by a killed one, or a program that imitates it, or another computer on the \
+             bus. End it: the grant ends if they go on"
         ),
         kind if event.trip == TripId::NONE => format!("{}: {motors}", kind.name()),
         kind => format!("{}: {motors} (trip {}, {reason})", kind.name(), event.trip),

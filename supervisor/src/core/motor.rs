@@ -509,11 +509,17 @@ impl Motor {
     }
 
     /// How it turns without torque.
+    /// Whether nothing was seen of it that turns although it has no power.
+    pub(super) fn stands_still(&self) -> bool {
+        self.unpowered.since() == Nanos::ZERO
+    }
+
     fn turning_without_power(&self) -> Turning {
         let slow = self.drive.stop.stage(self.stage_at_rest()).proof.max_speed.0;
         match self.seen.velocity {
             _ if self.is_energised() => Turning::No,
-            None => Turning::No,
+            // A drive that has no speed for once does not stand still by that.
+            None => Turning::Barely,
             Some(velocity) if velocity.0.abs() <= slow => Turning::No,
             Some(velocity) if velocity.0.abs() <= slow * MOVING_AGAIN => Turning::Barely,
             // Also a speed that is no number.

@@ -322,7 +322,10 @@ impl Core {
         if seen != present {
             return Err(ResetRefused::Violated { now: present });
         }
-        let moving = self.motors.iter().position(|motor| held(&motor) && !motor.is_at_rest());
+        let moving = self
+            .motors
+            .iter()
+            .position(|motor| held(&motor) && !(motor.is_at_rest() && motor.stands_still()));
         if let Some(motor) = moving {
             return Err(ResetRefused::NotAtRest { motor });
         }

@@ -33,7 +33,7 @@ pub struct Replayed {
 pub enum End {
     /// With the last word of its supervisor.
     Complete,
-    /// In the middle: the supervisor was killed, has panicked, or still runs.
+    /// In the middle: the supervisor was killed, has panicked, or still runs, or its disk took no more.
     Cut,
 }
 
@@ -43,7 +43,10 @@ impl fmt::Display for Replayed {
         match self.end {
             End::Complete => Ok(()),
             End::Cut => {
-                write!(f, "; the recording ends in the middle: its supervisor was killed or still runs")
+                write!(
+                    f,
+                    "; the recording ends in the middle: its supervisor was killed or still runs, or its disk was full"
+                )
             }
         }
     }

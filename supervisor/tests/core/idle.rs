@@ -4,7 +4,7 @@
 use drivers::{ArbitrationId, Frame};
 use shm_proto::verdicts::{Event, EventKind, MotorState, Reason, ResetPolicy};
 use shm_proto::{MotorIndex, Nanos, TripId};
-use supervisor::core::Origin;
+use supervisor::core::{Origin, ResetRefused};
 
 use crate::state;
 use crate::support::{A, Bench, C, MS, TICK};
@@ -122,6 +122,19 @@ fn a_held_motor_that_is_pushed_is_told_of_with_its_trip() {
     let [event] = told(&bench)[..] else { panic!("told once") };
     assert_eq!(event.trip, trip);
     assert_eq!(bench.sent_to(A), [""; 0]);
+}
+
+/// Fails if a trip is reset while one of its motors is pushed: its proof of standstill is older than the push.
+#[test]
+fn a_trip_is_not_reset_while_its_motor_is_pushed() {
+    let mut bench = Bench::new(ResetPolicy::Manual);
+    let trip = bench.core.estop(bench.now, &mut bench.wire);
+    bench.rest_all();
+    bench.run(4 * TICK);
+    bench.odrive_says(A, WITHOUT_TORQUE, 2.0);
+    assert_eq!(bench.core.reset(trip.into(), bench.now), Err(ResetRefused::NotAtRest { motor: 0 }));
+    bench.odrive_says(A, WITHOUT_TORQUE, 0.0);
+    assert_eq!(bench.core.reset(trip.into(), bench.now), Ok(()));
 }
 
 /// Fails if it is still shown of a motor that is driven, or that has torque.
