@@ -40,11 +40,22 @@ const RESTARTS: u32 = 3;
 /// What has to follow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Demand {
+    /// The shaft stood still, and goes on to.
+    Stays(Duration),
     /// The shaft is at rest that long after the last of the faults began.
     Rest(Duration),
     /// Nothing that reaches this drive can stop it: the stages have to be sent all the same, the last by then, and it is never
     /// called still.
     Told(Duration),
+}
+
+impl Demand {
+    /// By when.
+    pub const fn bound(self) -> Duration {
+        match self {
+            Self::Stays(bound) | Self::Rest(bound) | Self::Told(bound) => bound,
+        }
+    }
 }
 
 /// Which stops a drive carries out.
@@ -69,11 +80,12 @@ fn is_zero_all(family: &Family, fault: Fault) -> bool {
     fault == Fault::DeafToZero && family.stages == [Stop::TorqueOff]
 }
 
-/// The stages that are sent: an axis that is to be held keeps its torque when only the kernel is left.
+/// The stages that are sent: an axis that is to be held keeps its torque when only the kernel is left, and every stage of the
+/// families behind the first takes it, an ODrive's e-stop included.
 fn sent(cell: &Cell) -> impl Iterator<Item = Stop> {
     let unattended = cell.supervisor != Supervisor::Alive;
     let held = cell.family.is_held();
-    cell.family.stages.iter().copied().filter(move |kind| !(unattended && held && *kind == Stop::TorqueOff))
+    cell.family.stages.iter().copied().filter(move |kind| !(unattended && held && *kind != Stop::Controlled))
 }
 
 /// How long a stage lasts at most.
@@ -102,6 +114,34 @@ pub fn first_stop(cell: &Cell) -> Duration {
     if cell.bus == Bus::Gone { first.max(DISTURBED + BACK) } else { first }
 }
 
+/// By when a stop has begun that nothing interrupts any more. The frames of a bus that flaps get through; only a supervisor that
+/// lives begins anew each time.
+fn begun(cell: &Cell) -> Duration {
+    match (cell.bus, cell.supervisor) {
+        (Bus::Well | Bus::Doubtful, _) | (Bus::Flapping, Supervisor::Hung | Supervisor::Dead) => {
+            first_stop(cell)
+        }
+        (Bus::Gone, _) | (Bus::Flapping, Supervisor::Alive) => first_stop(cell).max(DISTURBED + BACK),
+    }
+}
+
+/// By when each stage that is sent has reached the drive, unless the one before it has had its effect.
+pub fn stage_bounds(cell: &Cell) -> Vec<(Stop, Duration)> {
+    let restarts = restarts(cell);
+    let bound = |count: usize| {
+        begun(cell) + restarts + stage(cell) * u32::try_from(count).unwrap_or(u32::MAX) + ROUND
+    };
+    sent(cell).enumerate().map(|(place, kind)| (kind, bound(place))).collect()
+}
+
+/// What a bus that flaps adds.
+fn restarts(cell: &Cell) -> Duration {
+    match (cell.bus, cell.supervisor) {
+        (Bus::Flapping, Supervisor::Alive) => FLAP * 2 * RESTARTS,
+        _ => Duration::ZERO,
+    }
+}
+
 /// Whether some stage that is sent has an effect on this drive.
 pub fn can_be_stopped(cell: &Cell) -> bool {
     sent(cell).any(|kind| obeys(cell, kind))
@@ -109,20 +149,14 @@ pub fn can_be_stopped(cell: &Cell) -> bool {
 
 /// What has to follow in a cell.
 pub fn demand(cell: &Cell) -> Demand {
-    let begun = match cell.bus {
-        Bus::Well | Bus::Doubtful => first_stop(cell),
-        Bus::Flapping | Bus::Gone => first_stop(cell).max(DISTURBED + BACK),
-    };
+    let begun = begun(cell);
     // A power-cycled drive is off, a jammed shaft and a motor that nothing drives stand still.
     let place = sent(cell).position(|kind| obeys(cell, kind));
     let stages = |count: usize| stage(cell) * u32::try_from(count).unwrap_or(u32::MAX);
-    let restarts = match (cell.bus, cell.supervisor) {
-        (Bus::Flapping, Supervisor::Alive) => FLAP * 2 * RESTARTS,
-        _ => Duration::ZERO,
-    };
+    let restarts = restarts(cell);
     let idle = matches!(cell.state, State::Idle | State::Stopped) && cell.fault != Fault::Pushed;
     match place {
-        _ if idle => Demand::Rest(begun),
+        _ if idle => Demand::Stays(begun),
         Some(place) => Demand::Rest(begun + restarts + stages(place) + RUN_OUT),
         None => match own_watchdog(cell) {
             Some(bite) => Demand::Rest(begun + stages(sent(cell).count()) + bite + RUN_OUT),

@@ -7,6 +7,8 @@ use serde_json::{Value, json};
 /// The sign of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
+    /// It stood still before, and did not move.
+    Stays,
     /// At rest within its bound.
     Rest,
     /// It cannot be stopped by any frame: every stage was sent, and it was never called still.
@@ -22,6 +24,7 @@ pub enum Verdict {
 impl Verdict {
     const fn word(self) -> &'static str {
         match self {
+            Self::Stays => "stays",
             Self::Rest => "rest",
             Self::Told => "told",
             Self::Missed => "missed",

@@ -11,11 +11,11 @@ use tests::intruder::Intruder;
 use tests::robot::{MOVE, Robot, START, STILL, Setup};
 use tests::sim::inject::Stop;
 
-use crate::bounds::{DISTURBED, Demand, FLAP, WINDOW, can_be_stopped, demand, first_stop};
+use crate::bounds::{DISTURBED, Demand, FLAP, WINDOW, can_be_stopped, demand, first_stop, stage_bounds};
 use crate::cell::{Bus, Cell, Fault, Front, State, Supervisor};
 use crate::client::Client;
 use crate::outcome::{Outcome, Verdict};
-use crate::watch::{FirstStops, REST_REV_PER_S, Watch};
+use crate::watch::{FirstStops, Look, REST_REV_PER_S, Watch};
 
 /// The motor's name.
 pub const NAME: &str = "joint";
@@ -44,7 +44,7 @@ pub fn play(cell: &Cell) -> Outcome {
     };
     let outcome = play_with(cell, &mut robot).unwrap_or_else(|error| Outcome::unplayed(&error));
     match outcome.verdict {
-        Verdict::Rest | Verdict::Told => outcome,
+        Verdict::Stays | Verdict::Rest | Verdict::Told => outcome,
         Verdict::Missed | Verdict::False | Verdict::Unplayed => outcome.with_log(robot.printed()),
     }
 }
@@ -75,11 +75,9 @@ fn play_with(cell: &Cell, robot: &mut Robot) -> Result<Outcome> {
         return Ok(Outcome::new(Verdict::False, early));
     }
     bring_to_state(cell, robot, client.as_ref(), &watch)?;
-    if cell.state == State::Granted {
-        robot.sim.order(&format!("{node} mark"))?;
-    }
+    robot.sim.order(&format!("{node} mark"))?;
     let before = Moment::now();
-    let (disturbance, from) = spoil(cell, robot, client.as_ref())?;
+    let (disturbance, from) = inject(cell, robot, client.as_ref())?;
     let proofs = watch_until_the_end(cell, robot, from, disturbance)?;
     judge(cell, robot, &watch, &Times { before, from }, &proofs)
 }
@@ -151,7 +149,7 @@ enum Disturbance {
 
 /// Lets everything go wrong, as near to one moment as a program can. The supervisor's end comes last: returns the moment
 /// from which on everything counts.
-fn spoil(cell: &Cell, robot: &mut Robot, client: Option<&Client>) -> Result<(Disturbance, Moment)> {
+fn inject(cell: &Cell, robot: &mut Robot, client: Option<&Client>) -> Result<(Disturbance, Moment)> {
     let node = cell.family.node;
     for order in orders(cell.fault) {
         robot.sim.order(&format!("{node} {order}"))?;
@@ -227,6 +225,8 @@ struct Proof {
 struct Said {
     proofs: Vec<Proof>,
     last_state: Option<String>,
+    /// Whether it said at last that the motor turns although it has no power.
+    moves: bool,
 }
 
 /// Lets the cell run to its end: the bus comes back, a supervisor that lives is read again and again.
@@ -236,7 +236,7 @@ fn watch_until_the_end(
     from: Moment,
     disturbance: Disturbance,
 ) -> Result<Said> {
-    let (Demand::Rest(bound) | Demand::Told(bound)) = demand(cell);
+    let bound = demand(cell).bound();
     undo(disturbance, from)?;
     let mut said = Said::default();
     let end = from + bound + AFTERWARDS;
@@ -246,6 +246,7 @@ fn watch_until_the_end(
             if let Some(at) = status.standstill() {
                 said.proofs.push(Proof { at, read: Moment::now() });
             }
+            said.moves = status.0["moves"] == true;
             said.last_state = Some(status.state().to_owned());
         }
         std::thread::sleep(STATUS_PAUSE);
@@ -308,25 +309,32 @@ fn judge(cell: &Cell, robot: &mut Robot, watch: &Watch, times: &Times, said: &Sa
             return Ok(outcome.missed(format!("the first stop came after {took:?}, the bound is {bound:?}")));
         }
     }
+    let bound = demand(cell).bound();
+    let looks = watch.without_a_gap(times.before, times.from + bound + AFTERWARDS)?;
+    let turning = |look: &&Look| look.speed.abs() > REST_REV_PER_S;
     match demand(cell) {
+        Demand::Stays(_) => {
+            outcome.verdict = Verdict::Stays;
+            if let Some(look) = looks.iter().find(turning) {
+                return Ok(outcome.missed(format!("it stood still, and turned at {:.2} rev/s", look.speed)));
+            }
+        }
         Demand::Rest(bound) => {
             outcome.rest_bound = Some(bound);
-            let last = watch.since(times.before).into_iter().rfind(|look| look.speed.abs() > REST_REV_PER_S);
+            let last = looks.iter().rfind(turning);
             let took = last.map_or(Duration::ZERO, |look| since(look.at, times.from));
             outcome.rest = Some(took);
             if took > bound {
                 let speed = last.map_or(0.0, |look| look.speed);
-                return Ok(outcome.missed(format!(
-                    "it turned at {speed:.2} rev/s after {took:?}, the bound is {bound:?}"
-                )));
+                let text = format!("it turned at {speed:.2} rev/s after {took:?}, the bound is {bound:?}");
+                return Ok(outcome.missed(text));
             }
         }
         Demand::Told(bound) => {
             // It may have come to rest all the same: its stop was under way when it became deaf.
-            let turns = watch.since(times.from + bound).iter().any(|look| look.speed.abs() > REST_REV_PER_S);
-            if turns {
+            if looks.iter().filter(|look| look.at >= times.from + bound).any(|look| turning(&look)) {
                 outcome.verdict = Verdict::Told;
-                if let Some(problem) = untold(cell, &stops, times.from, bound, said) {
+                if let Some(problem) = untold(cell, &stops, times.from, said) {
                     return Ok(outcome.missed(problem));
                 }
             }
@@ -360,26 +368,32 @@ fn false_proof(cell: &Cell, watch: &Watch, said: &Said) -> Option<String> {
     })
 }
 
-/// Says what is missing of the stop of a drive that cannot be stopped.
-fn untold(cell: &Cell, stops: &FirstStops, from: Moment, bound: Duration, said: &Said) -> Option<String> {
-    let has_torque_off = cell.family.stages.contains(&Stop::TorqueOff);
-    let spared = cell.supervisor != Supervisor::Alive && cell.family.is_held();
-    if matches!(cell.state, State::Granted) && has_torque_off && !spared && cell.fault != Fault::Offline {
-        match stops.of(Stop::TorqueOff) {
-            None => return Some("the torque was never taken away".to_owned()),
-            Some(at) if since(at, from) > bound => {
-                return Some(format!(
-                    "the torque was taken away after {:?}, the bound is {bound:?}",
-                    since(at, from)
-                ));
-            }
-            Some(_) => {}
+/// Says what is missing of the stop of a drive that cannot be stopped: a stage, or the word that it turns.
+fn untold(cell: &Cell, stops: &FirstStops, from: Moment, said: &Said) -> Option<String> {
+    let is_pushed_by_hand = cell.fault == Fault::Pushed && matches!(cell.state, State::Idle | State::Stopped);
+    // Stages that were sent before are not sent again: what is asked of a stop that is under way is its last stage. The kernel
+    // begins at the first. A drive that hears nothing cannot say what came.
+    let heard = cell.fault != Fault::Offline && !is_pushed_by_hand;
+    let from_the_first = cell.state == State::Granted || cell.supervisor != Supervisor::Alive;
+    let wanted: Vec<(Stop, Duration)> = match (heard, from_the_first, stage_bounds(cell)) {
+        (false, _, _) => Vec::new(),
+        (true, true, all) => all,
+        (true, false, all) => all.last().copied().into_iter().collect(),
+    };
+    let missing = wanted.into_iter().find_map(|(kind, bound)| match stops.of(kind) {
+        None => Some(format!("a stage was never sent: {kind:?}")),
+        Some(at) if since(at, from) > bound => {
+            Some(format!("the stage {kind:?} came after {:?}, the bound is {bound:?}", since(at, from)))
         }
+        Some(_) => None,
+    });
+    if missing.is_some() {
+        return missing;
     }
     match (cell.supervisor, said.last_state.as_deref()) {
-        (Supervisor::Alive, Some("unverified" | "stopping")) | (Supervisor::Hung | Supervisor::Dead, _) => {
-            None
-        }
+        (Supervisor::Hung | Supervisor::Dead, _) => None,
+        (Supervisor::Alive, Some("unverified" | "stopping")) => None,
+        (Supervisor::Alive, Some("idle" | "stopped")) if is_pushed_by_hand && said.moves => None,
         (Supervisor::Alive, state) => {
             Some(format!("it turns and cannot be stopped, and is called {state:?}"))
         }
@@ -408,7 +422,7 @@ fn stays_at_rest_when_it_goes_on(
     ensure!(!watch.since(from).is_empty(), "nothing was watched");
     let turns = watch.since(from).into_iter().find(|look| look.speed.abs() > REST_REV_PER_S);
     Ok(match (outcome.verdict, turns) {
-        (Verdict::Rest, Some(look)) => {
+        (Verdict::Rest | Verdict::Stays, Some(look)) => {
             outcome.missed(format!("it turned again, at {:.2} rev/s, when what had hung went on", look.speed))
         }
         _ => outcome,

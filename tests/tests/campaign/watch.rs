@@ -7,13 +7,17 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use tests::clock::Moment;
 use tests::sim::inject::Stop;
 use tests::simulation::{Remote, Report};
 
 /// How often the shaft is looked at: much shorter than any bound, and a few percent of the slowest machine's time.
 pub const PAUSE: Duration = Duration::from_millis(20);
+
+/// The longest time without a look: a stop that is missed lasts longer, and so does a turn of the shaft at the slowest speed that
+/// is motion.
+const GAP: Duration = Duration::from_millis(200);
 
 /// Below this speed, rev/s, a shaft counts as at rest: a turn in 20 s, at which most families' proofs begin.
 pub const REST_REV_PER_S: f64 = 0.05;
@@ -76,6 +80,21 @@ impl Watch {
     pub fn since(&self, from: Moment) -> Vec<Look> {
         let looks = self.shared.looks.lock().unwrap_or_else(PoisonError::into_inner);
         looks.iter().filter(|look| look.at >= from).copied().collect()
+    }
+
+    /// Every look between two moments. A shaft that nobody looked at for a while may have turned.
+    ///
+    /// # Errors
+    /// There is a gap.
+    pub fn without_a_gap(&self, from: Moment, until: Moment) -> Result<Vec<Look>> {
+        let looks = self.since(from);
+        let moments = looks.iter().map(|look| look.at).filter(|at| *at <= until);
+        let mut last = from;
+        for at in moments.chain([until]) {
+            ensure!(at <= last + GAP, "the shaft was not looked at between {last} and {at}");
+            last = at;
+        }
+        Ok(looks)
     }
 
     /// When the first stop of each of these kinds reached the drive, since its last mark.

@@ -127,7 +127,7 @@ pub fn healthy(workspace: &Workspace, programs: &Programs, seconds: u64, results
         seconds.to_string().into(),
     ];
     // By the host's clock it takes about as long, on a busy one a few times that.
-    run(workspace, programs, command, START_SECONDS + 4 * seconds, &mut rig::pass_through)
+    run(workspace, programs, command, START_SECONDS + 10 * seconds, &mut rig::pass_through)
 }
 
 /// Runs tests of the kernel-armed stop at the times of an installed robot.

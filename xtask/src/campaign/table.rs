@@ -70,7 +70,8 @@ impl Played {
 
     /// What is not as it has to be, a paragraph each.
     pub fn failures(&self) -> Vec<String> {
-        let is_failed = |result: &&Value| !matches!(result["verdict"].as_str(), Some("rest" | "told"));
+        let is_failed =
+            |result: &&Value| !matches!(result["verdict"].as_str(), Some("stays" | "rest" | "told"));
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
         let cell = |result: &Value| {
             format!(
@@ -94,8 +95,8 @@ impl Played {
     /// The table, in Markdown: a row for each word of each dimension.
     pub fn table(&self) -> String {
         let mut text = String::from(
-            "| what | cells | at rest in time | cannot be stopped, told | missed | false | not played | first stop, ms of its bound | at rest, ms of its bound |\n\
-             |---|---|---|---|---|---|---|---|---|\n",
+            "| what | cells | stood still, stayed so | came to rest in time | cannot be stopped, told | missed | false | not \
+             played | first stop, ms of its bound | at rest, ms of its bound |\n|---|---|---|---|---|---|---|---|---|---|\n",
         );
         let _ = writeln!(text, "{}", Row::of("all", self.cells.values()));
         for (place, dimension) in DIMENSIONS.iter().enumerate() {
@@ -139,8 +140,9 @@ impl Row {
             near.map_or_else(|| "-".to_owned(), |(took, bound)| format!("{took} of {bound}"))
         };
         format!(
-            "| {name} | {} | {} | {} | {} | {} | {} | {} | {} |",
+            "| {name} | {} | {} | {} | {} | {} | {} | {} | {} | {} |",
             results.clone().count(),
+            count("stays"),
             count("rest"),
             count("told"),
             count("missed"),
@@ -189,9 +191,9 @@ mod tests {
         assert!(failures[1].contains("offline") && failures[1].contains("a line"), "{failures:?}");
         let table = played.table();
         for row in [
-            "| all | 3 | 1 | 0 | 1 | 0 | 1 | 40 of 65 | 200 of 1065 |",
-            "| state granted | 2 | 1 | 0 | 1 | 0 | 0 | 40 of 65 | 200 of 1065 |",
-            "| family dji | 1 | 0 | 0 | 0 | 0 | 1 | - | - |",
+            "| all | 3 | 0 | 1 | 0 | 1 | 0 | 1 | 40 of 65 | 200 of 1065 |",
+            "| state granted | 2 | 0 | 1 | 0 | 1 | 0 | 0 | 40 of 65 | 200 of 1065 |",
+            "| family dji | 1 | 0 | 0 | 0 | 0 | 0 | 1 | - | - |",
         ] {
             assert!(table.contains(row), "{table}");
         }
