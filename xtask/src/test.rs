@@ -415,7 +415,7 @@ fn system_tests(workspace: &Workspace, args: &TestArgs, report: &mut Report) -> 
     Ok(())
 }
 
-/// Some cells of the campaign, a minute of health and some tests of the kernel-armed stop. Nothing of it is tried again: its clock
+/// Some cells of the campaign and a minute of health. Nothing of it is tried again: its clock
 /// does not run while the computer is busy elsewhere.
 fn campaign_sample(workspace: &Workspace, args: &TestArgs, report: &mut Report) -> Result<()> {
     let (tally, failures) = campaign::sample(workspace, args.filter.as_deref())?;

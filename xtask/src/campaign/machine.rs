@@ -29,13 +29,7 @@ const BINARIES: [&str; 4] = ["lanyard", "lanyard-front", "lanyard-sim", "lanyard
 const VCAN: &str = "vcan";
 
 /// All tests of the kernel-armed stop.
-pub const KERNEL_TESTS: &[&str] = &["kernel_stop::", "kernel_stages::"];
-/// Those of every test run: a supervisor that hangs, one that is killed, and one that dies before a drive that does not obey.
-pub const KERNEL_SAMPLE: &[&str] = &[
-    "kernel_stop::stopped_supervisor_is_overtaken_by_the_kernel",
-    "kernel_stop::killed_supervisor_is_overtaken_by_the_kernel",
-    "kernel_stages::drive_that_ignores_the_gentle_stop_is_released",
-];
+const KERNEL_TESTS: [&str; 2] = ["kernel_stop::", "kernel_stages::"];
 
 /// Where everything that runs is in the guest's memory.
 const INSIDE: &str = "/tmp/campaign";
@@ -130,11 +124,11 @@ pub fn healthy(workspace: &Workspace, programs: &Programs, seconds: u64, results
     run(workspace, programs, command, START_SECONDS + 10 * seconds, &mut rig::pass_through)
 }
 
-/// Runs tests of the kernel-armed stop at the times of an installed robot.
+/// Runs all tests of the kernel-armed stop at the times of an installed robot.
 ///
 /// # Errors
 /// When the machine cannot be had, or dies.
-pub fn kernel(workspace: &Workspace, programs: &Programs, tests: &[&str]) -> Result<Tally> {
+pub fn kernel(workspace: &Workspace, programs: &Programs) -> Result<Tally> {
     /// All of them take ten minutes.
     const SECONDS: u64 = 2400;
     // The interpreter's libraries and the clients', with the date of each file: what was compiled of them stays valid. The
@@ -146,7 +140,7 @@ pub fn kernel(workspace: &Workspace, programs: &Programs, tests: &[&str]) -> Res
     let venv = python.parent().and_then(Path::parent).context("an interpreter outside of an environment")?;
     let mut command: Vec<OsString> = vec!["sh".into(), "-c".into(), COPY.into(), "sh".into(), venv.into()];
     command.extend([format!("./{VCAN}").into(), "--test-threads=1".into()]);
-    command.extend(tests.iter().map(OsString::from));
+    command.extend(KERNEL_TESTS.iter().map(OsString::from));
     let mut tally = Tally::default();
     let environment = [
         ("LANYARD_PYTHON", format!("{INSIDE}/venv/bin/python").into()),

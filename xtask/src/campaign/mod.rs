@@ -94,17 +94,18 @@ const BATCH: usize = 40;
 /// When the machine cannot be had. What fails in it is an exit code.
 pub fn main(workspace: &Workspace, args: &CampaignArgs) -> Result<u8> {
     let programs = Programs::build(workspace)?;
-    let results = Results::of(workspace, &programs)?;
+    let shard = args.shard.unwrap_or(Shard::ALL);
+    let results = Results::of(workspace, &programs, shard)?;
     let before = if args.again { Played::default() } else { results.read()? };
     let wants = |part| !args.table && args.part.is_none_or(|only| only == part);
     if wants(Part::Cells) {
-        let cells = args.shard.unwrap_or(Shard::ALL).of(programs.cells()?);
+        let cells = shard.of(programs.cells()?);
         let wanted = args.only.as_deref().unwrap_or_default();
         let cells = cells.into_iter().filter(|cell| cell.contains(wanted)).collect();
         play(workspace, &programs, &results, cells, &before)?;
     }
     if wants(Part::Kernel) && args.only.is_none() && !before.has_kernel(programs.tests_digest) {
-        let tally = machine::kernel(workspace, &programs, machine::KERNEL_TESTS)?;
+        let tally = machine::kernel(workspace, &programs)?;
         results.note_kernel(&tally, programs.tests_digest)?;
     }
     if wants(Part::Health) && args.only.is_none() && !before.has_health(HEALTH_SECONDS) {
@@ -141,21 +142,45 @@ fn play(
     }
 }
 
-/// Where is kept what was played with one set of programs.
+/// Where is kept what was played with one set of programs: a file for each way of dividing the cells, so that parts can be played
+/// side by side.
 #[derive(Debug)]
 struct Results {
+    folder: PathBuf,
+    /// How the files of these programs begin.
+    prefix: String,
+    /// The file that is written.
     path: PathBuf,
 }
 
 impl Results {
-    fn of(workspace: &Workspace, programs: &Programs) -> Result<Self> {
+    fn of(workspace: &Workspace, programs: &Programs, shard: Shard) -> Result<Self> {
         let folder = workspace.target.join("campaign");
-        fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
-        Ok(Self { path: folder.join(format!("{:016x}.jsonl", programs.digest)) })
+        let prefix = format!("{:016x}.", programs.digest);
+        let path = folder.join(format!("{prefix}{}of{}.jsonl", shard.number, shard.count));
+        Ok(Self { folder, prefix, path })
+    }
+
+    /// Of a run by itself.
+    fn apart(workspace: &Workspace) -> Self {
+        let folder = workspace.target.join("campaign");
+        let prefix = format!("sample.{}.", std::process::id());
+        let path = folder.join(format!("{prefix}jsonl"));
+        Self { folder, prefix, path }
     }
 
     fn read(&self) -> Result<Played> {
-        Played::read(&fs::read_to_string(&self.path).unwrap_or_default())
+        let files =
+            fs::read_dir(&self.folder).with_context(|| format!("cannot read {}", self.folder.display()))?;
+        let mut files: Vec<PathBuf> = files
+            .flatten()
+            .filter(|file| file.file_name().to_string_lossy().starts_with(&self.prefix))
+            .map(|file| file.path())
+            .collect();
+        // The file of this run last: the last line of a cell counts.
+        files.sort_by_key(|file| *file == self.path);
+        let text: String = files.iter().map(|file| fs::read_to_string(file).unwrap_or_default()).collect();
+        Played::read(&text)
     }
 
     fn note_kernel(&self, tally: &Tally, tests: u64) -> Result<()> {
@@ -183,18 +208,15 @@ const SAMPLE: [&str; 12] = [
 /// How long every test run is healthy, seconds by the machine's own clock.
 const SAMPLE_HEALTH_SECONDS: u64 = 60;
 
-/// The part of the campaign that belongs to every test run: some cells, a minute of health, some tests of the kernel-armed
-/// stop. What fails is named in the second of the pair.
+/// The part of the campaign that belongs to every test run: some cells and a minute of health. The tests of the kernel-armed stop are
+/// left out: their Python takes four minutes to start in that machine, and the cells ask the same of the kernel. What fails is named in
+/// the second of the pair.
 ///
 /// # Errors
 /// When the machine cannot be had.
 pub fn sample(workspace: &Workspace, wanted: Option<&str>) -> Result<(Tally, Vec<String>)> {
     let programs = Programs::build(workspace)?;
-    let results = Results {
-        path: workspace.target.join("campaign").join(format!("sample.{}.jsonl", std::process::id())),
-    };
-    fs::create_dir_all(results.path.parent().context("a folder")?)?;
-    let _ = fs::remove_file(&results.path);
+    let results = Results::apart(workspace);
     let mut cells: Vec<String> = SAMPLE.iter().map(|&cell| cell.to_owned()).collect();
     cells.retain(|cell| wanted.is_none_or(|wanted| cell.contains(wanted)));
     let mut tally = Tally::default();
@@ -203,9 +225,6 @@ pub fn sample(workspace: &Workspace, wanted: Option<&str>) -> Result<(Tally, Vec
     }
     if wanted.is_none_or(|wanted| "health".contains(wanted)) {
         machine::healthy(workspace, &programs, SAMPLE_HEALTH_SECONDS, &results.path)?;
-    }
-    if wanted.is_none_or(|wanted| machine::KERNEL_SAMPLE.iter().any(|name| name.contains(wanted))) {
-        tally.add(&machine::kernel(workspace, &programs, machine::KERNEL_SAMPLE)?);
     }
     let played = results.read()?;
     let mut failures = played.failures();
