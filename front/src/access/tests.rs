@@ -577,18 +577,25 @@ fn guesses_that_come_together_are_counted_too() {
     });
 }
 
+/// Reads how long this thread has had a processor.
+fn processor_time() -> Duration {
+    let time = nix::time::clock_gettime(nix::time::ClockId::CLOCK_THREAD_CPUTIME_ID).unwrap();
+    time.into()
+}
+
 #[test]
 fn the_time_it_takes_does_not_tell_which_users_there_are() {
     let scene = Scene::new("password-time");
     scene.add("panel", Role::Operate);
     scene.add_user("ada", Role::Operate);
     let mut quickest = [Duration::MAX; 3];
-    // In turn, so that whatever else the machine does slows all; the quickest of each is undisturbed.
+    // In turn, so that whatever else the machine does slows all; the quickest of each is undisturbed. Time of the processor: other tests
+    // want it, too.
     for _ in 0..15 {
         for (quickest, user) in quickest.iter_mut().zip(["ada", "eve", "panel"]) {
-            let (start, from) = (Instant::now(), elsewhere());
+            let (start, from) = (processor_time(), elsewhere());
             assert_eq!(scene.password(user, "wrong", from).unwrap_err(), Rejection::Wrong);
-            *quickest = start.elapsed().min(*quickest);
+            *quickest = (processor_time() - start).min(*quickest);
         }
     }
     let [ada, eve, panel] = quickest.map(|time| time.as_secs_f64());
