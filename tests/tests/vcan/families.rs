@@ -67,10 +67,13 @@ fn is_driven_and_stopped(robot: &Robot, clients: &mut Clients, case: &Family) ->
         let report = report(robot, case).map_err(|error| format!("{error:#}"))?;
         if is_right(report.velocity()) { Ok(()) } else { Err(report.0.to_string()) }
     })?;
-    // Not only on the way up: a drive that stops by itself is no drive that follows.
+    // Not only on the way up: a drive that stops by itself is no drive that follows. One whose speed the front regulates (dji) is off
+    // it for a moment whenever the rig stands still, and comes back.
     std::thread::sleep(Duration::from_millis(300));
-    let speed = report(robot, case)?.velocity();
-    ensure!(is_right(speed), "turns at {speed} rev/s where 2 were asked for");
+    expect::within(MOVE, "still 2 rev/s", || {
+        let report = report(robot, case).map_err(|error| format!("{error:#}"))?;
+        if is_right(report.velocity()) { Ok(()) } else { Err(report.0.to_string()) }
+    })?;
     ensure!(robot.lanyard.motor(NAME)?.state() == "granted", "it turns without a grant");
     let death = client.kill()?;
     robot.lanyard.wait_for_trip(death, "session expired", NAME, START)?;
