@@ -4,7 +4,7 @@
 //! Every installation is announced on stderr. Without root nothing can be installed; then the error
 //! says which command to run.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
@@ -34,6 +34,8 @@ pub const XZ: Tool = Tool { program: "xz", package: "xz-utils" };
 pub const QEMU: Tool = Tool { program: "qemu-system-x86_64", package: "qemu-system-x86" };
 /// The yardstick for how late a machine wakes a thread.
 pub const CYCLICTEST: Tool = Tool { program: "cyclictest", package: "rt-tests" };
+/// Takes out of a program of this machine what only a debugger reads.
+pub const STRIP: Tool = Tool { program: "strip", package: "binutils" };
 /// Runs the reference clients.
 pub const PYTHON: Tool = Tool { program: "python3", package: "python3" };
 /// Runs the TypeScript client.
@@ -55,6 +57,15 @@ pub fn ensure_tool(tool: Tool) -> Result<PathBuf> {
     find_program(tool.program).with_context(|| {
         format!("`{}` is still missing after installing the package {}", tool.program, tool.package)
     })
+}
+
+/// Makes a copy of a program without what only a debugger reads: an emulated machine loads every byte of it.
+///
+/// # Errors
+/// When `strip` cannot be had, or refuses.
+pub fn stripped(program: &Path, copy: &Path) -> Result<()> {
+    let mut command = Command::new(ensure_tool(STRIP)?);
+    run_quietly(command.arg("-o").arg(copy).arg(program))
 }
 
 /// Installs Debian packages with apt.

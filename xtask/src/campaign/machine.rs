@@ -14,15 +14,13 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 
 use super::PROGRAM;
-use crate::install::{Tool, ensure_tool, run_quietly};
+use crate::install::stripped;
 use crate::jobs;
 use crate::python;
 use crate::rig::{self, Clock, Kind, Request, WhereArgs};
 use crate::tally::Tally;
 use crate::workspace::Workspace;
 
-/// Removes what only a debugger reads: the guest has to copy every byte.
-const STRIP: Tool = Tool { program: "strip", package: "binutils" };
 /// The programs under test and the simulated drives.
 const BINARIES: [&str; 4] = ["lanyard", "lanyard-front", "lanyard-sim", "lanyard-supervisor"];
 /// The test program with the tests of the kernel-armed stop.
@@ -65,7 +63,6 @@ impl Programs {
             let name = [PROGRAM, VCAN].into_iter().find(|name| test.name == *name)?;
             Some((name, test.path))
         });
-        let strip = ensure_tool(STRIP)?;
         let (mut hasher, mut tests_hasher) = (DefaultHasher::new(), DefaultHasher::new());
         let mut programs: Vec<(&str, PathBuf)> = built.chain(found).collect();
         programs.sort();
@@ -74,7 +71,7 @@ impl Programs {
         }
         for (name, path) in programs {
             let copy = folder.join(name);
-            run_quietly(Command::new(&strip).arg("-o").arg(&copy).arg(path))?;
+            stripped(&path, &copy)?;
             let bytes = fs::read(&copy).with_context(|| format!("cannot read {}", copy.display()))?;
             bytes.hash(if name == VCAN { &mut tests_hasher } else { &mut hasher });
         }
@@ -105,7 +102,7 @@ pub fn play(workspace: &Workspace, programs: &Programs, cells: &[String], result
     command.extend(cells.iter().map(OsString::from));
     let count = u64::try_from(cells.len()).unwrap_or(u64::MAX);
     let seconds = START_SECONDS + CELL_SECONDS * count;
-    run(workspace, programs, command, seconds, &mut rig::pass_through)
+    run(workspace, programs, command, seconds, &[], &mut rig::pass_through)
 }
 
 /// Is healthy for so long; adds a line to the results.
@@ -121,7 +118,7 @@ pub fn healthy(workspace: &Workspace, programs: &Programs, seconds: u64, results
         seconds.to_string().into(),
     ];
     // By the host's clock it takes about as long, on a busy one a few times that.
-    run(workspace, programs, command, START_SECONDS + 10 * seconds, &mut rig::pass_through)
+    run(workspace, programs, command, START_SECONDS + 10 * seconds, &[], &mut rig::pass_through)
 }
 
 /// Runs all tests of the kernel-armed stop at the times of an installed robot.
@@ -146,7 +143,7 @@ pub fn kernel(workspace: &Workspace, programs: &Programs) -> Result<Tally> {
         ("LANYARD_PYTHON", format!("{INSIDE}/venv/bin/python").into()),
         ("LANYARD_SHIPPED_TIMES", "yes".into()),
     ];
-    run_with(workspace, programs, command, SECONDS, &environment, &mut |bytes| {
+    run(workspace, programs, command, SECONDS, &environment, &mut |bytes| {
         rig::pass_through(bytes);
         tally.feed(bytes);
     })?;
@@ -156,17 +153,8 @@ pub fn kernel(workspace: &Workspace, programs: &Programs) -> Result<Tally> {
     Ok(tally)
 }
 
+/// Copies the programs into the guest's memory and runs a command beside them.
 fn run(
-    workspace: &Workspace,
-    programs: &Programs,
-    command: Vec<OsString>,
-    seconds: u64,
-    stdout: rig::sandbox::Sink<'_>,
-) -> Result<()> {
-    run_with(workspace, programs, command, seconds, &[], stdout)
-}
-
-fn run_with(
     workspace: &Workspace,
     programs: &Programs,
     command: Vec<OsString>,
@@ -174,10 +162,15 @@ fn run_with(
     environment: &[(&str, OsString)],
     stdout: rig::sandbox::Sink<'_>,
 ) -> Result<()> {
-    const COPY: &str =
-        "mkdir -p /tmp/campaign && cp \"$1\"/* /tmp/campaign/ && cd /tmp/campaign && shift && exec \"$@\"";
-    let mut words: Vec<OsString> =
-        vec!["sh".into(), "-c".into(), COPY.into(), "sh".into(), programs.folder.clone().into()];
+    const COPY: &str = "mkdir -p \"$1\" && cp \"$2\"/* \"$1\"/ && cd \"$1\" && shift 2 && exec \"$@\"";
+    let mut words: Vec<OsString> = vec![
+        "sh".into(),
+        "-c".into(),
+        COPY.into(),
+        "sh".into(),
+        INSIDE.into(),
+        programs.folder.clone().into(),
+    ];
     words.extend(command);
     let place = WhereArgs { kind: Some(Kind::Qemu), mem: "2G".into(), cpus: None };
     // Some tests read files of their crate.

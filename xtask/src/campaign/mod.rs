@@ -95,7 +95,7 @@ const BATCH: usize = 40;
 pub fn main(workspace: &Workspace, args: &CampaignArgs) -> Result<u8> {
     let programs = Programs::build(workspace)?;
     let shard = args.shard.unwrap_or(Shard::ALL);
-    let results = Results::of(workspace, &programs, shard)?;
+    let results = Results::of(workspace, &programs, shard);
     let before = if args.again { Played::default() } else { results.read()? };
     let wants = |part| !args.table && args.part.is_none_or(|only| only == part);
     if wants(Part::Cells) {
@@ -154,11 +154,11 @@ struct Results {
 }
 
 impl Results {
-    fn of(workspace: &Workspace, programs: &Programs, shard: Shard) -> Result<Self> {
+    fn of(workspace: &Workspace, programs: &Programs, shard: Shard) -> Self {
         let folder = workspace.target.join("campaign");
         let prefix = format!("{:016x}.", programs.digest);
         let path = folder.join(format!("{prefix}{}of{}.jsonl", shard.number, shard.count));
-        Ok(Self { folder, prefix, path })
+        Self { folder, prefix, path }
     }
 
     /// Of a run by itself.

@@ -6,7 +6,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result};
 
-use crate::install::{Tool, ensure_tool, run_quietly};
+use crate::install::{STRIP, ensure_tool, run_quietly};
 use crate::workspace::Workspace;
 
 use super::{Arch, Profile, cross};
@@ -16,9 +16,6 @@ pub const NAMES: [&str; 3] = ["lanyard", "lanyard-front", "lanyard-supervisor"];
 
 /// The packages of the workspace they come from.
 const CRATES: [&str; 3] = ["ctl", "front", "supervisor"];
-
-/// Takes the symbols out of a program of this machine.
-const STRIP: Tool = Tool { program: "strip", package: "binutils" };
 
 /// The programs of an architecture.
 pub struct Programs {

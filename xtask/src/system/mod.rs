@@ -11,15 +11,14 @@ mod machine;
 mod report;
 
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
 use self::first::Payload;
 use self::report::Reading;
-use crate::install::{Tool, ensure_tool, run_quietly};
+use crate::install::stripped;
 use crate::package::{self, Arch, Profile};
 use crate::packages::remove_folder;
 use crate::rig;
@@ -29,9 +28,6 @@ use crate::workspace::{Workspace, say};
 
 /// The test program, a target of the crate `tests`.
 pub const PROGRAM: &str = "system";
-
-/// Removes what only a debugger reads: the machine loads every byte through an emulated processor.
-const STRIP: Tool = Tool { program: "strip", package: "binutils" };
 
 /// How the folder of one run is called, the number of its process behind it.
 const RUN: &str = "run.";
@@ -100,10 +96,13 @@ fn boot(
     run: &Path,
 ) -> Result<Outcome> {
     let package = timed("the package", || package::build(workspace, Arch::Amd64, Profile::Dev))?;
+    let (program, sim) = (run.join("system-test"), run.join("lanyard-sim"));
+    stripped(order.program, &program)?;
+    stripped(&workspace.target.join("debug/lanyard-sim"), &sim)?;
     let payload = Payload {
         package: &package,
-        program: &stripped(order.program, &run.join("system-test"))?,
-        sim: &stripped(&workspace.target.join("debug/lanyard-sim"), &run.join("lanyard-sim"))?,
+        program: &program,
+        sim: &sim,
         units: &workspace.root.join("systemd"),
         arguments: order.arguments,
     };
@@ -117,13 +116,6 @@ fn boot(
     })?;
     say(format!("system: the machine was on for {} s", started.elapsed().as_secs()));
     Ok(reading.outcome(ending, order.timeout, order.arguments.is_empty(), || machine::last_words(run)))
-}
-
-/// A copy of a program without what only a debugger reads.
-fn stripped(program: &Path, copy: &Path) -> Result<PathBuf> {
-    let mut command = Command::new(ensure_tool(STRIP)?);
-    run_quietly(command.arg("-o").arg(copy).arg(program))?;
-    Ok(copy.to_owned())
 }
 
 /// Does something that takes longer than a second, and says how long it took.
