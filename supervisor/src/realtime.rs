@@ -17,11 +17,19 @@ use shm_proto::verdicts::Degraded;
 use crate::kernel_stop::limit_loops;
 use crate::{log, sys};
 
-/// Locks all memory, present and future.
+/// Locks all memory: the present one is read in, what comes later is locked page by page as it is first touched.
+///
+/// Later come the stacks of ordinary threads, of which most is never touched, and a front's segments, which whoever maps
+/// them reads in. The real-time thread maps nothing and allocates nothing, so all that it uses is read in here or there.
 pub fn lock_memory() -> u64 {
     // Only root may; otherwise the limit stays what the service was given.
     let _ = setrlimit(Resource::RLIMIT_MEMLOCK, RLIM_INFINITY, RLIM_INFINITY);
-    match mlockall(MlockAllFlags::MCL_CURRENT | MlockAllFlags::MCL_FUTURE) {
+    sys::trim_heap();
+    // nix does not name it.
+    let on_fault = MlockAllFlags::from_bits_retain(libc::MCL_ONFAULT);
+    let present = mlockall(MlockAllFlags::MCL_CURRENT | MlockAllFlags::MCL_FUTURE);
+    // What is locked stays so: without MCL_CURRENT the kernel takes flags for new mappings alone.
+    match present.and_then(|()| mlockall(MlockAllFlags::MCL_FUTURE | on_fault)) {
         Ok(()) => 0,
         Err(error) => {
             log::line(&format!(

@@ -36,11 +36,10 @@ use crate::runtime::{Ports, Presses, Runtime};
 use crate::service::{Parts, Service};
 use crate::{hardware_watchdog, keeper, last_words, log, realtime, sys, syscalls};
 
-/// Stack of a thread that is started here: twice what the real-time thread pre-faults, small enough to be locked
-/// as a whole.
+/// Stack of a thread that is started here, bytes: twice what is touched in advance. Of the rest, only what is used takes memory.
 pub const STACK: usize = 128 * 1024;
 
-/// Stack of a door's thread, which does little; locked as a whole as well.
+/// Stack of a door's thread, bytes: it does little.
 const DOOR_STACK: usize = 64 * 1024;
 
 /// For how long every reading of a proof of standstill must have been slow, nanoseconds. A motor that reverses at 100 rev/s2,
@@ -388,6 +387,8 @@ fn start_housekeeping(
     let fuse = SigSet::from(Signal::SIGXCPU);
     fuse.thread_block()?;
     let housekeeping = move || {
+        // It feeds the watchdogs, also when the computer has no memory left.
+        sys::prefault_stack();
         arming.add(realtime::become_ordinary());
         arming.wait_for_priority();
         arming.add(drop_root(whom, &parts.config.supervisor.user));

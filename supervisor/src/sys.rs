@@ -306,6 +306,16 @@ pub fn share_heap() {
     };
 }
 
+/// Gives the heap's free pages back to the kernel: reading the configuration leaves more of them than all that comes
+/// later needs, and they would be locked for life.
+pub fn trim_heap() {
+    // SAFETY: it takes an integer, and touches nothing that is allocated.
+    #[cfg(target_env = "gnu")]
+    unsafe {
+        libc::malloc_trim(0);
+    };
+}
+
 /// Touches as much stack as the thread will use, so that no page fault comes later.
 #[inline(never)]
 pub fn prefault_stack() {
