@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, anyhow};
 use shm_proto::estop::{NotPressed, press};
-use shm_proto::verdicts::{Keeping, MotorState};
+use shm_proto::verdicts::Keeping;
 use shm_proto::{MotorIndex, Nanos, TripId, VerdictView, handover};
 
 use crate::{groups, source};
@@ -144,11 +144,9 @@ fn wait_for_standstill(view: &VerdictView, until: Instant) -> Vec<String> {
 
 fn not_proven(view: &VerdictView) -> Vec<String> {
     let motors = (0..view.motor_count()).map(MotorIndex);
-    let rests = |motor: &MotorIndex| {
-        view.motor(*motor).is_some_and(|motor| {
-            matches!(motor.state, MotorState::Stopped | MotorState::Idle) && motor.moves == Nanos::ZERO
-        })
-    };
+    let now = Nanos::now();
+    let rests =
+        |motor: &MotorIndex| view.motor(*motor).is_some_and(|motor| motor.is_proven_to_stand_still(now));
     motors.filter(|motor| !rests(motor)).map(|motor| view.motor_name(motor)).collect()
 }
 
@@ -190,6 +188,8 @@ fn by_socket(
 
 #[cfg(test)]
 mod tests {
+    use shm_proto::verdicts::MotorState;
+
     use super::*;
     use crate::fixture;
 
@@ -208,7 +208,13 @@ mod tests {
     #[test]
     fn a_motor_that_is_being_stopped_is_named_until_it_is_proven() {
         let (segment, view) = fixture::bare(&["left", "right"], &["can0"]);
-        let motor = |state| shm_proto::verdicts::MotorVerdict { state, ..fixture::idle() };
+        let now = Nanos::now();
+        let motor = |state| shm_proto::verdicts::MotorVerdict {
+            state,
+            standstill: now,
+            feedback: Nanos(now.0 + 60_000_000_000),
+            ..fixture::idle()
+        };
         segment.motor(MotorIndex(0), &motor(MotorState::Stopped));
         for state in [MotorState::Stopping, MotorState::Unverified, MotorState::Granted] {
             segment.motor(MotorIndex(1), &motor(state));

@@ -348,17 +348,6 @@ fn session(view: &VerdictView, slot: SlotIndex, now: Nanos) -> Option<Session> {
     })
 }
 
-/// Whether the proof of standstill still holds. The moment of the proof stays where it is while the motor is driven again, or
-/// pushed.
-fn is_proven_to_stand_still(motor: &MotorVerdict) -> bool {
-    match motor.state {
-        MotorState::Idle | MotorState::Stopped => {
-            motor.standstill != Nanos::ZERO && motor.moves == Nanos::ZERO
-        }
-        MotorState::Granted | MotorState::Stopping | MotorState::Unverified => false,
-    }
-}
-
 fn motor(view: &VerdictView, index: MotorIndex, now: Nanos) -> Option<Motor> {
     let motor = view.motor(index)?;
     let stops = matches!(motor.state, MotorState::Stopping | MotorState::Stopped | MotorState::Unverified);
@@ -369,7 +358,7 @@ fn motor(view: &VerdictView, index: MotorIndex, now: Nanos) -> Option<Motor> {
         bus: view.bus_name(bus),
         state: motor.state.name(),
         stage: stops.then(|| motor.stage.saturating_add(1)),
-        standstill: is_proven_to_stand_still(&motor),
+        standstill: motor.is_proven_to_stand_still(now),
         standstill_ns: moment(motor.standstill),
         latched: motor.latched != 0,
         granted_to: motor.grant.map(|owner| Holder {
@@ -575,5 +564,14 @@ mod tests {
         segment.motor(MotorIndex(0), &pushed);
         let json = serde_json::to_value(Status::read(&view, fixture::NOW, None)).unwrap();
         assert_eq!(json["motors"][0]["standstill"], false, "it is pushed");
+        for (age, still) in
+            [(MotorVerdict::FEEDBACK_WINDOW_NS, true), (MotorVerdict::FEEDBACK_WINDOW_NS + 1, false)]
+        {
+            let feedback = Nanos(fixture::NOW.0 - age);
+            let silent = MotorVerdict { standstill: Nanos(3 * SECOND), feedback, ..fixture::idle() };
+            segment.motor(MotorIndex(0), &silent);
+            let json = serde_json::to_value(Status::read(&view, fixture::NOW, None)).unwrap();
+            assert_eq!(json["motors"][0]["standstill"], still, "its drive has said nothing for {age} ns");
+        }
     }
 }

@@ -16,7 +16,7 @@ use nix::unistd::write;
 use shm_proto::verdicts::BusHealth;
 
 use crate::netlink::Netlink;
-use crate::sys;
+use crate::{log, sys};
 
 /// One bus as the holder needs it.
 #[derive(Debug)]
@@ -58,7 +58,13 @@ impl Rearm {
     #[must_use]
     pub fn new(spares: Vec<Spare>) -> Self {
         let buses = spares.into_iter().map(|spare| Watched { spare, armed_on: None }).collect();
-        Self { netlink: Netlink::open().ok(), buses }
+        let netlink = Netlink::open().inspect_err(|error| {
+            log::line(&format!(
+                "WARNING: the kernel cannot be asked about CAN interfaces ({error}): if this supervisor dies, nothing stops the \
+                 motors on an interface that is then removed and comes back, until the next supervisor runs"
+            ));
+        });
+        Self { netlink: netlink.ok(), buses }
     }
 
     /// The sockets.

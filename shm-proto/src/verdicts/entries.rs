@@ -72,6 +72,26 @@ pub struct MotorVerdict {
 }
 
 impl MotorVerdict {
+    /// How old a drive's word may be that anything is believed by, nanoseconds: five times the slowest feedback that a
+    /// family has by default (100 ms: heartbeats of ODrive and CANopen).
+    pub const FEEDBACK_WINDOW_NS: u64 = 500_000_000;
+
+    /// Whether the proof of standstill still holds at that moment. The moment of the proof stays where it is while the motor
+    /// is driven again or pushed, and while its drive says nothing.
+    #[must_use]
+    pub fn is_proven_to_stand_still(&self, now: Nanos) -> bool {
+        match self.state {
+            MotorState::Idle | MotorState::Stopped => {
+                self.standstill != Nanos::ZERO
+                    && self.moves == Nanos::ZERO
+                    && now.since(self.feedback) <= Self::FEEDBACK_WINDOW_NS
+            }
+            MotorState::Granted | MotorState::Stopping | MotorState::Unverified => false,
+        }
+    }
+}
+
+impl MotorVerdict {
     /// Names of the power numbers.
     pub const POWER_NAMES: [&'static str; 6] = ["unknown", "off", "transition", "on", "quick stop", "fault"];
 }

@@ -73,9 +73,8 @@ pub struct Settings {
     pub policy: ResetPolicy,
 }
 
-/// How long a granted, running drive may say nothing before its session is tripped. Five times the
-/// slowest feedback a family has by default (100 ms: ODrive and CANopen heartbeats).
-const FEEDBACK_WINDOW: u64 = 500_000_000;
+/// How long a granted, running drive may say nothing before its session is tripped.
+const FEEDBACK_WINDOW: u64 = shm_proto::verdicts::MotorVerdict::FEEDBACK_WINDOW_NS;
 
 /// Which supervisor this is, as far as it knows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

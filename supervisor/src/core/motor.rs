@@ -508,12 +508,12 @@ impl Motor {
         }
     }
 
-    /// How it turns without torque.
     /// Whether nothing was seen of it that turns although it has no power.
     pub(super) fn stands_still(&self) -> bool {
         self.unpowered.since() == Nanos::ZERO
     }
 
+    /// How it turns without torque.
     fn turning_without_power(&self) -> Turning {
         let slow = self.drive.stop.stage(self.stage_at_rest()).proof.max_speed.0;
         match self.seen.velocity {
