@@ -315,7 +315,10 @@ fn judge(cell: &Cell, robot: &mut Robot, watch: &Watch, times: &Times, said: &Sa
     match demand(cell) {
         Demand::Stays(_) => {
             outcome.verdict = Verdict::Stays;
-            if let Some(look) = looks.iter().find(turning) {
+            // One that was proven to stand still may run out from that speed, but it has to come to rest.
+            let slow = standstill_rev_per_s(cell);
+            let turned = looks.iter().find(|look| look.speed.abs() > slow).or(looks.last().filter(turning));
+            if let Some(look) = turned {
                 return Ok(outcome.missed(format!("it stood still, and turned at {:.2} rev/s", look.speed)));
             }
         }
@@ -348,11 +351,15 @@ fn since(at: Moment, from: Moment) -> Duration {
     Duration::from_nanos(u64::try_from(at.0 - from.0).unwrap_or(0))
 }
 
+/// The speed up to which a motor of that family is called still, revolutions a second: what a drive reports is rounded.
+fn standstill_rev_per_s(cell: &Cell) -> f64 {
+    (cell.family.standstill_rpm / 60.0 * 1.05).max(REST_REV_PER_S)
+}
+
 /// Says which proof was none: the shaft turned at the moment of the proof, or turned for a second while it stood.
 fn false_proof(cell: &Cell, watch: &Watch, said: &Said) -> Option<String> {
     const NOTICED: Duration = Duration::from_secs(1);
-    // What a drive reports is rounded.
-    let turning = (cell.family.standstill_rpm / 60.0 * 1.05).max(REST_REV_PER_S);
+    let turning = standstill_rev_per_s(cell);
     let looks = watch.since(Moment(0));
     let turned_all_the_time = |from: Moment, until: Moment| {
         let mut within = looks.iter().filter(|look| look.at >= from && look.at <= until).peekable();
