@@ -24,6 +24,7 @@ mod python;
 mod retried;
 mod rig;
 mod rules;
+mod shard;
 mod system;
 mod tally;
 mod test;

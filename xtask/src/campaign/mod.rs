@@ -18,6 +18,7 @@ use clap::{Args, ValueEnum};
 
 use self::machine::Programs;
 use self::table::Played;
+use crate::shard::Shard;
 use crate::tally::Tally;
 use crate::workspace::{Workspace, say};
 
@@ -42,7 +43,7 @@ pub struct CampaignArgs {
     #[arg(long, value_enum)]
     part: Option<Part>,
     /// Play only every Nth cell, from the Kth on
-    #[arg(long, value_name = "K/N", value_parser = Shard::read)]
+    #[arg(long, value_name = "K/N")]
     shard: Option<Shard>,
     /// Play only cells with this in their name, such as mute.granted or .vesc
     #[arg(long, value_name = "TEXT")]
@@ -56,31 +57,6 @@ pub struct CampaignArgs {
     /// Write the table into docs/realtime.md
     #[arg(long)]
     write: bool,
-}
-
-/// One of several parts of the cells.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Shard {
-    /// From 1.
-    number: usize,
-    count: usize,
-}
-
-impl Shard {
-    const ALL: Self = Self { number: 1, count: 1 };
-
-    fn read(text: &str) -> Result<Self, String> {
-        let numbers =
-            text.split_once('/').and_then(|(one, all)| Some((one.parse().ok()?, all.parse().ok()?)));
-        match numbers {
-            Some((number, count)) if (1..=count).contains(&number) => Ok(Self { number, count }),
-            _ => Err("write K/N, such as 2/3: the second of three".into()),
-        }
-    }
-
-    fn of(self, cells: Vec<String>) -> Vec<String> {
-        cells.into_iter().skip(self.number - 1).step_by(self.count).collect()
-    }
 }
 
 /// How long the whole campaign is to be healthy.
@@ -157,7 +133,7 @@ impl Results {
     fn of(workspace: &Workspace, programs: &Programs, shard: Shard) -> Self {
         let folder = workspace.target.join("campaign");
         let prefix = format!("{:016x}.", programs.digest);
-        let path = folder.join(format!("{prefix}{}of{}.jsonl", shard.number, shard.count));
+        let path = folder.join(format!("{prefix}{}.jsonl", shard.as_name()));
         Self { folder, prefix, path }
     }
 
@@ -236,26 +212,4 @@ pub fn sample(workspace: &Workspace, wanted: Option<&str>) -> Result<(Tally, Vec
         let _ = fs::remove_file(&results.path);
     }
     Ok((tally, failures))
-}
-
-#[cfg(test)]
-mod tests {
-    use std::collections::HashMap;
-
-    use super::Shard;
-
-    #[test]
-    fn shards_divide_the_cells() {
-        let cells: Vec<String> = (0..100).map(|number| number.to_string()).collect();
-        let mut counts: HashMap<String, u64> = HashMap::new();
-        for number in 1..=7 {
-            for cell in Shard::read(&format!("{number}/7")).unwrap().of(cells.clone()) {
-                *counts.entry(cell).or_default() += 1;
-            }
-        }
-        assert!(counts.len() == 100 && counts.values().all(|count| *count == 1), "{counts:?}");
-        for wrong in ["", "1", "0/3", "4/3", "a/b", "1/0"] {
-            assert!(Shard::read(wrong).is_err(), "{wrong}");
-        }
-    }
 }

@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, bail, ensure};
 
 use super::parts::Part;
-use super::results::Shard;
+use crate::shard::Shard;
 use crate::workspace::say;
 
 /// Seconds for all tests of a part; they take one to fifteen. A mutant that loops is caught, too.
@@ -104,7 +104,7 @@ impl Judge<'_> {
         say(format!("cargo mutants on {}, share {shard}", self.part.files.join(", ")));
         // Left from the run before, should there be no mutant of this share this time.
         let _ = fs::remove_dir_all(self.folder);
-        let shard = shard.to_string();
+        let shard = shard.for_cargo_mutants();
         let mut which = vec!["--shard", &shard];
         which.extend(only.iter().flat_map(|only| ["--re", only]));
         let mut outcome = self.run(self.part.tests, &which)?;

@@ -21,10 +21,11 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 use clap::Args;
 
+use crate::shard::Shard;
 use crate::workspace::{Workspace, say};
 use judge::{Judge, Outcome};
 use parts::{JUDGED, Part};
-use results::{Counts, Line, Shard};
+use results::{Counts, Line};
 
 /// Survivors that may, each with its reason.
 const ACCEPTED: &str = "tests/mutants.txt";
@@ -38,8 +39,8 @@ pub struct MutantsArgs {
     /// Judge this part only; may be given several times
     #[arg(long, value_name = "NAME")]
     part: Vec<String>,
-    /// Judge the K-th of N equal shares of each part, K from 0
-    #[arg(long, value_name = "K/N", default_value = "0/1")]
+    /// Judge the K-th of N equal shares of each part, K from 1
+    #[arg(long, value_name = "K/N", default_value = "1/1")]
     shard: Shard,
     /// Judge those that the last run of the same share has not seen caught, after tests were added
     #[arg(long)]

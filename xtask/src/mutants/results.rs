@@ -7,45 +7,10 @@ use std::fmt::{self, Write as _};
 use std::fs::OpenOptions;
 use std::io::Write as _;
 use std::path::Path;
-use std::str::FromStr;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, bail};
 
-/// The `index`-th of `count` equal shares, counted from 0.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Shard {
-    index: usize,
-    count: usize,
-}
-
-impl Shard {
-    /// As part of a file's name.
-    pub fn as_name(self) -> String {
-        format!("{}-of-{}", self.index, self.count)
-    }
-}
-
-impl fmt::Display for Shard {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.index, self.count)
-    }
-}
-
-impl FromStr for Shard {
-    type Err = anyhow::Error;
-
-    fn from_str(text: &str) -> Result<Self> {
-        let (index, count) = text.split_once('/').context("write a share as K/N, such as 0/4")?;
-        let shard = Self { index: index.parse()?, count: count.parse()? };
-        ensure!(
-            shard.index < shard.count,
-            "of {} shares the last is {}",
-            shard.count,
-            shard.count.saturating_sub(1)
-        );
-        Ok(shard)
-    }
-}
+use crate::shard::Shard;
 
 /// What became of the mutants.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -174,8 +139,7 @@ fn row(text: &mut String, name: &str, counts: &Counts, judged: &str) {
 fn latest<'a>(part: &str, lines: &'a [Line]) -> Vec<&'a Line> {
     let of_part = || lines.iter().rev().filter(|line| line.part == part);
     let Some(last) = of_part().next() else { return Vec::new() };
-    let of_share = |index| of_part().find(|line| line.shard == Shard { index, count: last.shard.count });
-    (0..last.shard.count).filter_map(of_share).collect()
+    last.shard.siblings().filter_map(|shard| of_part().find(|line| line.shard == shard)).collect()
 }
 
 /// Which states were judged, and how much was not.
@@ -185,30 +149,22 @@ fn when(shares: &[&Line]) -> String {
     states.sort_unstable();
     states.dedup();
     let states = states.join(" ");
-    let count = first.shard.count;
+    let count = first.shard.count();
     if shares.len() == count { states } else { format!("{states}; {} of {count} shares", shares.len()) }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Shard, parse, table};
-
-    #[test]
-    fn a_share_is_one_of_several() {
-        assert_eq!("1/4".parse::<Shard>().expect("a share"), Shard { index: 1, count: 4 });
-        for wrong in ["4/4", "0/0", "1", "a/b", ""] {
-            assert!(wrong.parse::<Shard>().is_err(), "{wrong}");
-        }
-    }
+    use super::{parse, table};
 
     #[test]
     fn the_last_line_of_each_share_counts() {
         let lines = parse(
-            "stop 0/1 2026-01-01/aaa 1 0 0 0 9\n\
-             stop 0/2 2026-01-02/bbb 5 1 0 0 3\n\
-             stop 0/2 2026-01-02/bbb 7 1 0 1 0\n\
-             stop 1/2 2026-01-03/ccc 4 0 2 0 0\n\
-             core 1/3 2026-01-03/ccc 3 0 0 0 0\n",
+            "stop 1/1 2026-01-01/aaa 1 0 0 0 9\n\
+             stop 1/2 2026-01-02/bbb 5 1 0 0 3\n\
+             stop 1/2 2026-01-02/bbb 7 1 0 1 0\n\
+             stop 2/2 2026-01-03/ccc 4 0 2 0 0\n\
+             core 2/3 2026-01-03/ccc 3 0 0 0 0\n",
         )
         .expect("lines");
         let table = table(["stop", "core", "beats"], &lines);
@@ -221,8 +177,8 @@ mod tests {
 
     #[test]
     fn a_line_is_read_back() {
-        let text = "stop 0/2 2026-01-02/bbb 5 1 0 0 3";
+        let text = "stop 1/2 2026-01-02/bbb 5 1 0 0 3";
         assert_eq!(parse(text).expect("a line")[0].to_string(), text);
-        assert!(parse("stop 0/2 5 1 0 0 3").is_err());
+        assert!(parse("stop 1/2 5 1 0 0 3").is_err());
     }
 }
