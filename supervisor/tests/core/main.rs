@@ -7,6 +7,7 @@
 mod asking;
 mod bounds;
 mod deaf;
+mod fates;
 mod freshness;
 mod idle;
 mod inheritance;
