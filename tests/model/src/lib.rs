@@ -3,7 +3,7 @@
 //! What lives here: front, supervisor, kernel, bus and drive as plain data ([`System`]), everything that
 //! can happen next ([`Action`]), and what must hold in every state ([`properties`]). The explorer
 //! `stateright` visits every state that any interleaving reaches (`tests/exhaustive.rs`); the
-//! supervisor's part is held against the real `supervisor::core::Core` (`tests/conformance`), so it
+//! supervisor's part is held against the real `supervisor::core::Core` (`tests/conformance`, `tests/joint`), so it
 //! cannot drift from the code. What must never live here: a rule the code does not have.
 //!
 //! | file | its one idea | models |
@@ -11,6 +11,7 @@
 //! | [`front`] | one motor's task and its permit | `front/src/motion/{actor,grant}.rs` |
 //! | [`supervisor`] | grants, trips, stops, resets | `supervisor/src/core/` |
 //! | [`process`] | whether the loop comes round; jobs of the kernel; the FIFO | `supervisor/src/runtime.rs` |
+//! | [`joint`] | a small model of its own: two motors in one frame | `core/together.rs`, `front/src/motion/line.rs` |
 //! | [`shared`] | rings and the owner word | `shm-proto` |
 //! | [`wire`] | frames handed over and not yet on the bus | kernel, CAN |
 //! | [`drive`] | obeys the last frame, reports when it likes | `drivers` |
@@ -19,14 +20,15 @@
 //! # What is abstracted, and why that is sound
 //!
 //! * **One motor, one bus, two slots.** Motors share only sessions, trips and the bus; a second motor adds
-//!   stops, never a grant. The stop of
+//!   stops, never a grant. Motors of one frame share that, too, and have a model of their own ([`joint`]). The stop of
 //!   *all* motors of a session is tested in `supervisor/tests/core/sessions.rs`.
 //! * **Time is order.** A deadline passes whenever it likes ([`Action::Expire`]), also two in one pass; a
 //!   tick comes whenever it likes. Stages are counted in ticks, so every stop has its bound.
 //! * **Beats in time are not modelled**: they change nothing but a deadline. Lying beats are `shm-proto`'s.
 //! * **A step of the supervisor is one action, handing its frames to the kernel a second one.** Between the
 //!   two the front may run: the grant is revoked and the stop is not out yet. Within a step nothing of the
-//!   front is read twice but owner words, whose change is as good as one before the next step.
+//!   front is read twice but owner words, whose change is as good as one before the next step. For two motors of one
+//!   frame it is not, see [`joint`].
 //! * **Feedback is proof at once.** A report stands for enough readings in a row; the readings before the
 //!   last one decide nothing. A report is read as it is sent, but never before a motion frame that was on the
 //!   bus before it.
@@ -76,6 +78,7 @@
 
 pub mod drive;
 pub mod front;
+pub mod joint;
 pub mod process;
 pub mod properties;
 pub mod queue;
