@@ -29,6 +29,21 @@ pub enum Actor {
     Stopping,
 }
 
+/// What the front sees of the supervisor's loop in the segment that it looks at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Beat {
+    /// It has come round within `kernel_stop`.
+    Young,
+    /// It has not: nothing is moved.
+    Old,
+}
+
+/// The session that a task goes on for whose supervisor has died: what it was granted is in that one's segment.
+pub const FORMER: Owner = Owner { slot: 0, incarnation: 0 };
+
+/// The same of a session that had no grant there.
+pub const FORMER_WITHOUT_GRANT: Owner = Owner { slot: 1, incarnation: 0 };
+
 /// The front process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Front {
@@ -41,16 +56,58 @@ pub struct Front {
     /// Motion frames handed over when the grant was gone already, and neither a stop nor a grant since.
     /// No part of the code: it is what the check after sending is for.
     pub late: u8,
+    /// The loop of the supervisor that it is attached to.
+    pub beat: Beat,
+    /// That of the supervisor before, which has died.
+    pub former: Beat,
 }
 
 impl Front {
-    /// A process that has just started.
-    pub const STARTED: Self = Self { alive: true, actor: Actor::Idle, engaged: false, late: 0 };
+    /// A process that has just started, and is attached.
+    pub const STARTED: Self = Self {
+        alive: true,
+        actor: Actor::Idle,
+        engaged: false,
+        late: 0,
+        beat: Beat::Young,
+        former: Beat::Old,
+    };
 
     /// `Permit::holds`.
     #[must_use]
-    pub fn holds(core: &Core, owner: Owner) -> bool {
-        core.motor.owner() == Some(owner) && Self::session_alive(core, owner)
+    pub fn holds(&self, core: &Core, owner: Owner) -> bool {
+        if owner == FORMER {
+            return self.former == Beat::Young;
+        }
+        let lives = Self::session_alive(core, owner) && self.beat == Beat::Young;
+        core.motor.owner() == Some(owner) && lives
+    }
+
+    /// Whether the grant is there, however long ago the supervisor said so.
+    fn is_granted(&self, core: &Core, owner: Owner) -> bool {
+        Self { beat: Beat::Young, ..*self }.holds(core, owner)
+    }
+
+    /// Whether a wait for the grant ends without it: `grant::alive`.
+    #[must_use]
+    pub fn waits_in_vain(&self, core: &Core, owner: Owner) -> bool {
+        !Self::session_alive(core, owner) || self.beat == Beat::Old
+    }
+
+    /// Another supervisor has started in the place of the one that granted.
+    pub fn outlive_supervisor(&mut self, core: &Core) {
+        let held = |owner: Owner| self.holds(core, owner);
+        self.actor = match self.actor {
+            Actor::Driving(owner) if held(owner) => Actor::Driving(FORMER),
+            Actor::Permitted(owner) if held(owner) => Actor::Permitted(FORMER),
+            Actor::Permitted(_) => Actor::Permitted(FORMER_WITHOUT_GRANT),
+            Actor::Sent(owner) if held(owner) => Actor::Sent(FORMER),
+            Actor::Sent(_) => Actor::Sent(FORMER_WITHOUT_GRANT),
+            Actor::Taking(_) | Actor::Obtaining(_) | Actor::Driving(_) if self.engaged => Actor::Stopping,
+            Actor::Taking(_) | Actor::Obtaining(_) | Actor::Driving(_) | Actor::Idle => Actor::Idle,
+            Actor::Stopping => Actor::Stopping,
+        };
+        (self.former, self.beat) = (self.beat, Beat::Old);
     }
 
     /// `grant::alive`: a session the supervisor has not seen yet is not over.
@@ -76,7 +133,7 @@ impl Front {
 
     /// The first look of `send_permitted`.
     pub fn look(&mut self, core: &Core, owner: Owner) {
-        if Self::holds(core, owner) {
+        if self.holds(core, owner) {
             // From here on the motor is this session's to move; its set-point goes behind a late frame.
             self.late = 0;
             self.actor = Actor::Permitted(owner);
@@ -91,7 +148,7 @@ impl Front {
         self.actor = match wire.send_of_front(FrontFrame::Motion) {
             Sent::Ok => {
                 // Two are one more than ever happens.
-                self.late = if Self::holds(core, owner) { 0 } else { (self.late + 1).min(2) };
+                self.late = if self.is_granted(core, owner) { 0 } else { (self.late + 1).min(2) };
                 Actor::Sent(owner)
             }
             Sent::QueueFull => Actor::Sent(owner),
@@ -101,7 +158,7 @@ impl Front {
 
     /// The second look of `send_permitted`.
     pub fn look_again(&mut self, core: &Core, owner: Owner) {
-        self.actor = if Self::holds(core, owner) { Actor::Driving(owner) } else { Actor::Stopping };
+        self.actor = if self.holds(core, owner) { Actor::Driving(owner) } else { Actor::Stopping };
     }
 
     /// `Actor::conclude`: the command ends other than by a newer one.
@@ -126,6 +183,6 @@ impl Front {
 
     /// SIGKILL. What was handed to the kernel stays there.
     pub const fn die(&mut self) {
-        *self = Self { alive: false, actor: Actor::Idle, engaged: false, late: 0 };
+        *self = Self { alive: false, actor: Actor::Idle, engaged: false, late: 0, ..*self };
     }
 }

@@ -3,13 +3,15 @@
 //! What lives here: front, supervisor, kernel, bus and drive as plain data ([`System`]), everything that
 //! can happen next ([`Action`]), and what must hold in every state ([`properties`]). The explorer
 //! `stateright` visits every state that any interleaving reaches (`tests/exhaustive.rs`); the
-//! supervisor's part is held against the real `supervisor::core::Core` (`tests/conformance.rs`), so it
+//! supervisor's part is held against the real `supervisor::core::Core` (`tests/conformance`, `tests/joint`), so it
 //! cannot drift from the code. What must never live here: a rule the code does not have.
 //!
 //! | file | its one idea | models |
 //! |---|---|---|
 //! | [`front`] | one motor's task and its permit | `front/src/motion/{actor,grant}.rs` |
 //! | [`supervisor`] | grants, trips, stops, resets | `supervisor/src/core/` |
+//! | [`process`] | whether the loop comes round; jobs of the kernel; the FIFO | `supervisor/src/runtime.rs` |
+//! | [`joint`] | a small model of its own: two motors in one frame | `core/together.rs`, `front/src/motion/line.rs` |
 //! | [`shared`] | rings and the owner word | `shm-proto` |
 //! | [`wire`] | frames handed over and not yet on the bus | kernel, CAN |
 //! | [`drive`] | obeys the last frame, reports when it likes | `drivers` |
@@ -18,13 +20,15 @@
 //! # What is abstracted, and why that is sound
 //!
 //! * **One motor, one bus, two slots.** Motors share only sessions, trips and the bus; a second motor adds
-//!   stops, never a grant. The stop of *all* motors of a session is tested in `supervisor/tests/core/sessions.rs`.
+//!   stops, never a grant. Motors of one frame share that, too, and have a model of their own ([`joint`]). The stop of
+//!   *all* motors of a session is tested in `supervisor/tests/core/sessions.rs`.
 //! * **Time is order.** A deadline passes whenever it likes ([`Action::Expire`]), also two in one pass; a
 //!   tick comes whenever it likes. Stages are counted in ticks, so every stop has its bound.
 //! * **Beats in time are not modelled**: they change nothing but a deadline. Lying beats are `shm-proto`'s.
 //! * **A step of the supervisor is one action, handing its frames to the kernel a second one.** Between the
 //!   two the front may run: the grant is revoked and the stop is not out yet. Within a step nothing of the
-//!   front is read twice but owner words, whose change is as good as one before the next step.
+//!   front is read twice but owner words, whose change is as good as one before the next step. For two motors of one
+//!   frame it is not, see [`joint`].
 //! * **Feedback is proof at once.** A report stands for enough readings in a row; the readings before the
 //!   last one decide nothing. A report is read as it is sent, but never before a motion frame that was on the
 //!   bus before it.
@@ -34,11 +38,35 @@
 //! * **Trip numbers are renamed** so that only which of them are equal and which is newer is kept; nothing
 //!   compares them otherwise. This makes the space finite.
 //! * **What a supervisor finds of the one before is its beginning** ([`supervisor::Before`]): what it makes of the words
-//!   themselves is tested in `supervisor/tests/core/inheritance.rs`.
+//!   themselves is tested in `supervisor/tests/core/inheritance.rs`. One that dies within the model leaves what it has
+//!   published, and the next one's `inherit` is a rule of the model, held against the real one.
+//! * **A loop that hangs stands still between two of its actions**, or with a decision that is not handed over. Its pause
+//!   is shorter or longer than `max_lateness`, or so long that feedback is old. The next supervisor starts whenever it
+//!   likes, also at once.
+//! * **The kernel's time is order, too.** `kernel_stop` is one unit, each stage another. A stage is sent at any moment
+//!   and any number of times; the last one goes on for ever. None comes out after the put-off: a stop too many moves
+//!   nothing.
+//! * **The front's view of the loop ages by itself**: before or after the kernel begins. A front whose supervisor was
+//!   replaced goes on by the old one's words until they are old ([`front::FORMER`]).
+//! * **A press is a state of the FIFO**: there since the pass under way, waking the next one, or seen. Which of its bytes
+//!   housekeeping reads is tested in `supervisor/src/estop.rs`.
 //! * **Rare events have a budget** ([`Scope`]): how many sessions are opened, how often the front dies,
 //!   falls silent, and so on. The space is complete for the budget, not beyond.
 //!
 //! # What is not shown
+//!
+//! * What lies on disk of a latch. A death within the model leaves the words in memory, which systemd or the holder
+//!   keeps; a loss of power does not (`supervisor/tests/core/latches.rs`).
+//! * The kernel's silence after its last stage, where a stop feeds a drive's watchdog
+//!   (`supervisor/tests/kernel_jobs.rs`).
+//! * A bus that fails while the supervisor hangs or is dead.
+//!
+//! Two properties hold only as far as [`Scope::clock`] and [`Scope::backlog`] say. How each fails beyond is shown in
+//! `tests/exhaustive.rs`:
+//!
+//! * A put-off reads the clock before its system call, and the loop may stand still between the two. With a
+//!   `max_lateness` close to `kernel_stop` it can go on, and not notice that the kernel has sent stops.
+//! * A report that waited in the socket while the loop stood still counts as said when it is read, however old it is.
 //!
 //! A motion frame that is in the kernel's queue when its front is killed, and comes out only after a new
 //! front has been attached and its session granted the motor, moves the motor under that grant. The model
@@ -50,6 +78,8 @@
 
 pub mod drive;
 pub mod front;
+pub mod joint;
+pub mod process;
 pub mod properties;
 pub mod queue;
 pub mod shared;
@@ -60,11 +90,13 @@ use shm_proto::verdicts::{Reason, SessionState};
 use stateright::{Model, Property};
 
 use drive::Drive;
-use front::{Actor, Front};
+use front::{Actor, Beat, FORMER, Front};
+use process::{Fifo, Interference, Job, KERNEL_STOP, Overdue, Pressed, Process};
 use properties::{Broken, Witness};
 use shared::{Beats, Owner, Ring, SLOTS, Word};
 use supervisor::{
-    Before, Bus, Core, Due, Latch, Log, NO_TRIP, Occasion, Settings, State, Step, TripId, TripSeen,
+    Before, Bus, Core, Due, Held, Latch, Log, NO_TRIP, Occasion, Pause, Settings, State, Step, TripId,
+    TripSeen,
 };
 use wire::{Heard, Wire};
 
@@ -93,6 +125,47 @@ pub struct Scope {
     pub drive_faults: u8,
     /// The drive turns without a frame: it was switched off and on, or an input of its own commands it.
     pub drive_starts: u8,
+    /// Somebody writes into the FIFO of the operator's stop. Where the supervisor may die, that comes only while a session
+    /// has the motor.
+    pub presses: u8,
+    /// The supervisor's loop stands still.
+    pub hangs: u8,
+    /// The supervisor is killed. Where stop may be pressed, that comes after a press, and before the operator reads its
+    /// number.
+    pub supervisor_deaths: u8,
+    /// Whether programs of this computer speak in the drive's name.
+    pub forgers: Forgers,
+    /// When the supervisor reads what the drive said while its loop stood still.
+    pub backlog: Backlog,
+    /// When a put-off looks at the clock.
+    pub clock: PutOffClock,
+}
+
+/// Whether programs of this computer speak in the drive's name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Forgers {
+    /// None does.
+    None,
+    /// They say whatever would have an effect if it were believed.
+    Some,
+}
+
+/// When the supervisor reads what the drive said while its loop stood still.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Backlog {
+    /// Never: of what waits, only motion frames are read.
+    Lost,
+    /// When it goes on, as if it were said then.
+    Read,
+}
+
+/// When a put-off of the kernel's jobs looks at the clock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PutOffClock {
+    /// With the system call that puts off: nothing comes between.
+    WithTheCall,
+    /// Before it, and the loop may stand still between the two.
+    BeforeTheCall,
 }
 
 /// How much of a [`Scope`] has been used.
@@ -107,6 +180,9 @@ pub struct Spent {
     front_silences: u8,
     drive_faults: u8,
     drive_starts: u8,
+    presses: u8,
+    hangs: u8,
+    supervisor_deaths: u8,
 }
 
 /// The operator: reads a trip's number, and may use it much later.
@@ -143,6 +219,14 @@ pub enum Mover {
 pub struct System {
     /// The supervisor.
     pub core: Core,
+    /// Whether its loop comes round.
+    pub process: Process,
+    /// The kernel's jobs.
+    pub job: Job,
+    /// Of a put-off under way: whether it was due when its clock was read.
+    pub overdue: Overdue,
+    /// The FIFO of the operator's stop.
+    pub fifo: Fifo,
     /// The front.
     pub front: Front,
     /// What the front has written for the supervisor.
@@ -157,6 +241,12 @@ pub struct System {
     pub operator: Operator,
     /// What a bystander has seen of the motor under its grant, or at rest.
     pub witness: Witness,
+    /// A bystander's memory of the FIFO.
+    pub pressed: Pressed,
+    /// A bystander's memory of the kernel's stops.
+    pub interference: Interference,
+    /// For how many units of the kernel's time nothing was put off, up to `kernel_stop`.
+    pub absent: u8,
     /// Used budget.
     pub spent: Spent,
     /// The first rule a step has broken.
@@ -188,8 +278,42 @@ pub enum Action {
     NoticeDoubt,
     /// The supervisor learns that it no longer is.
     NoticeWell,
-    /// `lanyard estop`.
+    /// An operator's stop through one of the supervisor's sockets.
     Estop,
+    /// Somebody writes into the FIFO of the operator's stop.
+    Press,
+    /// The loop wakes because something lies in the FIFO.
+    HeedStop,
+    /// Housekeeping reads from the FIFO what the loop has seen.
+    Drain,
+    /// The loop stands still.
+    Hang,
+    /// It goes on after a pause of that length.
+    GoOn(Pause),
+    /// The loop comes to the kernel's jobs.
+    PutOff,
+    /// The clock is read for that, and the jobs are not put off yet.
+    ReadClock,
+    /// The supervisor is killed.
+    SupervisorDies,
+    /// The next one starts.
+    SupervisorStarts,
+    /// A front that lives is attached to it.
+    Reattach,
+    /// A unit of the kernel's time is over.
+    KernelTime,
+    /// A frame of the kernel's jobs goes onto the wire.
+    KernelFrame,
+    /// The supervisor's last word is older than `kernel_stop` for the front.
+    BeatGrowsOld,
+    /// The same of the supervisor before.
+    FormerGrowsOld,
+    /// The drive reports, and nobody reads it yet.
+    ReportUnread,
+    /// The supervisor reads that at last.
+    ReceiveOld,
+    /// A program of this computer says that of the drive.
+    Forge(Drive),
     /// The operator reads the number of the trip that holds the motor.
     NoteTrip,
     /// `lanyard reset` with that number.
@@ -234,6 +358,10 @@ impl System {
         wire.send_of_supervisor(0);
         Self {
             core: Core::started(),
+            process: Process::Runs,
+            job: Job::ARMED,
+            overdue: Overdue::NotLookedAt,
+            fifo: Fifo::Empty,
             front: Front::STARTED,
             beats: Beats::FRESH,
             wire,
@@ -242,6 +370,9 @@ impl System {
             mover: Mover::Frame,
             operator: Operator { noted: TripSeen::NONE, reset: Reset::None },
             witness: Witness::Doubts,
+            pressed: Pressed::No,
+            interference: Interference::None,
+            absent: 0,
             spent: Spent::default(),
             broken: None,
         }
@@ -249,18 +380,69 @@ impl System {
 
     /// Everything that can happen now.
     pub fn actions(&self, scope: &Scope, actions: &mut Vec<Action>) {
-        if self.core.outbox.is_some() {
-            actions.push(Action::SupervisorSends);
-        } else {
-            self.actions_of_supervisor(scope, actions);
-        }
+        self.actions_of_process(scope, actions);
         if self.front.alive {
             self.actions_of_front(scope, actions);
         }
         self.actions_outside(scope, actions);
     }
 
+    fn actions_of_process(&self, scope: &Scope, actions: &mut Vec<Action>) {
+        match self.process {
+            Process::Hangs => self.ends_of_pause(actions),
+            Process::Dead => actions.push(Action::SupervisorStarts),
+            _ if self.core.outbox.is_some() => actions.push(Action::SupervisorSends),
+            _ if self.overdue != Overdue::NotLookedAt => actions.push(Action::PutOff),
+            Process::Ticked | Process::Starts => self.actions_at_jobs(scope, actions),
+            Process::Returns(_) => {
+                self.actions_of_supervisor(scope, actions);
+                self.actions_at_jobs(scope, actions);
+            }
+            Process::Runs => {
+                self.actions_of_supervisor(scope, actions);
+                if self.fifo == Fifo::Seen {
+                    actions.push(Action::Drain);
+                }
+                if scope.clock == PutOffClock::BeforeTheCall {
+                    self.actions_at_jobs(scope, actions);
+                }
+            }
+        }
+        if !self.process.is_absent() && self.spent.hangs < scope.hangs {
+            actions.push(Action::Hang);
+        }
+        // What was not pressed yet, or is read and reset by then, makes no difference to a death.
+        let is_pressed = matches!(self.pressed, Pressed::Lately | Pressed::Before | Pressed::Heard);
+        let may_die =
+            (scope.presses == 0 || is_pressed) && self.spent.supervisor_deaths < scope.supervisor_deaths;
+        if self.process != Process::Dead && may_die {
+            actions.push(Action::SupervisorDies);
+        }
+    }
+
+    /// How long the pause was. The kernel begins after a longer time than `max_lateness`, but counts from an earlier moment.
+    fn ends_of_pause(&self, actions: &mut Vec<Action>) {
+        match self.job {
+            Job::PutOff { .. } => actions.extend([Pause::Short, Pause::Late].map(Action::GoOn)),
+            Job::Sends { stage: 0 } => {
+                actions.extend([Pause::Short, Pause::Late, Pause::Long].map(Action::GoOn));
+            }
+            Job::Sends { .. } => actions.push(Action::GoOn(Pause::Long)),
+        }
+    }
+
+    fn actions_at_jobs(&self, scope: &Scope, actions: &mut Vec<Action>) {
+        actions.push(match (scope.clock, self.overdue) {
+            (PutOffClock::BeforeTheCall, Overdue::NotLookedAt) => Action::ReadClock,
+            _ => Action::PutOff,
+        });
+    }
+
     fn actions_of_supervisor(&self, scope: &Scope, actions: &mut Vec<Action>) {
+        if self.fifo == Fifo::Wakes {
+            actions.push(Action::HeedStop);
+            return;
+        }
         actions.push(Action::Tick);
         let lives = [self.core.owner(0).is_some(), self.core.owner(1).is_some()];
         for due in [[true, false], [false, true], [true, true]] {
@@ -277,7 +459,16 @@ impl System {
         if !self.front.alive && self.spent.front_starts < scope.front_starts {
             actions.push(Action::Attach);
         }
-        if self.wire.motion_unread {
+        if self.front.alive && !self.core.front {
+            actions.push(Action::Reattach);
+        }
+        if scope.forgers == Forgers::Some {
+            let said = [Drive::Off, Drive::Holding, Drive::Turning, Drive::Faulted];
+            actions.extend(said.map(Action::Forge));
+        }
+        if self.wire.report_unread.is_some() {
+            actions.push(Action::ReceiveOld);
+        } else if self.wire.motion_unread {
             actions.push(Action::Receive);
         } else if self.wire.up {
             actions.push(Action::Report);
@@ -311,7 +502,7 @@ impl System {
                 && self.core.owner(slot).is_none();
             // The slots are alike; which of them is used first makes no difference.
             let in_turn = slot == 0 || self.beats.rings[0].incarnation > 0;
-            if seen_off && in_turn && self.spent.opens < scope.opens {
+            if seen_off && in_turn && self.core.front && self.spent.opens < scope.opens {
                 actions.push(Action::Open(slot));
             }
             if open {
@@ -325,7 +516,7 @@ impl System {
             Actor::Idle => {}
             Actor::Obtaining(owner) => {
                 actions.push(Action::Conclude);
-                if Front::holds(&self.core, owner) || !Front::session_alive(&self.core, owner) {
+                if self.front.holds(&self.core, owner) || self.front.waits_in_vain(&self.core, owner) {
                     actions.push(Action::FrontSteps);
                 }
             }
@@ -356,8 +547,28 @@ impl System {
     }
 
     fn actions_outside(&self, scope: &Scope, actions: &mut Vec<Action>) {
-        if self.wire.front_can_go() {
+        if self.wire.front_can_go(self.process) {
             actions.push(Action::FrontFrame);
+        }
+        if self.process.is_absent() {
+            actions.push(Action::KernelTime);
+            let may_wait = scope.backlog == Backlog::Read && self.process == Process::Hangs;
+            if may_wait && self.wire.up && self.wire.report_unread.is_none() && !self.wire.motion_unread {
+                actions.push(Action::ReportUnread);
+            }
+            if self.front.alive && self.front.beat == Beat::Young {
+                actions.push(Action::BeatGrowsOld);
+            }
+        }
+        if self.front.former == Beat::Young {
+            actions.push(Action::FormerGrowsOld);
+        }
+        if self.wire.up && self.job.sends().is_some() {
+            actions.push(Action::KernelFrame);
+        }
+        let something_moves = scope.supervisor_deaths == 0 || self.core.motor.owner().is_some();
+        if self.spent.presses < scope.presses && something_moves {
+            actions.push(Action::Press);
         }
         if self.wire.up && self.wire.supervisor.is_some() {
             actions.push(Action::SupervisorFrame);
@@ -395,9 +606,26 @@ impl System {
         let before = self;
         let mut accepted = false;
         {
-            let mut step = Step { core: &mut self.core, settings, beats: &self.beats, log };
+            let pause = self.process.pause();
+            let mut step = Step { core: &mut self.core, settings, beats: &self.beats, pause, log };
             match action {
                 Action::Tick => step.tick(),
+                Action::HeedStop => step.press(),
+                Action::PutOff if before.is_overtaken() => step.overtaken(),
+                Action::SupervisorStarts => {
+                    self.front.outlive_supervisor(&before.core);
+                    *step.core = before.core.succeeded(settings, step.log);
+                }
+                Action::Reattach => {
+                    step.attach();
+                    (self.beats, self.front.beat) = (Beats::FRESH, Beat::Young);
+                }
+                Action::Forge(_) => step.received(Heard::Forged),
+                Action::ReceiveOld => {
+                    if let Some(said) = self.wire.report_unread.take() {
+                        step.received(Heard::Report(said));
+                    }
+                }
                 Action::Expire(due) => step.expire(due),
                 Action::FrontSilent => {
                     self.spent.front_silences += 1;
@@ -424,7 +652,7 @@ impl System {
                 }
                 Action::Estop => {
                     self.spent.estops += 1;
-                    step.estop();
+                    step.press();
                 }
                 Action::Reset => accepted = step.reset(self.operator.noted),
                 Action::SupervisorSends => {
@@ -436,6 +664,8 @@ impl System {
                 _ => self.step_elsewhere(action),
             }
         }
+        self.advance_process(action, settings);
+        self.remember(&before, action, accepted);
         self.operator.reset = match (self.operator.reset, accepted) {
             (_, true) if self.core.motor.latch != before.core.motor.latch => Reset::Accepted,
             (Reset::Accepted, _) if self.core.motor.owner().is_some() => Reset::Granted,
@@ -444,13 +674,116 @@ impl System {
         // What was seen of a motor that is nobody's says nothing of it under a grant, and the other way round.
         let motors = [&before.core.motor, &self.core.motor];
         let stays_granted = motors.iter().all(|motor| motor.owner().is_some());
-        self.witness = if stays_granted || self.core.motor.is_at_rest() {
+        let is_believed = action != Action::GoOn(Pause::Long);
+        self.witness = if is_believed && (stays_granted || self.core.motor.is_at_rest()) {
             before.witness.after(&before, action)
         } else {
             Witness::Doubts
         };
         self.broken = self.broken.or_else(|| properties::broken(&before, action, accepted, &self));
         self
+    }
+
+    /// Whether the put-off that is next finds its jobs sent already, as far as its clock tells.
+    #[must_use]
+    pub fn is_overtaken(&self) -> bool {
+        match (self.process, self.overdue) {
+            // Its own jobs were not armed before.
+            (Process::Starts, _) | (_, Overdue::No) => false,
+            (_, Overdue::Yes) => true,
+            (_, Overdue::NotLookedAt) => self.job.sends().is_some(),
+        }
+    }
+
+    /// Where the loop stands after that, and what lies in its FIFO.
+    fn advance_process(&mut self, action: Action, settings: Settings) {
+        match action {
+            Action::Tick | Action::Expire(_) => {
+                self.publish_beat();
+                if action == Action::Tick {
+                    if matches!(self.process, Process::Returns(_)) {
+                        self.process = Process::Ticked;
+                    }
+                    if self.fifo == Fifo::Pressed {
+                        self.fifo = Fifo::Wakes;
+                    }
+                }
+            }
+            Action::HeedStop => self.fifo = Fifo::Seen,
+            Action::Drain => self.fifo = Fifo::Empty,
+            Action::Press => {
+                self.spent.presses += 1;
+                if self.fifo != Fifo::Wakes {
+                    self.fifo = Fifo::Pressed;
+                }
+            }
+            Action::Hang => {
+                self.spent.hangs += 1;
+                self.process = Process::Hangs;
+            }
+            Action::GoOn(pause) => {
+                self.process = Process::Returns(pause);
+                match pause {
+                    // What waited is as good as said now.
+                    Pause::Short | Pause::Late => self.wire.report_unread = None,
+                    Pause::Long => self.core.forget_feedback(),
+                }
+            }
+            Action::ReadClock => {
+                self.overdue = if self.job.sends().is_some() { Overdue::Yes } else { Overdue::No };
+            }
+            Action::PutOff => {
+                (self.process, self.job, self.overdue) = (Process::Runs, Job::ARMED, Overdue::NotLookedAt);
+                self.publish_beat();
+            }
+            Action::SupervisorDies => {
+                self.spent.supervisor_deaths += 1;
+                (self.process, self.core.outbox) = (Process::Dead, None);
+                self.overdue = Overdue::NotLookedAt;
+            }
+            Action::SupervisorStarts => {
+                self.process = Process::Starts;
+                (self.wire.motion_unread, self.wire.report_unread) = (false, None);
+                if self.fifo != Fifo::Empty {
+                    self.fifo = Fifo::Wakes;
+                }
+            }
+            Action::KernelTime => self.job.pass_time(settings.after),
+            _ => {}
+        }
+    }
+
+    /// The loop has come round, for the front that is attached.
+    fn publish_beat(&mut self) {
+        if self.core.front && self.front.alive {
+            self.front.beat = Beat::Young;
+        }
+    }
+
+    /// Lets the bystanders remember it.
+    fn remember(&mut self, before: &Self, action: Action, accepted: bool) {
+        let motor = &self.core.motor;
+        let names_press = before.operator.noted.trip == before.core.latch;
+        self.pressed = match (action, before.pressed) {
+            (Action::Press, Pressed::Before) => Pressed::Before,
+            (Action::Press, _) => Pressed::Lately,
+            (Action::Tick | Action::SupervisorStarts, Pressed::Lately) => Pressed::Before,
+            (Action::HeedStop | Action::Estop, _) => Pressed::Heard,
+            (Action::NoteTrip, Pressed::Heard) => Pressed::Read,
+            (Action::Reset, Pressed::Heard | Pressed::Read) if accepted && names_press => Pressed::No,
+            (_, pressed) => pressed,
+        };
+        self.absent = match action {
+            Action::KernelTime => KERNEL_STOP.min(before.absent + 1),
+            Action::PutOff => 0,
+            _ => before.absent,
+        };
+        let is_tripped = motor.owner().is_none() && motor.occasion == Occasion::Trip;
+        self.interference = match action {
+            Action::KernelTime if self.job.sends().is_some() => Interference::Stopped,
+            Action::PutOff if is_tripped => Interference::None,
+            _ => before.interference,
+        };
     }
 
     /// Front, bus and drive.
@@ -491,6 +824,15 @@ impl System {
                 self.wire.go_down();
             }
             Action::BusRecovers => self.wire.up = true,
+            Action::KernelFrame => {
+                if let Some(stage) = self.job.sends() {
+                    self.drive.stop(stage);
+                    self.mover = Mover::Frame;
+                }
+            }
+            Action::BeatGrowsOld => self.front.beat = Beat::Old,
+            Action::FormerGrowsOld => self.front.former = Beat::Old,
+            Action::ReportUnread => self.wire.report_unread = Some(self.drive),
             Action::DriveFails => {
                 self.spent.drive_faults += 1;
                 self.drive = Drive::Faulted;
@@ -544,6 +886,20 @@ impl System {
         self.core.motor.trip = rank(self.core.motor.trip);
         self.core.latch = rank(self.core.latch);
         self.core.trips = newest;
+        if self.core.latch == NO_TRIP {
+            self.core.held = Held::All;
+        }
+        let follows_former = match self.front.actor {
+            Actor::Taking(owner)
+            | Actor::Obtaining(owner)
+            | Actor::Permitted(owner)
+            | Actor::Sent(owner)
+            | Actor::Driving(owner) => owner == FORMER,
+            Actor::Idle | Actor::Stopping => false,
+        };
+        if !follows_former {
+            self.front.former = Beat::Old;
+        }
         let settled = self.core.outbox.is_none() && self.core.motor.reason != Reason::Startup;
         if settled {
             self.core.motor.reason = Reason::Violation;

@@ -16,17 +16,26 @@
 //!
 //! **Ends of stops.** There is no fairness to assume. A tick is possible in every state (as soon as the
 //! frames of the step before are handed over); every tick takes a stop that is neither proven nor reported
-//! a place further in its programme, and nothing but a new stop takes it back ([`Broken::NoProgress`]). A bus that came
-//! back begins it again, which counts as a place and happens three times at most. So it is over after as many ticks as the
-//! programme has places, whatever the bus does.
+//! a tick nearer to its end, and nothing but a new stop takes it back ([`Broken::NoProgress`]). A bus that came back begins
+//! it again, three times at most. So it is over [`MOST_TICKS`] after its trip, whatever the bus does. A supervisor
+//! that hangs or is dead has no ticks; then the kernel's time counts ([`the_kernel_steps_in`]).
+//!
+//! **Stops of the kernel.** It sends them to motors that a session drives, and drives obey. A supervisor that goes on after
+//! them may publish its pass, and so let the front go on, before it comes to the jobs and finds them sent. So "nothing moves
+//! again without a trip" holds from the end of that pass on ([`a_kernel_stop_is_a_trip`]).
 
+use drivers::AfterStop;
 use shm_proto::verdicts::{Reason, ResetPolicy, SessionState};
 use stateright::Property;
 
-use crate::drive::Drive;
-use crate::front::{Actor, Front};
+use crate::drive::{Drive, STAGES};
+use crate::front::{Actor, FORMER};
+use crate::process::{Fifo, Interference, KERNEL_STOP, Pressed, Process};
 use crate::shared::Owner;
-use crate::supervisor::{Before, Bus, Core, Latch, Motor, NO_TRIP, Occasion, Run, State, TripSeen};
+use crate::supervisor::{
+    Before, Bus, Core, Held, Latch, MOST_RESTARTS, Motor, NO_TRIP, Occasion, Run, STAGE_TIMEOUT, State,
+    TripSeen,
+};
 use crate::wire::FrontFrame;
 use crate::{Action, Mover, Reset, Scope, System, is_over};
 
@@ -57,6 +66,12 @@ pub enum Broken {
     TurnsUnattended,
     /// A harder stage was decided on, and a gentler one was sent over a bus that was there.
     GentlerThanSaid,
+    /// A motor was granted though stop was pressed before the pass began.
+    GrantedThoughPressed,
+    /// A reset cleared a press that came after the operator had read the number it names.
+    ResetOfUnseenPress,
+    /// Something was made of what a program of this computer said in the drive's name.
+    ForgedReportCounted,
     /// A session ended without a trip, and its motor was not proven to be at rest since the last motion frame.
     EndedInMotion,
 }
@@ -80,6 +95,9 @@ pub fn broken(before: &System, action: Action, accepted: bool, after: &System) -
         }
         if held && old.motor.violations != violations {
             return Some(Broken::ResetOfUnseenViolation);
+        }
+        if before.pressed == Pressed::Heard && old.latch == trip {
+            return Some(Broken::ResetOfUnseenPress);
         }
         let is_heard = before.witness.has_heard_lately();
         if held && !(old.motor.is_at_rest() && is_heard) {
@@ -128,6 +146,12 @@ pub fn broken(before: &System, action: Action, accepted: bool, after: &System) -
     if is_granted_anew && !before.witness.after(before, action).has_heard_lately() {
         return Some(Broken::GrantedUnheard);
     }
+    if is_granted_anew && before.pressed == Pressed::Before {
+        return Some(Broken::GrantedThoughPressed);
+    }
+    if matches!(action, Action::Forge(_)) && old != new {
+        return Some(Broken::ForgedReportCounted);
+    }
     let ended_at_rest = old.motor.owner().is_some() && new.motor.occasion == Occasion::EndAtRest;
     if ended_at_rest && !before.witness.after(before, action).has_seen_rest() {
         return Some(Broken::EndedInMotion);
@@ -165,7 +189,7 @@ impl Witness {
             (Action::Report, _) if matches!(before.drive, Drive::Off | Drive::Holding) => {
                 Self::HasSeenRest(0)
             }
-            (Action::Report | Action::Receive, _) => Self::Doubts,
+            (Action::Report | Action::Receive | Action::ReceiveOld, _) => Self::Doubts,
             (Action::Tick, Self::HasSeenRest(0)) => Self::HasSeenRest(1),
             (Action::Tick, _) | (_, Self::HasHeard(_)) => Self::Doubts,
             (_, seen) => seen,
@@ -214,13 +238,50 @@ pub fn motion_is_answered(system: &System) -> bool {
         || system.wire.front.contains(FrontFrame::Stop);
     let guard_will_see = system.wire.motion_unread;
     let repeating = matches!(system.core.motor.state, State::Stopping { .. } | State::Unverified);
-    !unwanted || stop_is_behind || guard_will_see || repeating
+    // Of a supervisor that does nothing, what it has decided on is worth nothing; its jobs are armed or being sent.
+    let absent = system.process.is_absent() && the_kernel_steps_in(system);
+    !unwanted || stop_is_behind || guard_will_see || repeating || absent
 }
 
-/// How far a stop is; `None` when it is over. A stop that begins again has one beginning less before it.
-fn place_in_programme(motor: &Motor) -> Option<(u8, u8, u8)> {
+/// The kernel sends its stops from `kernel_stop` after the last word of the supervisor on.
+#[must_use]
+pub fn the_kernel_steps_in(system: &System) -> bool {
+    system.absent < KERNEL_STOP || system.job.sends().is_some()
+}
+
+/// Once a supervisor that was overtaken by the kernel has ended its pass, or another one has, what the kernel stopped is
+/// nobody's.
+#[must_use]
+pub fn a_kernel_stop_is_a_trip(system: &System) -> bool {
+    system.process != Process::Runs
+        || system.interference == Interference::None
+        || system.core.motor.owner().is_none()
+}
+
+/// What was pressed holds the motor until it is reset, over any death of the supervisor.
+#[must_use]
+pub fn a_press_holds(system: &System) -> bool {
+    let motor = &system.core.motor;
+    match system.pressed {
+        Pressed::No | Pressed::Lately => true,
+        // It lies in the FIFO, before everything else that the supervisor does.
+        Pressed::Before => system.fifo == Fifo::Wakes,
+        Pressed::Heard | Pressed::Read => motor.owner().is_none() && motor.latch == Latch::Held,
+    }
+}
+
+/// The most ticks from one beginning of a stop to its end.
+const TICKS_OF_A_RUN: u8 = STAGES * STAGE_TIMEOUT;
+/// The most ticks from a trip to its end: it begins once, and again whenever the bus comes back, a few times.
+pub const MOST_TICKS: u8 = (1 + MOST_RESTARTS) * TICKS_OF_A_RUN;
+
+/// After how many ticks at the latest a stop is over; `None` when it is.
+fn ticks_left(motor: &Motor) -> Option<u8> {
     match motor.state {
-        State::Stopping { stage, since } => Some((motor.restarts, stage, since)),
+        State::Stopping { stage, since } => {
+            let runs = (MOST_RESTARTS - motor.restarts) * TICKS_OF_A_RUN;
+            Some(runs + (STAGES - stage) * STAGE_TIMEOUT - since)
+        }
         State::Idle | State::Granted { .. } | State::Stopped { .. } | State::Unverified => None,
     }
 }
@@ -228,12 +289,24 @@ fn place_in_programme(motor: &Motor) -> Option<(u8, u8, u8)> {
 /// Whether the step did what a step must do about a stop under way.
 fn progresses(before: &System, action: Action, after: &System) -> bool {
     let (old, new) = (&before.core.motor, &after.core.motor);
-    let (Some(was), Some(is)) = (place_in_programme(old), place_in_programme(new)) else {
+    let (Some(was), Some(is)) = (ticks_left(old), ticks_left(new)) else {
         // A stop that is over was proven or is reported.
         let over = matches!(new.state, State::Idle | State::Stopped { .. } | State::Unverified);
-        return place_in_programme(old).is_none() || over;
+        return ticks_left(old).is_none() && ticks_left(new).is_none_or(|left| left <= MOST_TICKS) || over;
     };
-    action == Action::Estop || if action == Action::Tick { is > was } else { is >= was }
+    let begins = match action {
+        // An operator stops for good what is being stopped, once.
+        Action::Estop | Action::HeedStop => before.core.latch == NO_TRIP || before.core.held == Held::Some,
+        Action::SupervisorStarts => true,
+        _ => false,
+    };
+    if begins {
+        is <= MOST_TICKS
+    } else if action == Action::Tick {
+        is < was
+    } else {
+        is <= was
+    }
 }
 
 /// A grant is that of a session that lives, and none is given while the motor is held.
@@ -289,10 +362,18 @@ pub fn all(scope: &Scope) -> Vec<Property<Scope>> {
 const ALWAYS: &[(&str, Condition)] = &[
     ("the front makes up for a late motion frame", |_, s| front_makes_up(s)),
     ("motion for a motor that is nobody's is answered", |_, s| motion_is_answered(s)),
-    ("a stop ends proven or reported", |_, s| s.broken != Some(Broken::NoProgress)),
+    ("a stop ends proven or reported, within 24 ticks of its trip", |_, s| {
+        s.broken != Some(Broken::NoProgress)
+    }),
     ("a grant is that of a live session, and none while held", |_, s| grant_is_sound(s)),
     ("a silent front has no grants", |_, s| a_silent_front_has_no_grants(s)),
     ("a motor that turns and is nobody's is being stopped", |_, s| s.broken != Some(Broken::TurnsUnattended)),
+    ("the kernel's stop is sent when the supervisor is hung or dead", |_, s| the_kernel_steps_in(s)),
+    ("after a kernel stop nothing moves again without a trip", |_, s| a_kernel_stop_is_a_trip(s)),
+    ("a pressed stop holds until it is reset", |_, s| a_press_holds(s)),
+    ("a pressed stop comes before any grant", |_, s| s.broken != Some(Broken::GrantedThoughPressed)),
+    ("a reset clears no unseen press", |_, s| s.broken != Some(Broken::ResetOfUnseenPress)),
+    ("a forged report counts for nothing", |_, s| s.broken != Some(Broken::ForgedReportCounted)),
     ("a held motor can be reset", |_, s| a_held_motor_can_be_reset(s)),
     ("manual policy holds what was stopped", manual_policy_holds),
     ("a reset clears its trip and no other", |_, s| s.broken != Some(Broken::ResetOfAnother)),
@@ -336,7 +417,7 @@ fn reached(scope: &Scope) -> Vec<(&'static str, Condition)> {
         ("a stop is unverified", |_, s| s.core.motor.state == State::Unverified),
         (
             "the grant goes between looking and sending",
-            |_, s| matches!(s.front.actor, Actor::Permitted(owner) if !Front::holds(&s.core, owner)),
+            |_, s| matches!(s.front.actor, Actor::Permitted(owner) if !s.front.holds(&s.core, owner)),
         ),
         ("a motion frame is late", |_, s| s.front.late > 0),
         ("a motion frame outlives the stop in the queue", |_, s| {
@@ -353,7 +434,7 @@ fn reached(scope: &Scope) -> Vec<(&'static str, Condition)> {
         }
     };
     let manual = scope.settings.policy == ResetPolicy::Manual;
-    let latches = manual || scope.estops > 0;
+    let latches = manual || scope.estops + scope.presses > 0;
     want(scope.opens > 1, "a running motor changes hands", |_, s| {
         let State::Granted { owner, run: Run::Seen { .. } } = s.core.motor.state else { return false };
         s.core.sessions[1 - usize::from(owner.slot)].state != SessionState::Vacant
@@ -399,6 +480,55 @@ fn reached(scope: &Scope) -> Vec<(&'static str, Condition)> {
     });
     want(inherited, "a session moves after the supervisor's death", |_, s| {
         s.core.motor.owner().is_some() && s.drive == Drive::Turning
+    });
+    want(scope.hangs > 0, "the kernel stops what a hung supervisor has granted", |_, s| {
+        s.process == Process::Hangs
+            && s.job.sends().is_some()
+            && s.core.motor.owner().is_some()
+            && s.drive == Drive::Holding
+    });
+    want(scope.hangs > 0, "a supervisor that was overtaken trips", |_, s| {
+        s.process == Process::Runs && tripped_by(s, Reason::SelfOverrun)
+    });
+    want(scope.hangs > 0, "a motion frame comes after the kernel's first stop", |_, s| {
+        s.process == Process::Hangs
+            && s.job.sends().is_some()
+            && s.drive == Drive::Turning
+            && s.mover == Mover::Frame
+    });
+    let (dies, presses) = (scope.supervisor_deaths > 0, scope.presses > 0);
+    want(dies, "the kernel comes to its last stage", |scope, s| {
+        let last = if scope.settings.after == AfterStop::Hold { 0 } else { STAGES - 1 };
+        s.process == Process::Dead && s.job.sends() == Some(last)
+    });
+    want(dies, "the next supervisor trips what was driven", |_, s| {
+        s.process == Process::Starts && tripped_by(s, Reason::SupervisorDied)
+    });
+    want(dies, "the front goes on for a supervisor that is dead", |_, s| {
+        s.process == Process::Starts
+            && s.front.holds(&s.core, FORMER)
+            && s.front.actor == Actor::Driving(FORMER)
+    });
+    want(dies && scope.opens > 1, "a session moves under the next supervisor", |_, s| {
+        s.process == Process::Runs
+            && s.spent.supervisor_deaths > 0
+            && s.core.motor.owner().is_some()
+            && s.drive == Drive::Turning
+    });
+    want(presses, "the operator presses", |_, s| tripped_by(s, Reason::OperatorStop));
+    want(scope.estops + scope.presses > 1, "an operator presses again while everything is held", |_, s| {
+        s.pressed == Pressed::Heard
+            && s.operator.noted.trip != NO_TRIP
+            && s.operator.noted.trip < s.core.latch
+    });
+    want(presses && dies, "a supervisor dies with a press that it has not seen", |_, s| {
+        s.process == Process::Dead && s.pressed == Pressed::Lately && s.core.motor.owner().is_some()
+    });
+    want(presses && dies, "the next supervisor holds what was pressed before", |_, s| {
+        s.process == Process::Runs
+            && s.spent.supervisor_deaths > 0
+            && s.pressed == Pressed::Read
+            && s.operator.noted.trip == s.core.latch
     });
     want(scope.front_starts > 0 && scope.opens > 1, "a new front's session moves", |_, s| {
         s.core.motor.owner().is_some() && s.spent.front_starts > 0 && s.drive == Drive::Turning

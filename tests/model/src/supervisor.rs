@@ -32,9 +32,9 @@ impl TripSeen {
 }
 
 /// Ticks after which a stage has timed out.
-const STAGE_TIMEOUT: u8 = 2;
+pub const STAGE_TIMEOUT: u8 = 2;
 /// How often a stop begins again because the bus came back.
-const MOST_RESTARTS: u8 = 3;
+pub const MOST_RESTARTS: u8 = 3;
 /// Ticks after which a drive has been silent for too long.
 const FEEDBACK_WINDOW: u8 = 2;
 
@@ -247,6 +247,26 @@ pub struct Settings {
     pub after: AfterStop,
 }
 
+/// `core::Held`: what became of the motor that an operator's stop holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Held {
+    /// Nothing was reset since.
+    All,
+    /// Another trip was reset meanwhile.
+    Some,
+}
+
+/// For how long the loop did not come round.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Pause {
+    /// Not longer than `max_lateness`.
+    Short,
+    /// Longer, and not as long as feedback is believed.
+    Late,
+    /// Longer than that, too.
+    Long,
+}
+
 /// `core::health::Reach`: what a stop can expect of the bus, as far as is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Bus {
@@ -273,6 +293,8 @@ pub struct Core {
     pub bus: Bus,
     /// The trip that holds everything, if any.
     pub latch: TripId,
+    /// What became of the motor that it holds.
+    pub held: Held,
     /// The last trip's number.
     pub trips: TripId,
     /// A stage whose frames are decided on and not handed over yet: between the two the front may run.
@@ -300,6 +322,8 @@ pub struct Step<'a> {
     pub settings: Settings,
     /// The front's segment.
     pub beats: &'a Beats,
+    /// For how long the pass before lies back.
+    pub pause: Pause,
     /// What happened.
     pub log: &'a mut Log,
 }
@@ -372,8 +396,61 @@ impl Core {
             },
             bus: Bus::Well,
             latch: NO_TRIP,
+            held: Held::All,
             trips: NO_TRIP,
             outbox: None,
+        }
+    }
+
+    /// After the death of this one `inherit` and `Core::start` of the next, whose start has its frames decided on and not
+    /// handed over. No front is attached yet.
+    #[must_use]
+    pub fn succeeded(&self, settings: Settings, log: &mut Log) -> Self {
+        let died = self.trips + 1;
+        let mut next = Self::started();
+        (next.front, next.front_watched) = (false, false);
+        (next.latch, next.trips) = (self.latch, self.trips);
+        next.motor.stop = Stop::Refused;
+        next.outbox = Some(0);
+        let Some((trip, reason, latch, violations)) = self.left(settings, died) else { return next };
+        let motor = &mut next.motor;
+        (motor.trip, motor.reason, motor.latch, motor.violations) = (trip, reason, latch, violations);
+        if trip == died {
+            next.trips = died;
+            log.note(EventKind::Trip, died, Some(reason));
+        }
+        next
+    }
+
+    /// `inheritance::fate` and `Heir::inherited`: what holds the motor, or stopped it last, when the next one starts.
+    fn left(&self, settings: Settings, died: TripId) -> Option<(TripId, Reason, Latch, u8)> {
+        let motor = &self.motor;
+        let policy = match (self.latch, settings.policy) {
+            (NO_TRIP, ResetPolicy::Neutral | ResetPolicy::Auto) => Latch::Open,
+            _ => Latch::Held,
+        };
+        let driven = (died, Reason::SupervisorDied, policy, 0);
+        match motor.state {
+            _ if motor.latch == Latch::Held && motor.trip != NO_TRIP => {
+                Some((motor.trip, motor.reason, Latch::Held, motor.violations))
+            }
+            _ if motor.latch == Latch::Held => Some(driven),
+            State::Granted { .. } => Some(driven),
+            State::Stopping { .. } | State::Stopped { .. } | State::Unverified if motor.trip != NO_TRIP => {
+                let latch = if motor.reason == Reason::OperatorStop { Latch::Held } else { policy };
+                Some((motor.trip, motor.reason, latch, motor.violations))
+            }
+            _ if self.latch != NO_TRIP => Some((self.latch, Reason::OperatorStop, Latch::Held, 0)),
+            _ => None,
+        }
+    }
+
+    /// So long did nothing run that nothing the drive has said is believed any more.
+    pub fn forget_feedback(&mut self) {
+        let motor = &mut self.motor;
+        motor.rest = Rest::Unknown;
+        if motor.is_at_rest() {
+            motor.unheard = FEEDBACK_WINDOW;
         }
     }
 
@@ -412,6 +489,14 @@ impl Step<'_> {
     /// `Core::step` on a tick. Every session that lives has beaten.
     pub fn tick(&mut self) {
         self.core.motor.age();
+        match self.pause {
+            Pause::Short => {}
+            Pause::Late => self.trip_late(),
+            Pause::Long => {
+                self.core.forget_feedback();
+                self.trip_late();
+            }
+        }
         self.look_for_changes();
         self.settle_grant();
         self.tend_motors();
@@ -487,7 +572,36 @@ impl Step<'_> {
         self.begin_trip(trip, Reason::OperatorStop);
         self.end_all_sessions();
         self.log.note(EventKind::Trip, trip, Some(Reason::OperatorStop));
-        self.core.latch = trip;
+        self.hold_everything(trip);
+    }
+
+    /// `Core::press`.
+    pub fn press(&mut self) {
+        if self.core.latch == NO_TRIP || self.core.held == Held::Some {
+            self.estop();
+            return;
+        }
+        let trip = self.next_trip();
+        if self.core.motor.trip == self.core.latch {
+            self.core.motor.belong_to(trip);
+        }
+        self.hold_everything(trip);
+    }
+
+    fn hold_everything(&mut self, trip: TripId) {
+        (self.core.latch, self.core.held) = (trip, Held::All);
+    }
+
+    /// `Core::kernel_stop`, when a job was put off that the kernel had begun to send.
+    pub fn overtaken(&mut self) {
+        self.trip_late();
+    }
+
+    /// `trips::trip_late`.
+    fn trip_late(&mut self) {
+        if self.core.motor.owner().is_some() {
+            self.trip_owner_of(Reason::SelfOverrun);
+        }
     }
 
     /// `Core::reset`; says whether it was accepted.
@@ -507,6 +621,7 @@ impl Step<'_> {
             motor.state = State::Idle;
             self.log.note(EventKind::Reset, trip, None);
         }
+        self.core.held = Held::Some;
         if is_latch {
             self.core.latch = NO_TRIP;
         }
@@ -633,7 +748,10 @@ impl Step<'_> {
     /// `trips::is_at_rest_under`.
     fn rests_under_grant(&self) -> bool {
         let motor = &self.core.motor;
-        motor.rest != Rest::Unknown && motor.movement != Movement::Unexplained && self.core.bus == Bus::Well
+        motor.rest != Rest::Unknown
+            && motor.movement != Movement::Unexplained
+            && self.core.bus == Bus::Well
+            && self.pause == Pause::Short
     }
 
     /// `trips::trip_owner_of`.
@@ -755,7 +873,11 @@ impl Step<'_> {
             // Decided on within this very tick.
             State::Stopping { .. } if self.core.outbox.is_some() => {}
             State::Stopping { stage, since } => {
-                if since + 1 >= STAGE_TIMEOUT {
+                let passed = match self.pause {
+                    Pause::Short | Pause::Late => 1,
+                    Pause::Long => STAGE_TIMEOUT,
+                };
+                if since + passed >= STAGE_TIMEOUT {
                     self.escalate(stage);
                 } else {
                     self.core.motor.state = State::Stopping { stage, since: since + 1 };

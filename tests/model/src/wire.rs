@@ -5,6 +5,7 @@
 //! two sockets; within one socket frames keep their order. An interface that goes down drops both.
 
 use crate::drive::Drive;
+use crate::process::Process;
 use crate::queue::Queue;
 
 /// What the front sends. An enabling frame is a motion frame: it lets the motor move.
@@ -52,11 +53,14 @@ pub struct Wire {
     /// A motion frame was received for the supervisor and is not read yet. What the drive reports after
     /// it is read after it; what it reported before it is as good as read at once.
     pub motion_unread: bool,
+    /// What the drive said before that, while the loop stood still, and nobody has read.
+    pub report_unread: Option<Drive>,
 }
 
 impl Wire {
     /// An idle bus.
-    pub const IDLE: Self = Self { up: true, front: Queue::EMPTY, supervisor: None, motion_unread: false };
+    pub const IDLE: Self =
+        Self { up: true, front: Queue::EMPTY, supervisor: None, motion_unread: false, report_unread: None };
 
     /// The front hands a frame to the kernel. A stop right behind a stop is as good as one.
     pub fn send_of_front(&mut self, frame: FrontFrame) -> Sent {
@@ -80,11 +84,12 @@ impl Wire {
         answer(self.up, self.supervisor.is_none())
     }
 
-    /// Whether the next frame of the front can go onto the wire.
+    /// Whether the next frame of the front can go onto the wire. Of a supervisor that does not read, one frame that waits
+    /// for it stands for all of them.
     #[must_use]
-    pub fn front_can_go(&self) -> bool {
+    pub fn front_can_go(&self, process: Process) -> bool {
         match self.front.first() {
-            Some(FrontFrame::Motion) => self.up && !self.motion_unread,
+            Some(FrontFrame::Motion) => self.up && (!self.motion_unread || process.is_absent()),
             Some(FrontFrame::Stop) => self.up,
             None => false,
         }

@@ -3,10 +3,10 @@
 use std::time::{Duration, Instant};
 
 use drivers::AfterStop;
-use lanyard_model::Scope;
 use lanyard_model::supervisor::{Before, Settings};
+use lanyard_model::{Backlog, Forgers, PutOffClock, Scope};
 use shm_proto::verdicts::{Reason, ResetPolicy};
-use stateright::{Checker, Model};
+use stateright::{Checker, HasDiscoveries, Model};
 
 /// Nothing but sessions, commands, frames and feedback.
 const fn quiet(policy: ResetPolicy, after: AfterStop) -> Scope {
@@ -22,6 +22,12 @@ const fn quiet(policy: ResetPolicy, after: AfterStop) -> Scope {
         front_silences: 0,
         drive_faults: 0,
         drive_starts: 0,
+        presses: 0,
+        hangs: 0,
+        supervisor_deaths: 0,
+        forgers: Forgers::None,
+        backlog: Backlog::Lost,
+        clock: PutOffClock::WithTheCall,
     }
 }
 
@@ -33,8 +39,9 @@ const PATIENCE: Duration = Duration::from_secs(300);
 /// written: a model that has lost its states is noticed even if it still reaches every named event.
 fn explore(name: &str, scope: Scope, at_least: usize) {
     let began = Instant::now();
-    // Properties that must be reached are discoveries, too: all of them are no reason to end early.
-    let checker = scope.checker().threads(2).timeout(PATIENCE).spawn_bfs().join();
+    // What must be reached is a discovery, too, and no reason to end early; what must not be reached is one.
+    let ends = HasDiscoveries::AnyFailures;
+    let checker = scope.checker().threads(2).timeout(PATIENCE).finish_when(ends).spawn_bfs().join();
     let states = checker.unique_state_count();
     println!(
         "{name}: {states} states, {} transitions, {} steps deep, {:.1} s",
@@ -121,4 +128,55 @@ fn a_supervisor_after_one_that_died() {
             explore(&format!("{before:?}, {policy:?}"), scope, 39_000);
         }
     }
+}
+
+#[test]
+fn a_supervisor_that_hangs() {
+    let scope = Scope { opens: 1, hangs: 1, ..quiet(ResetPolicy::Auto, AfterStop::Hold) };
+    explore("hung", scope, 940_000);
+}
+
+#[test]
+fn a_supervisor_that_is_killed() {
+    let scope = Scope {
+        opens: 1,
+        supervisor_deaths: 1,
+        forgers: Forgers::Some,
+        ..quiet(ResetPolicy::Auto, AfterStop::Release)
+    };
+    explore("killed", scope, 570_000);
+}
+
+#[test]
+fn a_stop_that_is_pressed_while_the_supervisor_may_die() {
+    let scope =
+        Scope { opens: 1, presses: 1, supervisor_deaths: 1, ..quiet(ResetPolicy::Auto, AfterStop::Hold) };
+    explore("pressed and killed", scope, 1_270_000);
+}
+
+/// Looks for the shortest way to break a property that does not hold in this scope. Whoever mends the code mends the model
+/// with it, and finds this test.
+fn breaks(scope: Scope, property: &'static str) {
+    let ends = HasDiscoveries::AnyFailures;
+    let checker = scope.checker().threads(2).timeout(PATIENCE).finish_when(ends).spawn_bfs().join();
+    let path = checker.discovery(property).expect("it does not hold");
+    println!("{property}: broken by {:?}", path.into_actions());
+}
+
+#[test]
+fn a_pause_between_the_clock_and_the_put_off_goes_unnoticed() {
+    let scope = Scope {
+        opens: 1,
+        hangs: 1,
+        clock: PutOffClock::BeforeTheCall,
+        ..quiet(ResetPolicy::Auto, AfterStop::Hold)
+    };
+    breaks(scope, "after a kernel stop nothing moves again without a trip");
+}
+
+#[test]
+fn a_report_that_waited_counts_as_fresh() {
+    let scope =
+        Scope { opens: 1, hangs: 1, backlog: Backlog::Read, ..quiet(ResetPolicy::Auto, AfterStop::Hold) };
+    breaks(scope, "what is granted was heard lately");
 }

@@ -2,7 +2,8 @@
 //!
 //! What lives here: paths of inputs ([`paths`]) and the real `supervisor::core::Core` with a front's
 //! segment beside it and a clock that the path moves ([`real`]). After every step the words of the
-//! verdict segment, the events and the frames are compared with what the model says. What must never
+//! verdict segment, the events and the frames are compared with what the model says. A core that is killed is followed by
+//! another, which inherits what the first has published. What must never
 //! live here: an allowance for a difference.
 
 mod paths;
@@ -11,7 +12,7 @@ mod real;
 use drivers::AfterStop;
 use lanyard_model::drive::Drive;
 use lanyard_model::shared::{Beats, Owner, Ring, Word};
-use lanyard_model::supervisor::{Before, Bus, Core, Due, Log, Settings, Step, TripSeen};
+use lanyard_model::supervisor::{Before, Bus, Core, Due, Log, Pause, Settings, Step, TripSeen};
 use lanyard_model::wire::{Heard, Sent};
 use shm_proto::verdicts::{Reason, ResetPolicy};
 
@@ -29,6 +30,12 @@ const SETTINGS: [Settings; 5] = [
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Input {
     Tick,
+    /// A tick that comes later than `max_lateness`.
+    LateTick(Lateness),
+    /// A job of the kernel was put off when it was being sent already.
+    Overtaken,
+    /// The supervisor is killed, and the next one starts.
+    Killed,
     Expire(Due),
     FrontSilent,
     FrontEnded,
@@ -40,6 +47,8 @@ enum Input {
     /// A program of the computer says that of the drive.
     Forged(Drive),
     Estop,
+    /// Stop is pressed while it may be held already.
+    Press,
     Reset(Which),
     Bus(Bus),
     /// Not inputs of a step, but words in the front's segment.
@@ -50,6 +59,24 @@ enum Input {
     FrontDies,
     /// It beats for itself again.
     FrontSpeaks,
+}
+
+/// How late a tick is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Lateness {
+    /// What the drive has said is believed all the same.
+    BelievesFeedback,
+    /// It no longer is.
+    DistrustsFeedback,
+}
+
+impl Lateness {
+    const fn pause(self) -> Pause {
+        match self {
+            Self::BelievesFeedback => Pause::Late,
+            Self::DistrustsFeedback => Pause::Long,
+        }
+    }
 }
 
 /// Which trip a reset names.
@@ -106,9 +133,16 @@ impl Twin {
             Input::Reset(which) => self.trip(which),
             _ => TripSeen::NONE,
         };
-        let mut core = Step { core: &mut self.core, settings, beats: &self.beats, log: &mut done.log };
+        let pause = match step.input {
+            Input::LateTick(lateness) => lateness.pause(),
+            _ => Pause::Short,
+        };
+        let mut core = Step { core: &mut self.core, settings, beats: &self.beats, pause, log: &mut done.log };
         match step.input {
-            Input::Tick => core.tick(),
+            Input::Tick | Input::LateTick(_) => core.tick(),
+            Input::Overtaken => core.overtaken(),
+            Input::Killed => *core.core = core.core.succeeded(settings, core.log),
+            Input::Press => core.press(),
             Input::Expire(due) => core.expire(due),
             Input::FrontSilent => {
                 core.front_silent();

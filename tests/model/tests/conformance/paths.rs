@@ -4,12 +4,13 @@
 use std::collections::HashSet;
 
 use lanyard_model::drive::Drive;
+use lanyard_model::process::Process;
 use lanyard_model::shared::{Owner, SLOTS, Word};
-use lanyard_model::supervisor::{Before, Bus, Core, Log, NO_TRIP, Settings, TripSeen};
+use lanyard_model::supervisor::{Before, Bus, Core, Log, NO_TRIP, Pause, Settings, TripSeen};
 use lanyard_model::wire::Sent;
-use lanyard_model::{Action, Scope, System, front};
+use lanyard_model::{Action, Backlog, Forgers, PutOffClock, Scope, System, front};
 
-use super::{Input, Move, Twin, Which};
+use super::{Input, Lateness, Move, Twin, Which};
 
 /// How far a tour goes from where it starts.
 const DEPTH: usize = 4;
@@ -81,6 +82,8 @@ fn key(twin: &Twin) -> Twin {
 /// Everything that can be told to a supervisor in that state, sensible or not.
 fn moves(twin: &Twin) -> Vec<Move> {
     let mut inputs = vec![Input::Tick, Input::Motion, Input::OtherMaster, Input::Estop];
+    inputs.extend([Lateness::BelievesFeedback, Lateness::DistrustsFeedback].map(Input::LateTick));
+    inputs.extend([Input::Overtaken, Input::Killed, Input::Press]);
     inputs.extend([Drive::Off, Drive::Holding, Drive::Turning, Drive::Faulted].map(Input::Report));
     // Whatever would have an effect if it were believed.
     inputs.extend([Drive::Off, Drive::Turning, Drive::Faulted].map(Input::Forged));
@@ -157,6 +160,12 @@ pub fn walk(before: Before, settings: Settings, seed: u64) -> Vec<Move> {
         front_silences: 3,
         drive_faults: 3,
         drive_starts: 3,
+        presses: 3,
+        hangs: 6,
+        supervisor_deaths: 3,
+        forgers: Forgers::Some,
+        backlog: Backlog::Read,
+        clock: PutOffClock::WithTheCall,
     };
     let mut random = Random(seed);
     let mut system = System::started();
@@ -167,10 +176,19 @@ pub fn walk(before: Before, settings: Settings, seed: u64) -> Vec<Move> {
         actions.clear();
         system.actions(&scope, &mut actions);
         // The real core hands its frames over within the step.
-        let action = match system.core.outbox {
-            Some(_) => Action::SupervisorSends,
-            None => random.choose(&actions),
+        let action = match (system.process, system.core.outbox) {
+            // By the clock what was heard is old at once, and no input but the tick moves the real one's clock.
+            (Process::Returns(Pause::Long), None) => Action::Tick,
+            (Process::Hangs | Process::Dead, _) | (_, None) => random.choose(&actions),
+            (_, Some(_)) => Action::SupervisorSends,
         };
+        if matches!(
+            (action, system.process),
+            (Action::Expire(_), Process::Returns(Pause::Late | Pause::Long))
+        ) {
+            // In the real one it comes with the late tick, which is another input.
+            continue;
+        }
         if let Some(input) = seen_by_supervisor(&system, action) {
             path.push(Move { input, answer: system.wire.answer_to_supervisor() });
         }
@@ -181,17 +199,26 @@ pub fn walk(before: Before, settings: Settings, seed: u64) -> Vec<Move> {
 
 fn seen_by_supervisor(system: &System, action: Action) -> Option<Input> {
     Some(match action {
-        Action::Tick => Input::Tick,
+        Action::Tick => match system.process.pause() {
+            Pause::Short => Input::Tick,
+            Pause::Late => Input::LateTick(Lateness::BelievesFeedback),
+            Pause::Long => Input::LateTick(Lateness::DistrustsFeedback),
+        },
+        Action::PutOff if system.is_overtaken() => Input::Overtaken,
+        Action::SupervisorStarts => Input::Killed,
+        Action::HeedStop => Input::Press,
+        Action::ReceiveOld => Input::Report(system.wire.report_unread?),
+        Action::Forge(drive) => Input::Forged(drive),
         Action::Expire(due) => Input::Expire(due),
         Action::FrontSilent => Input::FrontSilent,
         Action::FrontEnded => Input::FrontEnded,
-        Action::Attach => Input::Attach,
+        Action::Attach | Action::Reattach => Input::Attach,
         Action::Receive => Input::Motion,
         Action::Report => Input::Report(system.drive),
         Action::NoticeDown => Input::Bus(Bus::Gone),
         Action::NoticeDoubt => Input::Bus(Bus::Doubtful),
         Action::NoticeUp | Action::NoticeWell => Input::Bus(Bus::Well),
-        Action::Estop => Input::Estop,
+        Action::Estop => Input::Press,
         Action::Reset => Input::Reset(Which::Noted(system.operator.noted)),
         Action::Open(slot) => Input::Open(slot),
         Action::Close(slot) => Input::Close(slot),
@@ -202,6 +229,18 @@ fn seen_by_supervisor(system: &System, action: Action) -> Option<Input> {
             _ => return None,
         },
         Action::SupervisorSends
+        | Action::Press
+        | Action::Drain
+        | Action::Hang
+        | Action::GoOn(_)
+        | Action::PutOff
+        | Action::ReadClock
+        | Action::SupervisorDies
+        | Action::KernelTime
+        | Action::KernelFrame
+        | Action::BeatGrowsOld
+        | Action::FormerGrowsOld
+        | Action::ReportUnread
         | Action::NoteTrip
         | Action::Command(_)
         | Action::Conclude

@@ -5,7 +5,7 @@
 //! expires before the next tick is given a deadline there on the tick before, and every other one a
 //! deadline just behind the next tick.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -26,9 +26,10 @@ use shm_proto::{
 };
 use supervisor::core::{Core, Motor, Origin, SendError, Settings as RealSettings, Wire};
 use supervisor::inheritance::{Found, inherit};
+use supervisor::kernel_stop::Tally;
 use supervisor::start::speed_limits;
 
-use super::{Done, Input, Move, Twin};
+use super::{Done, Input, Lateness, Move, Twin};
 
 const MS: u64 = 1_000_000;
 /// When every path begins.
@@ -36,12 +37,19 @@ const START: Nanos = Nanos(5_000_000 * MS);
 /// More than half of the core's feedback window of 500 ms, and less than all of it: a drive may be unheard
 /// for one tick and not for two, as in the model.
 const TICK: u64 = 300 * MS;
+/// A tick that comes so much later has been late, and none of a path is by chance.
+const MAX_LATENESS: u64 = 50 * MS;
+/// How much later such a tick comes: a drive that was heard since the tick before it still counts as heard, a stage that
+/// began on that tick is not over.
+const LATE: u64 = 100 * MS;
+/// The same, longer than the core's feedback window after the tick before.
+const VERY_LATE: u64 = 400 * MS;
 /// Over on the second tick of a stage, wherever between two ticks the stage began.
 const STAGE_TIMEOUT: u64 = 450 * MS;
 /// Repeated on every tick.
 const STOP_REPEAT: u64 = 100 * MS;
 /// The window of sessions and of the front: longer than anything here takes between two ticks.
-const WINDOW: Window = Window::from_millis(1_000);
+const WINDOW: Window = Window::from_millis(2_000);
 /// From a tick to the first deadline behind it, and from one such deadline to the next.
 const EXPIRY: u64 = 10 * MS;
 /// From one input to the next.
@@ -84,7 +92,12 @@ struct Front {
 
 /// The real core and all it needs.
 pub struct Real {
+    config: Config,
+    policy: ResetPolicy,
     core: Core,
+    /// What the core publishes, for the next supervisor to read.
+    verdicts: OwnedFd,
+    overtaken: u64,
     kernel: Kernel,
     view: VerdictView,
     drive: RealDrive,
@@ -115,25 +128,8 @@ impl Real {
         let mut config = Config::parse(Path::new("model.toml"), &robot).expect("the robot is valid");
         config.supervisor.reset = settings.policy;
         let drive = config.motors[0].drive.clone();
-        let identity = Identity { config_hash: 1, pid: 1, started: Nanos(1), policy: settings.policy };
-        let (verdicts, fd) =
-            VerdictSegment::create(capacity(), &identity, &["a"], &["can0"]).expect("a memfd");
-        let view = VerdictView::map(fd.as_fd(), capacity()).expect("a mapping");
-        let times = RealSettings {
-            front_window: WINDOW,
-            windows: (WINDOW, WINDOW),
-            stop_repeat: STOP_REPEAT,
-            tick: TICK,
-            // The model has no time: a pass is never late in it.
-            max_lateness: u64::MAX,
-            // The model has no time: a report stands for enough readings.
-            proof_span: 0,
-            violation_pause: 0,
-            policy: settings.policy,
-        };
-        let motors =
-            vec![Motor::new(0, drive.clone(), STAGE_TIMEOUT, speed_limits(&config.motors[0]), WINDOW)];
-        let mut core = Core::new(times, motors, 1, Vec::new(), verdicts, u16::from(SLOTS));
+        let (mut core, verdicts) = new_core(&config, settings.policy);
+        let view = VerdictView::map(verdicts.as_fd(), capacity()).expect("a mapping");
         let mut kernel = Kernel { answer: Sent::Ok, given: Vec::new() };
         let now = START;
         let (inheritance, _) = inherit(left_by(before, settings, now), &config, now);
@@ -143,7 +139,34 @@ impl Real {
         let (front, beats) = Front::new(generation, now);
         core.attach(beats, 1, watched_since(now, path), &mut kernel);
         let events_seen = view.event_count();
-        Self { core, kernel, view, drive, front, generation, now, last_tick: now, events_seen }
+        let policy = settings.policy;
+        Self {
+            config,
+            policy,
+            core,
+            verdicts,
+            overtaken: 0,
+            kernel,
+            view,
+            drive,
+            front,
+            generation,
+            now,
+            last_tick: now,
+            events_seen,
+        }
+    }
+
+    /// The core is gone; the next one finds what it has published, and starts.
+    fn be_killed(&mut self) {
+        let remains = Remains::read(self.verdicts.as_fd(), self.now);
+        let (inheritance, _) = inherit(Found::Left(remains), &self.config, self.now);
+        (self.core, self.verdicts) = new_core(&self.config, self.policy);
+        self.view = VerdictView::map(self.verdicts.as_fd(), capacity()).expect("a mapping");
+        self.core.inherit(&inheritance);
+        self.events_seen = self.view.event_count();
+        self.core.start(self.now, &mut self.kernel);
+        (self.last_tick, self.overtaken) = (self.now, 0);
     }
 
     /// Gives the core one input. `twin` is the model before it, `rest` what comes after it.
@@ -153,7 +176,18 @@ impl Real {
         let mut outcome = Outcome::default();
         self.now = self.now.after(STEP);
         match step.input {
-            Input::Tick => self.tick(twin, rest),
+            Input::Tick => self.tick(0, twin, rest),
+            Input::LateTick(Lateness::BelievesFeedback) => self.tick(LATE, twin, rest),
+            Input::LateTick(Lateness::DistrustsFeedback) => self.tick(VERY_LATE, twin, rest),
+            Input::Overtaken => {
+                self.overtaken += 1;
+                let tally = Tally { overtaken: self.overtaken, ..Tally::default() };
+                self.core.kernel_stop(tally, self.now, &mut self.kernel);
+            }
+            Input::Killed => self.be_killed(),
+            Input::Press => {
+                self.core.press(self.now, &mut self.kernel);
+            }
             Input::Expire(_) | Input::FrontSilent => self.expire(),
             Input::FrontEnded => {
                 self.core.detach(Reason::FrontDead, self.now, &mut self.kernel);
@@ -203,10 +237,9 @@ impl Real {
         outcome
     }
 
-    fn tick(&mut self, twin: &Twin, rest: &[Move]) {
-        self.now = self.last_tick.after(TICK);
+    fn tick(&mut self, late: u64, twin: &Twin, rest: &[Move]) {
+        self.now = self.last_tick.after(TICK + late);
         self.last_tick = self.now;
-        let until_next = until_next_tick(rest);
         for slot in 0..SLOTS {
             let ring = twin.beats.rings[usize::from(slot)];
             let lives = twin.core.owner(slot).is_some()
@@ -214,14 +247,14 @@ impl Real {
             if lives && ring.word == Word::Alive {
                 let deadline = deadline(
                     self.last_tick,
-                    &until_next,
+                    rest,
                     |input| matches!(input, Input::Expire(due) if due[usize::from(slot)]),
                 );
                 self.front.sessions[usize::from(slot)].beat_at(alleged_for(deadline));
             }
         }
         if twin.core.front_watched || twin.beats.front_beats {
-            let deadline = deadline(self.last_tick, &until_next, |input| *input == Input::FrontSilent);
+            let deadline = deadline(self.last_tick, rest, |input| *input == Input::FrontSilent);
             self.front.own.beat_at(alleged_for(deadline));
         }
         self.core.step(self.now, &mut self.kernel);
@@ -336,6 +369,26 @@ impl Real {
     }
 }
 
+/// A core of that robot, and what it publishes.
+fn new_core(config: &Config, policy: ResetPolicy) -> (Core, OwnedFd) {
+    let identity = Identity { config_hash: 1, pid: 1, started: Nanos(1), policy };
+    let (verdicts, fd) = VerdictSegment::create(capacity(), &identity, &["a"], &["can0"]).expect("a memfd");
+    let times = RealSettings {
+        front_window: WINDOW,
+        windows: (WINDOW, WINDOW),
+        stop_repeat: STOP_REPEAT,
+        tick: TICK,
+        max_lateness: MAX_LATENESS,
+        // The model has no time: a report stands for enough readings.
+        proof_span: 0,
+        violation_pause: 0,
+        policy,
+    };
+    let motor = &config.motors[0];
+    let motors = vec![Motor::new(0, motor.drive.clone(), STAGE_TIMEOUT, speed_limits(motor), WINDOW)];
+    (Core::new(times, motors, 1, Vec::new(), verdicts, u16::from(SLOTS)), fd)
+}
+
 /// What a supervisor leaves that ended so.
 fn left_by(before: Before, settings: Settings, now: Nanos) -> Found {
     let driven = MotorVerdict {
@@ -402,23 +455,37 @@ impl Front {
     }
 }
 
+/// How late the next tick is.
+fn next_lateness(rest: &[Move]) -> u64 {
+    match rest.iter().find(|step| is_tick(&step.input)).map(|step| step.input) {
+        Some(Input::LateTick(Lateness::BelievesFeedback)) => LATE,
+        Some(Input::LateTick(Lateness::DistrustsFeedback)) => VERY_LATE,
+        _ => 0,
+    }
+}
+
 fn until_next_tick(rest: &[Move]) -> Vec<Input> {
-    rest.iter().map(|step| step.input).take_while(|input| *input != Input::Tick).collect()
+    rest.iter().map(|step| step.input).take_while(|input| !is_tick(input)).collect()
+}
+
+const fn is_tick(input: &Input) -> bool {
+    matches!(input, Input::Tick | Input::LateTick(_))
 }
 
 /// The moment in the time to come at which something is to expire, or one just behind the next tick.
-fn deadline(last_tick: Nanos, until_next: &[Input], expires: impl Fn(&Input) -> bool) -> Nanos {
+fn deadline(last_tick: Nanos, rest: &[Move], expires: impl Fn(&Input) -> bool) -> Nanos {
+    let (until_next, late) = (until_next_tick(rest), next_lateness(rest));
     let mut expiries =
         until_next.iter().filter(|input| matches!(input, Input::Expire(_) | Input::FrontSilent));
     match expiries.position(expires) {
         Some(place) => last_tick.after(EXPIRY * (place as u64 + 1)),
-        None => last_tick.after(TICK + EXPIRY),
+        None => last_tick.after(TICK + late + EXPIRY),
     }
 }
 
 /// When a front must have been attached that is to be called silent as the path has it.
 fn watched_since(last_tick: Nanos, rest: &[Move]) -> Nanos {
-    alleged_for(deadline(last_tick, &until_next_tick(rest), |input| *input == Input::FrontSilent))
+    alleged_for(deadline(last_tick, rest, |input| *input == Input::FrontSilent))
 }
 
 fn capacity() -> Capacity {
