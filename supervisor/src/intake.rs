@@ -1,4 +1,4 @@
-//! How much is read from each bus: no more than a real bus carries.
+//! How much is read from each bus: no more than a real bus carries; and since when what is read may have been waiting.
 //!
 //! A virtual bus, or a broken adapter, can bring frames without end. Each costs time, and a motion frame for a stopped motor
 //! costs an answer. The thread would never sleep, and its fuse (RLIMIT_RTTIME) would end it. So a bus that brought too many
@@ -6,6 +6,8 @@
 
 use shm_proto::Nanos;
 use shm_proto::verdicts::MOST_BUSES;
+
+use crate::core::Arrival;
 
 /// Over what time frames are counted, nanoseconds: the default tick.
 const SPAN: u64 = 5_000_000;
@@ -33,11 +35,29 @@ struct Count {
 #[derive(Clone, Copy, Debug)]
 pub struct Intake {
     counts: [Count; MOST_BUSES],
+    /// By when everything that had come was read.
+    emptied: [Nanos; MOST_BUSES],
 }
 
 impl Intake {
     /// Nothing was read yet.
-    pub const NOTHING_READ: Self = Self { counts: [Count { since: Nanos::ZERO, frames: 0 }; MOST_BUSES] };
+    pub const NOTHING_READ: Self = Self {
+        counts: [Count { since: Nanos::ZERO, frames: 0 }; MOST_BUSES],
+        emptied: [Nanos::ZERO; MOST_BUSES],
+    };
+
+    /// The bus had nothing more to read, and was asked at that moment or later.
+    pub fn note_empty(&mut self, bus: usize, asked: Nanos) {
+        if let Some(emptied) = self.emptied.get_mut(bus) {
+            *emptied = asked;
+        }
+    }
+
+    /// When a frame of that bus arrived which is read now.
+    #[must_use]
+    pub fn arrival(&self, bus: usize, now: Nanos) -> Arrival {
+        Arrival { earliest: self.emptied.get(bus).copied().unwrap_or(Nanos::ZERO), now }
+    }
 
     /// Counts a frame of that bus.
     pub fn add(&mut self, bus: usize, now: Nanos) -> Reading {
@@ -47,6 +67,12 @@ impl Intake {
         }
         count.frames = count.frames.saturating_add(1);
         if count.frames < MOST_FRAMES { Reading::GoesOn } else { Reading::Ends }
+    }
+
+    /// Whether that bus is read, and not left unread for a while.
+    #[must_use]
+    pub fn is_read(&self, bus: usize) -> bool {
+        self.counts.get(bus).is_some_and(|count| count.frames < MOST_FRAMES)
     }
 
     /// Whether that bus was left unread, and is to be read again from now on.
@@ -89,5 +115,16 @@ mod tests {
         assert!(intake.resume(0, now.after(SPAN)) && !intake.resume(0, now.after(SPAN)), "once");
         assert!(!intake.resume(1, now.after(SPAN)), "it was never left unread");
         assert_eq!(intake.add(0, now.after(SPAN)), Reading::GoesOn);
+    }
+
+    /// Fails if what waited while the loop hung counts as fresh, or one bus as read because another was.
+    #[test]
+    fn what_waited_is_as_old_as_the_last_look_at_its_bus() {
+        let mut intake = Intake::NOTHING_READ;
+        let (asked, now) = (Nanos(1_000 * MS), Nanos(4_000 * MS));
+        intake.note_empty(0, asked);
+        assert_eq!(intake.arrival(0, now), Arrival { earliest: asked, now });
+        assert_eq!(intake.arrival(1, now), Arrival { earliest: Nanos::ZERO, now }, "it was never empty");
+        assert_eq!(intake.arrival(MOST_BUSES, now), Arrival { earliest: Nanos::ZERO, now }, "there is none");
     }
 }

@@ -162,24 +162,30 @@ impl KernelStop {
 
     /// Arms the jobs, or puts them off, if it is time to. `None`: it was not.
     ///
-    /// What the kernel refuses is tried again in the next pass.
-    pub fn put_off(&mut self, now: Nanos) -> Option<Tally> {
+    /// What the kernel refuses is tried again in the next pass. `clock` is read before and after each write: the thread may be
+    /// kept from its work between reading a clock and writing, and the kernel's timer runs meanwhile.
+    pub fn put_off(&mut self, clock: impl Fn() -> Nanos) -> Option<Tally> {
         let Self { lines, jobs, tally } = self;
+        let mut now = clock();
         let before = *tally;
         let mut looked_at = false;
-        for job in jobs.iter_mut().filter(|job| now >= job.due) {
+        for job in jobs.iter_mut() {
+            if now < job.due {
+                continue;
+            }
             looked_at = true;
             let Some(line) = lines.get_mut(job.bus).filter(|line| line.link == Link::Connected) else {
                 job.due = now.after(job.period);
                 continue;
             };
             let refused = job.messages.iter().find_map(|message| write(&line.socket, message).err());
+            let before = std::mem::replace(&mut now, clock());
             match refused {
                 None => {
                     if job.taken != Nanos::ZERO && now.since(job.taken) >= job.wait {
                         tally.overtaken += 1;
                     }
-                    (job.due, job.taken) = (now.after(job.period), now);
+                    (job.due, job.taken) = (before.after(job.period), before);
                 }
                 Some(error) => {
                     tally.errors += 1;
@@ -425,16 +431,16 @@ max_rpm = 300
     fn jobs_are_put_off_when_their_period_is_over() {
         let (kernel, ours) = pair();
         let mut stop = stop_on(ours);
-        assert_eq!(stop.put_off(NOW), Some(Tally { rearms: 1, errors: 0, overtaken: 0 }));
+        assert_eq!(stop.put_off(|| NOW), Some(Tally { rearms: 1, errors: 0, overtaken: 0 }));
         assert_eq!(heard(&kernel), ["start", "shape"]);
-        assert_eq!(stop.put_off(NOW.after(nanos(8 * MS) - 1)), None);
+        assert_eq!(stop.put_off(|| NOW.after(nanos(8 * MS) - 1)), None);
         assert_eq!(heard(&kernel), [""; 0]);
         assert_eq!(
-            stop.put_off(NOW.after(nanos(8 * MS))),
+            stop.put_off(|| NOW.after(nanos(8 * MS))),
             Some(Tally { rearms: 2, errors: 0, overtaken: 0 })
         );
         assert_eq!(
-            stop.put_off(NOW.after(nanos(30 * MS))),
+            stop.put_off(|| NOW.after(nanos(30 * MS))),
             Some(Tally { rearms: 3, errors: 0, overtaken: 0 })
         );
         assert_eq!(heard(&kernel), ["start", "shape", "start", "shape"]);
@@ -448,12 +454,37 @@ max_rpm = 300
         let mut stop = stop_on(ours);
         let in_time = NOW.after(nanos(50 * MS) - 1);
         let late = in_time.after(nanos(50 * MS));
-        let overtaken = |stop: &mut KernelStop, now| stop.put_off(now).unwrap().overtaken;
+        let overtaken = |stop: &mut KernelStop, now| stop.put_off(|| now).unwrap().overtaken;
         assert_eq!(overtaken(&mut stop, NOW), 0);
         assert_eq!(overtaken(&mut stop, in_time), 0);
         assert_eq!(overtaken(&mut stop, late), 1);
         stop.restore(0);
         assert_eq!(overtaken(&mut stop, late.after(nanos(50 * MS))), 1, "it was restored");
+    }
+
+    /// Fails if the thread can hang between the look at the clock and the write, and nothing tells that the kernel has sent stops.
+    #[test]
+    fn a_pause_before_the_write_counts() {
+        let (_kernel, ours) = pair();
+        let mut stop = stop_on(ours);
+        // The clock as it is read one time after the other: twice for each putting off.
+        let (second, resumed) = (NOW.after(nanos(45 * MS)), NOW.after(nanos(60 * MS)));
+        let readings = std::cell::RefCell::new(vec![resumed, second, NOW, NOW]);
+        let clock = || readings.borrow_mut().pop().expect("no more than two readings each");
+        assert_eq!(stop.put_off(clock).unwrap().overtaken, 0);
+        assert_eq!(stop.put_off(clock).unwrap().overtaken, 1, "it hung for 15 ms");
+    }
+
+    /// Fails if what a putting off took counts for the next one: the kernel's timer began somewhere within.
+    #[test]
+    fn the_next_one_counts_from_before_the_last_write() {
+        let (_kernel, ours) = pair();
+        let mut stop = stop_on(ours);
+        let (written, late) = (NOW.after(nanos(20 * MS)), NOW.after(nanos(50 * MS)));
+        let readings = std::cell::RefCell::new(vec![late, late, written, NOW]);
+        let clock = || readings.borrow_mut().pop().expect("no more than two readings each");
+        assert_eq!(stop.put_off(clock).unwrap().overtaken, 0);
+        assert_eq!(stop.put_off(clock).unwrap().overtaken, 1);
     }
 
     /// Fails if a job that the kernel refuses is not tried again in the next pass: it would stop the motors.
@@ -462,10 +493,10 @@ max_rpm = 300
         let (kernel, ours) = pair();
         while ours.send(b"full").is_ok() {}
         let mut stop = stop_on(ours);
-        assert_eq!(stop.put_off(NOW), Some(Tally { rearms: 0, errors: 1, overtaken: 0 }));
-        assert_eq!(stop.put_off(NOW), Some(Tally { rearms: 0, errors: 2, overtaken: 0 }));
+        assert_eq!(stop.put_off(|| NOW), Some(Tally { rearms: 0, errors: 1, overtaken: 0 }));
+        assert_eq!(stop.put_off(|| NOW), Some(Tally { rearms: 0, errors: 2, overtaken: 0 }));
         heard(&kernel);
-        assert_eq!(stop.put_off(NOW), Some(Tally { rearms: 1, errors: 2, overtaken: 0 }));
+        assert_eq!(stop.put_off(|| NOW), Some(Tally { rearms: 1, errors: 2, overtaken: 0 }));
         assert_eq!(heard(&kernel), ["start", "shape"]);
     }
 
@@ -475,17 +506,17 @@ max_rpm = 300
         let alone = UnixDatagram::unbound().unwrap();
         assert_eq!(alone.send(b"").unwrap_err().kind(), ErrorKind::NotConnected, "as without an interface");
         let mut stop = stop_on(alone);
-        assert_eq!(stop.put_off(NOW), Some(Tally { rearms: 0, errors: 1, overtaken: 0 }));
+        assert_eq!(stop.put_off(|| NOW), Some(Tally { rearms: 0, errors: 1, overtaken: 0 }));
         assert_eq!(
-            stop.put_off(NOW),
+            stop.put_off(|| NOW),
             Some(Tally { rearms: 1, errors: 1, overtaken: 0 }),
             "the others are all there"
         );
-        assert_eq!(stop.put_off(NOW), None);
+        assert_eq!(stop.put_off(|| NOW), None);
         stop.restore(1);
-        assert_eq!(stop.put_off(NOW), None, "not that bus");
+        assert_eq!(stop.put_off(|| NOW), None, "not that bus");
         stop.restore(0);
-        assert_eq!(stop.put_off(NOW), Some(Tally { rearms: 1, errors: 2, overtaken: 0 }), "tried at once");
+        assert_eq!(stop.put_off(|| NOW), Some(Tally { rearms: 1, errors: 2, overtaken: 0 }), "tried at once");
     }
 
     /// Fails if a clean end leaves its jobs in the kernel: they would send stops for ever.
@@ -511,7 +542,7 @@ max_rpm = 300
         assert_eq!((spare.interface.as_str(), &spare.jobs), ("nosuch0", &vec![words]));
         assert!(!stop.is_empty());
         assert!(KernelStop::none().is_empty());
-        assert_eq!(KernelStop::none().put_off(NOW), None);
+        assert_eq!(KernelStop::none().put_off(|| NOW), None);
     }
 
     /// Fails if the fuse is not shorter than the kernel's stop, or not there: only this process is limited, and

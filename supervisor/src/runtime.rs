@@ -155,6 +155,7 @@ impl<P: Ports> Runtime<P> {
         self.put_off_kernel_stop();
         let mut leave_by = None;
         loop {
+            let asleep_since = Nanos::now();
             let wake = self.sleep();
             let now = Nanos::now();
             // Before anything else of this pass, like the end of the front: all its sessions are over.
@@ -169,7 +170,7 @@ impl<P: Ports> Runtime<P> {
             }
             // Only here: whoever comes this far has looked at every deadline.
             self.put_off_kernel_stop();
-            self.receive(&wake);
+            self.receive(&wake, asleep_since);
             self.obey();
             if wake.signalled && self.read_signal() == Then::Stop && leave_by.is_none() {
                 let now = Nanos::now();
@@ -201,8 +202,8 @@ impl<P: Ports> Runtime<P> {
     }
 
     fn put_off_kernel_stop(&mut self) {
-        let now = Nanos::now();
-        if let Some(tally) = self.kernel_stop.put_off(now) {
+        if let Some(tally) = self.kernel_stop.put_off(Nanos::now) {
+            let now = Nanos::now();
             self.buses.note(&Input::KernelStop { tally, now });
             self.core.kernel_stop(tally, now, &mut self.buses);
         }
@@ -259,17 +260,23 @@ impl<P: Ports> Runtime<P> {
         self.tell(Asker::Fronts, Reply::FrontGone);
     }
 
-    fn receive(&mut self, wake: &Wake) {
+    /// Reads what has come on the buses. Those that are not readable were looked at after `asleep_since`.
+    fn receive(&mut self, wake: &Wake, asleep_since: Nanos) {
         for bus in 0..self.buses.count().min(MOST_BUSES) {
             if !wake.readable[bus] {
+                if self.intake.is_read(bus) {
+                    self.intake.note_empty(bus, asleep_since);
+                }
                 continue;
             }
+            let mut asked = Nanos::now();
             for _ in 0..FRAMES_AT_A_TIME {
                 match self.buses.receive(bus) {
                     Received::Frame(origin, frame) => {
                         let now = Nanos::now();
-                        self.buses.note(&Input::Received { bus, origin, frame, now });
-                        self.core.received(bus, origin, &frame, now, &mut self.buses);
+                        let arrival = self.intake.arrival(bus, now);
+                        self.buses.note(&Input::Received { bus, origin, frame, arrival });
+                        self.core.received(bus, origin, &frame, arrival, &mut self.buses);
                     }
                     Received::Confirmed(frame) => {
                         let now = Nanos::now();
@@ -282,7 +289,10 @@ impl<P: Ports> Runtime<P> {
                         self.core.reported(bus, origin, report, now, &mut self.buses);
                     }
                     Received::Other => {}
-                    Received::Nothing => break,
+                    Received::Nothing => {
+                        self.intake.note_empty(bus, asked);
+                        break;
+                    }
                     Received::Broken(errno) => {
                         let now = Nanos::now();
                         self.buses.note(&Input::BusDown { bus, errno, now });
@@ -290,7 +300,8 @@ impl<P: Ports> Runtime<P> {
                         break;
                     }
                 }
-                if self.intake.add(bus, Nanos::now()) == Reading::Ends {
+                asked = Nanos::now();
+                if self.intake.add(bus, asked) == Reading::Ends {
                     if let Some(fd) = self.buses.fd(bus) {
                         self.wakeups.ignore_bus(bus, fd);
                     }

@@ -170,7 +170,7 @@ impl Scene {
         encoder[4..].copy_from_slice(&velocity.to_le_bytes());
         for (command, payload) in [(0x61, [0, 0, 0, 0, axis, 0, 0, 0]), (0x69, encoder)] {
             let frame = Frame::classic(ArbitrationId::standard(command), &payload);
-            self.give(Input::Received { bus: 0, origin: Origin::Wire, frame, now: self.now });
+            self.give(Input::Received { bus: 0, origin: Origin::Wire, frame, arrival: self.now.into() });
         }
     }
 
@@ -222,7 +222,7 @@ impl Scene {
                 bus: 0,
                 origin: Origin::Local,
                 frame: Frame::classic(ArbitrationId::standard(0x6D), &[0, 0, 0, 0x40, 0, 0, 0, 0]),
-                now: self.now,
+                arrival: self.now.into(),
             });
             self.run(20, 8, 2.0);
         }

@@ -85,7 +85,7 @@ pub const ALL: &[Family] = &[
                 after_stop = \"release\"",
         drive: "cia402:node=5",
         node: 5,
-        stages: &[Stop::Controlled, Stop::TorqueOff],
+        stages: &[Stop::Quick, Stop::TorqueOff],
         watchdog: Some(Duration::from_millis(250)),
         standstill_rpm: 1.2,
         bus: Bus::Classic,

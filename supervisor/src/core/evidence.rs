@@ -6,6 +6,8 @@
 use drivers::{Observation, Proof, Standstill};
 use shm_proto::Nanos;
 
+use super::arrival::Arrival;
+
 /// What was seen since a moment from which on it counts.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Evidence {
@@ -18,19 +20,20 @@ impl Evidence {
     /// Nothing seen yet: what was known before proves nothing.
     pub(super) const NONE: Self = Self { readings: Standstill::NOTHING_SEEN, slow_since: Nanos::ZERO };
 
-    /// Takes in one observation and says whether the proof is now met, by readings that were slow for `span` nanoseconds.
-    pub(super) fn observe(&mut self, proof: &Proof, seen: &Observation, now: Nanos, span: u64) -> bool {
+    /// Takes in one observation and says whether the proof is now met, by readings that were slow for `span` nanoseconds: at
+    /// least for so long, whenever within its [`Arrival`] each of them came.
+    pub(super) fn observe(&mut self, proof: &Proof, seen: &Observation, arrival: Arrival, span: u64) -> bool {
         if let Some(velocity) = seen.velocity {
             // Written so that NaN counts as moving.
             let is_slow = velocity.0.abs() <= proof.max_speed.0;
             self.slow_since = match (is_slow, self.slow_since) {
                 (false, _) => Nanos::ZERO,
-                (true, Nanos::ZERO) => now,
+                (true, Nanos::ZERO) => arrival.now,
                 (true, since) => since,
             };
         }
         let is_met = self.readings.observe(proof, seen);
-        is_met && self.slow_since != Nanos::ZERO && now.since(self.slow_since) >= span
+        is_met && self.slow_since != Nanos::ZERO && arrival.earliest.since(self.slow_since) >= span
     }
 }
 
@@ -50,7 +53,7 @@ mod tests {
         speeds.iter().any(|speed| {
             now = now.after(period);
             let seen = Observation { velocity: Some(RevolutionsPerSecond(*speed)), ..Observation::default() };
-            evidence.observe(&PROOF, &seen, now, SPAN)
+            evidence.observe(&PROOF, &seen, now.into(), SPAN)
         })
     }
 

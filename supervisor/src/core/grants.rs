@@ -20,17 +20,22 @@ enum Standing {
 
 impl Core {
     /// Compares what the front wishes (owner words) with what holds (grants), motor by motor.
+    ///
+    /// Each word is read once: the front may write it at any time, and two readings could make motors of one frame follow two
+    /// sessions.
     pub(super) fn settle_grants(&mut self, now: Nanos, wire: &mut impl Wire) {
+        let Some(front) = &self.front else { return };
+        for (index, wish) in self.wishes.iter_mut().enumerate() {
+            *wish = Owner::from_word(front.view.owner_word(motor_index(index)));
+        }
         for index in 0..self.motors.len() {
             self.settle_grant(index, now, wire);
         }
     }
 
     fn settle_grant(&mut self, index: usize, now: Nanos, wire: &mut impl Wire) {
-        let Some(front) = &self.front else { return };
-        let word = front.view.owner_word(motor_index(index));
         let held = self.motors[index].owner();
-        let wished = Owner::from_word(word);
+        let wished = self.wishes[index];
         if wished.is_some() && wished == held {
             return;
         }
@@ -83,13 +88,9 @@ impl Core {
     /// Whether nobody else drives, or is being stopped in, the frame that commands this motor: its other motors
     /// are at rest, or follow the same session, or are about to.
     fn mates_agree(&self, index: usize, owner: Owner) -> bool {
-        let Some(front) = &self.front else { return false };
         (0..self.motors.len()).filter(|mate| self.are_mates(index, *mate)).all(|mate| {
             match self.motors[mate].owner() {
-                Some(other) => {
-                    other == owner
-                        || Owner::from_word(front.view.owner_word(motor_index(mate))) == Some(owner)
-                }
+                Some(other) => other == owner || self.wishes[mate] == Some(owner),
                 None => self.motors[mate].is_at_rest(),
             }
         })

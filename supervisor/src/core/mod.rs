@@ -12,6 +12,7 @@
 //!
 //! To see what happens on expiry, read [`Core::step`], then `Core::trip_session`.
 
+mod arrival;
 mod evidence;
 mod foreign_stops;
 mod grants;
@@ -35,8 +36,9 @@ use drivers::{Frame, FrameList};
 use shm_proto::beat::Reject;
 use shm_proto::beats::SlotReader;
 use shm_proto::verdicts::{BusVerdict, Counter, Event, EventKind, Phase, Reason, ResetPolicy};
-use shm_proto::{BeatView, MotorIndex, Nanos, TripId, VerdictSegment, Window};
+use shm_proto::{BeatView, MotorIndex, Nanos, Owner, TripId, VerdictSegment, Window};
 
+pub use arrival::Arrival;
 pub use health::Report;
 pub use heartbeats::Periodic;
 pub use inherited::{Inheritance, Inherited};
@@ -136,6 +138,8 @@ pub struct Core {
     motors: Vec<Motor>,
     /// For each motor, the unit of those it shares a command frame with.
     units: Vec<Option<usize>>,
+    /// For each motor, the session that the front wanted to give it to, as of the last look at all of them.
+    wishes: Vec<Option<Owner>>,
     broadcasts: Vec<Broadcast>,
     buses: Vec<Bus>,
     heartbeats: Vec<Periodic>,
@@ -200,6 +204,7 @@ impl Core {
             readers: vec![SlotReader::default(); usize::from(sessions) + 1],
             sessions: Sessions::new(sessions),
             units: together::units(&motors),
+            wishes: vec![None; motors.len()],
             broadcasts: together::broadcasts(&motors, buses),
             motors,
             buses: (0..buses).map(|_| Bus::FRESH).collect(),
@@ -296,13 +301,21 @@ impl Core {
     }
 
     /// A frame came in on a bus.
-    pub fn received(&mut self, bus: usize, origin: Origin, frame: &Frame, now: Nanos, wire: &mut impl Wire) {
+    pub fn received(
+        &mut self,
+        bus: usize,
+        origin: Origin,
+        frame: &Frame,
+        arrival: impl Into<Arrival>,
+        wire: &mut impl Wire,
+    ) {
+        let arrival = arrival.into();
         if let Some(bus) = self.buses.get_mut(bus) {
             bus.verdict.received += 1;
         }
         for index in 0..self.motors.len() {
             if self.motors[index].is_on(bus) {
-                self.observe(index, (bus, origin), frame, now, wire);
+                self.observe(index, (bus, origin), frame, arrival, wire);
             }
         }
     }

@@ -5,6 +5,7 @@ use drivers::{AfterStop, Drive, Frame, FrameList, Observation, Output, PollWhen,
 use shm_proto::verdicts::{Event, EventKind, MotorState, MotorVerdict, Reason, ResetPolicy};
 use shm_proto::{Nanos, Owner, TripId, Window};
 
+use super::arrival::Arrival;
 use super::evidence::Evidence;
 use super::foreign_stops::ForeignStops;
 use super::health::Reach;
@@ -460,8 +461,8 @@ impl Motor {
     }
 
     /// Keeps the newest of everything an observation says.
-    fn learn(&mut self, seen: &Observation, now: Nanos) {
-        self.heard.note(seen, now);
+    fn learn(&mut self, seen: &Observation, at: Nanos) {
+        self.heard.note(seen, at);
         if seen.velocity.is_some() {
             self.hearing = Hearing::Listens;
         }
@@ -867,9 +868,10 @@ impl Core {
         index: usize,
         (bus, origin): (usize, Origin),
         frame: &Frame,
-        now: Nanos,
+        arrival: Arrival,
         wire: &mut impl Wire,
     ) {
+        let now = arrival.now;
         let motor = &mut self.motors[index];
         if motor.drive.protocol.deafens(frame) {
             motor.hearing = Hearing::Deaf;
@@ -896,18 +898,20 @@ impl Core {
             }
             return;
         }
-        motor.learn(&seen, now);
+        motor.learn(&seen, arrival.earliest);
         // Between two buses there is no order: on the other one this may be from before the last motion frame.
         if commands == Commands::None && bus == motor.bus {
-            motor.rest.observe(&motor.drive.stop.stage(0).proof, &seen, now, self.settings.proof_span);
+            motor.rest.observe(&motor.drive.stop.stage(0).proof, &seen, arrival, self.settings.proof_span);
         }
         match motor.state {
             // Standing still proves nothing while frames that were queued before the stop may still set it in motion.
             State::Stopping { .. } | State::Unverified { .. } if motor.first_stop == Nanos::ZERO => {}
+            // It may have waited in the socket since before the stop.
+            State::Stopping { .. } | State::Unverified { .. } if arrival.earliest < motor.first_stop => {}
             State::Stopping { .. } | State::Unverified { .. } => {
                 let stage = motor.stage_in_force();
                 let proof = motor.drive.stop.stage(stage).proof;
-                if motor.evidence.observe(&proof, &seen, now, self.settings.proof_span) {
+                if motor.evidence.observe(&proof, &seen, arrival, self.settings.proof_span) {
                     self.proven(index, stage, now, wire);
                 }
             }

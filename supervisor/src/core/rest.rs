@@ -8,6 +8,7 @@ use drivers::{Observation, PowerProof, Proof};
 use shm_proto::Nanos;
 
 use super::FEEDBACK_WINDOW;
+use super::arrival::Arrival;
 use super::evidence::Evidence;
 
 /// What was seen of a motor since it was granted.
@@ -46,11 +47,11 @@ impl Rest {
 
     /// Takes in what the drive says. `proof` is that of the first stage of its stop, of which only the speed counts: a
     /// motor that holds is at rest, too, once every reading of `span` nanoseconds says so.
-    pub(super) fn observe(&mut self, proof: &Proof, seen: &Observation, now: Nanos, span: u64) {
+    pub(super) fn observe(&mut self, proof: &Proof, seen: &Observation, arrival: Arrival, span: u64) {
         let Some(velocity) = seen.velocity else { return };
         let still = Proof { power: PowerProof::Any, ..*proof };
-        let is_proven = self.evidence.observe(&still, seen, now, span);
-        self.proven = if is_proven { now } else { Nanos::ZERO };
+        let is_proven = self.evidence.observe(&still, seen, arrival, span);
+        self.proven = if is_proven { arrival.earliest } else { Nanos::ZERO };
         // Written so that NaN counts as moving.
         let stands = velocity.0.abs() <= proof.max_speed.0;
         if !stands && self.movement == Movement::None {

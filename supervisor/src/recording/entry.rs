@@ -3,7 +3,7 @@
 use core::fmt;
 
 /// Words of an entry behind its first: what the longest CAN FD frame needs with its moment and its name.
-const MOST_WORDS: usize = 11;
+const MOST_WORDS: usize = 12;
 
 /// What an entry tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -9,7 +9,7 @@ use super::entry::{Damaged, Fields};
 use crate::core::{Inheritance, Inherited, Latch};
 
 /// The first word of each file: the name of the format, and its version.
-const MAGIC: u64 = u64::from_be_bytes(*b"LANYREC1");
+const MAGIC: u64 = u64::from_be_bytes(*b"LANYREC2");
 
 /// What a recording begins with.
 #[derive(Clone, Debug, PartialEq)]

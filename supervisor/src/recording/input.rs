@@ -6,7 +6,7 @@ use shm_proto::{BeatView, Generation, Nanos, TripId, TripSeen};
 
 use super::entry::{Damaged, Entry, Fields, Kind};
 use crate::bus::Confirms;
-use crate::core::{Core, Cost, First, Kept, Origin, Report, Wire};
+use crate::core::{Arrival, Core, Cost, First, Kept, Origin, Report, Wire};
 use crate::kernel_stop::Tally;
 
 /// A call of the core.
@@ -34,7 +34,7 @@ pub enum Input {
     /// [`Core::detach`].
     Detach { reason: Reason, now: Nanos },
     /// [`Core::received`].
-    Received { bus: usize, origin: Origin, frame: Frame, now: Nanos },
+    Received { bus: usize, origin: Origin, frame: Frame, arrival: Arrival },
     /// [`Core::confirmed`].
     Confirmed { bus: usize, frame: Frame, now: Nanos },
     /// [`Core::reported`].
@@ -76,7 +76,9 @@ impl Input {
                 front(generation).into_iter().for_each(|view| drop(core.attach(view, pid, now, wire)));
             }
             Self::Detach { reason, now } => drop(core.detach(reason, now, wire)),
-            Self::Received { bus, origin, frame, now } => core.received(bus, origin, &frame, now, wire),
+            Self::Received { bus, origin, frame, arrival } => {
+                core.received(bus, origin, &frame, arrival, wire);
+            }
             Self::Confirmed { bus, frame, now } => core.confirmed(bus, &frame, now),
             Self::Reported { bus, origin, report, now } => core.reported(bus, origin, report, now, wire),
             Self::BusDown { bus, errno, now } => core.bus_down(bus, errno, now, wire),
@@ -118,8 +120,9 @@ impl Input {
                 at(Kind::Attach, now).with(generation.0).with(u64::from(pid))
             }
             Self::Detach { reason, now } => at(Kind::Detach, now).with(reason.number()),
-            Self::Received { bus, origin, frame, now } => {
-                write_frame(at(Kind::Received, now).with(place(bus, origin)), &frame)
+            Self::Received { bus, origin, frame, arrival } => {
+                let entry = at(Kind::Received, arrival.now).with(arrival.earliest.0);
+                write_frame(entry.with(place(bus, origin)), &frame)
             }
             Self::Confirmed { bus, frame, now } => {
                 write_frame(at(Kind::Confirmed, now).with(place(bus, Origin::Wire)), &frame)
@@ -193,8 +196,9 @@ impl Input {
             }
             Kind::Received => {
                 let now = Nanos(fields.take()?);
+                let arrival = Arrival { earliest: Nanos(fields.take()?), now };
                 let (bus, origin) = read_place(&mut fields)?;
-                Self::Received { bus, origin, frame: read_frame(&mut fields)?, now }
+                Self::Received { bus, origin, frame: read_frame(&mut fields)?, arrival }
             }
             Kind::Confirmed => {
                 let now = Nanos(fields.take()?);
@@ -309,6 +313,7 @@ mod tests {
     #[test]
     fn every_call_survives_its_entry() {
         let now = Nanos(7);
+        let arrival = Arrival { earliest: Nanos(5), now };
         let (standard, extended) = (ArbitrationId::standard(0x7FF), ArbitrationId::extended(0x1FFF_FFFF));
         let (classic, fd) = (Frame::classic(standard, &[1, 2, 3]), Frame::fd(extended, &[0x5A; 64]));
         let report = |health, counters| Report { health, counters };
@@ -335,10 +340,10 @@ mod tests {
             Input::KernelStop { tally, now },
             Input::Attach { generation: Generation(3), pid: 77, now },
             Input::Detach { reason: Reason::FrontDead, now },
-            Input::Received { bus: 1, origin: Origin::Wire, frame: classic, now },
-            Input::Received { bus: 1, origin: Origin::Local, frame: fd, now },
-            Input::Received { bus: 1, origin: Origin::Job, frame: classic, now },
-            Input::Received { bus: 0, origin: Origin::Wire, frame: Frame::remote(extended), now },
+            Input::Received { bus: 1, origin: Origin::Wire, frame: classic, arrival },
+            Input::Received { bus: 1, origin: Origin::Local, frame: fd, arrival },
+            Input::Received { bus: 1, origin: Origin::Job, frame: classic, arrival },
+            Input::Received { bus: 0, origin: Origin::Wire, frame: Frame::remote(extended), arrival },
             Input::Confirmed { bus: 15, frame: fd, now },
             Input::Reported { bus: 1, origin: Origin::Wire, report: report(None, None), now },
             Input::Reported {

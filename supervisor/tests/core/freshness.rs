@@ -49,6 +49,47 @@ fn a_motor_whose_drive_has_fallen_silent_is_given_to_nobody() {
     assert_eq!(bench.view.granted(A), Some(session.owner()), "it is heard again");
 }
 
+/// Fails if words count as fresh that have waited in the socket while the loop hung: nobody knows how the motor turns by now.
+#[test]
+fn words_that_waited_are_as_old_as_they_may_be() {
+    let mut bench = Bench::new(ResetPolicy::Manual);
+    bench.run(TOO_LONG);
+    bench.odrive_said(A, 1, 0.0, TOO_LONG);
+    let mut session = bench.open(0);
+    bench.take(&session, A);
+    pass(&mut bench, &mut session, 50 * MS, |_| {});
+    assert_eq!(bench.view.granted(A), None, "what it said may be {TOO_LONG} ns old");
+    bench.odrive_said(A, 1, 0.0, 5 * MS);
+    pass(&mut bench, &mut session, 50 * MS, |_| {});
+    assert_eq!(
+        bench.view.granted(A),
+        Some(session.owner()),
+        "it was said in the pass before at the earliest"
+    );
+
+    let trip = bench.core.estop(bench.now, &mut bench.wire);
+    bench.rest_all();
+    bench.run(TOO_LONG);
+    bench.odrive_said(A, 1, 0.0, TOO_LONG);
+    let refused = bench.core.reset(trip.into(), bench.now);
+    assert!(matches!(refused, Err(ResetRefused::NotHeard { .. })), "{refused:?}");
+}
+
+/// Fails if readings from before a stop prove it: the loop reads them after its first frame.
+#[test]
+fn words_from_before_a_stop_do_not_prove_it() {
+    let mut bench = Bench::new(ResetPolicy::Auto);
+    let _session = bench.drive(0, &[A]);
+    bench.odrive_says(A, CLOSED_LOOP, 2.0);
+    bench.core.estop(bench.now, &mut bench.wire);
+    for _ in 0..40 {
+        bench.odrive_said(A, 1, 0.0, 1);
+    }
+    assert_eq!(state(&bench, A), MotorState::Stopping, "they may have been said before");
+    bench.rest(A);
+    assert_eq!(state(&bench, A), MotorState::Stopped);
+}
+
 #[test]
 fn a_drive_that_is_commanded_and_says_nothing_is_stopped() {
     let mut bench = Bench::new(ResetPolicy::Auto);

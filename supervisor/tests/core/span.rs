@@ -66,3 +66,30 @@ fn a_burst_of_readings_is_no_rest() {
         assert_eq!(bench.events(EventKind::EndedAtRest).len(), 1 - trips, "slow for {slow_for} ns");
     }
 }
+
+/// Fails if the time that readings have waited counts as time for which the motor stood still.
+#[test]
+fn readings_that_waited_prove_no_span() {
+    for (waited, state_then) in [(SPAN, MotorState::Stopping), (0, MotorState::Stopped)] {
+        let mut bench = Bench::with_the_supervisors_proof(ResetPolicy::Auto);
+        bench.core.start(bench.now, &mut bench.wire);
+        for _ in 0..10 {
+            bench.rest_all();
+            bench.run(SPAN);
+        }
+        let _session = bench.drive(0, &[A]);
+        bench.core.estop(bench.now, &mut bench.wire);
+        bench.run(5 * SPAN);
+        burst(&mut bench, IDLE);
+        bench.run(SPAN);
+        for _ in 0..40 {
+            bench.odrive_said(A, IDLE, 0.0, waited);
+        }
+        // The stage that takes the torque away asks for a span of its own.
+        bench.run(SPAN);
+        for _ in 0..40 {
+            bench.odrive_said(A, IDLE, 0.0, waited);
+        }
+        assert_eq!(state(&bench, A), state_then, "they waited for {waited} ns");
+    }
+}

@@ -15,7 +15,7 @@ use shm_proto::{
     BeatSegment, BeatView, BeatWriter, Capacity, Generation, MotorIndex, Nanos, Owner, SessionId, SlotIndex,
     VerdictSegment, VerdictView, Window,
 };
-use supervisor::core::{Core, Inheritance, Origin, SendError, Settings, Wire};
+use supervisor::core::{Arrival, Core, Inheritance, Origin, SendError, Settings, Wire};
 use supervisor::inheritance::{self, Found};
 use supervisor::latches::{self, Clock, take_over};
 use supervisor::start;
@@ -327,13 +327,31 @@ impl Bench {
 
     /// The same from whoever it may be.
     pub fn is_said_in_its_name(&mut self, origin: Origin, motor: MotorIndex, axis_state: u8, velocity: f32) {
+        // Handing over frames has taken its time.
+        let now = self.now.max(self.wire.now);
+        self.was_said(origin, motor, (axis_state, velocity), now.into());
+    }
+
+    /// The same, read out of a socket in which it may have waited for some time.
+    pub fn odrive_said(&mut self, motor: MotorIndex, axis_state: u8, velocity: f32, waited: u64) {
+        let arrival = Arrival { earliest: Nanos(self.now.0 - waited), now: self.now };
+        self.was_said(Origin::Wire, motor, (axis_state, velocity), arrival);
+    }
+
+    fn was_said(
+        &mut self,
+        origin: Origin,
+        motor: MotorIndex,
+        (axis_state, velocity): (u8, f32),
+        arrival: Arrival,
+    ) {
         let (bus, node) = place(motor);
         let heartbeat = [0, 0, 0, 0, axis_state, 0, 0, 0];
         let mut encoder = [0; 8];
         encoder[4..].copy_from_slice(&velocity.to_le_bytes());
         for (command, payload) in [(1, heartbeat), (9, encoder)] {
             let frame = Frame::classic(ArbitrationId::standard(node << 5 | command), &payload);
-            self.core.received(bus, origin, &frame, self.now, &mut self.wire);
+            self.core.received(bus, origin, &frame, arrival, &mut self.wire);
             assert_eq!(self.core.check_invariants(), None);
         }
     }

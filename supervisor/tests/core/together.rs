@@ -322,7 +322,7 @@ fn a_failing_bus_does_not_delay_the_other() {
         for axis_state in [8, 8, 8, 1, 1, 1] {
             for (command, payload) in [(1, [0, 0, 0, 0, axis_state, 0, 0, 0]), (9, [0; 8])] {
                 let frame = Frame::classic(ArbitrationId::standard(3 << 5 | command), &payload);
-                bench.core.received(1, Origin::Wire, &frame, bench.now, &mut bench.wire);
+                bench.core.received(1, Origin::Wire, &frame, bench.now.max(bench.wire.now), &mut bench.wire);
             }
         }
         assert_eq!(state(&bench, A), MotorState::Stopped, "{error:?}");

@@ -78,7 +78,8 @@ fn play_with(cell: &Cell, robot: &mut Robot) -> Result<Outcome> {
     robot.sim.order(&format!("{node} mark"))?;
     let before = Moment::now();
     let (disturbance, from) = inject(cell, robot, client.as_ref())?;
-    let proofs = watch_until_the_end(cell, robot, from, disturbance)?;
+    let from = undo(disturbance, from)?;
+    let proofs = watch_until_the_end(cell, robot, from)?;
     judge(cell, robot, &watch, &Times { before, from }, &proofs)
 }
 
@@ -229,15 +230,9 @@ struct Said {
     moves: bool,
 }
 
-/// Lets the cell run to its end: the bus comes back, a supervisor that lives is read again and again.
-fn watch_until_the_end(
-    cell: &Cell,
-    robot: &mut Robot,
-    from: Moment,
-    disturbance: Disturbance,
-) -> Result<Said> {
+/// Lets the cell run to its end: a supervisor that lives is read again and again.
+fn watch_until_the_end(cell: &Cell, robot: &mut Robot, from: Moment) -> Result<Said> {
     let bound = demand(cell).bound();
-    undo(disturbance, from)?;
     let mut said = Said::default();
     let end = from + bound + AFTERWARDS;
     while Moment::now() < end {
@@ -254,8 +249,9 @@ fn watch_until_the_end(
     Ok(said)
 }
 
-/// Lets the bus do what it does, and recover.
-fn undo(disturbance: Disturbance, from: Moment) -> Result<()> {
+/// Lets the bus do what it does, and recover. Returns the moment from which bounds count: to bring an interface back takes a slow
+/// machine a while, and by so much later a bus was gone.
+fn undo(disturbance: Disturbance, from: Moment) -> Result<Moment> {
     let report =
         |wire: &Intruder, (classes, details): (u32, [u8; 8])| wire.report(classes, details).map(drop);
     let end = from + DISTURBED;
@@ -276,9 +272,10 @@ fn undo(disturbance: Disturbance, from: Moment) -> Result<()> {
             changed.restore()?;
             // The old socket has yet to say that its interface was down.
             report(&Intruder::node(INTERFACE)?, RESTARTED)?;
+            return Ok(Moment(from.0 + (Moment::now().0 - end.0).max(0)));
         }
     }
-    Ok(())
+    Ok(from)
 }
 
 /// The moments between which everything went wrong.
