@@ -20,16 +20,23 @@ enum Standing {
 
 impl Core {
     /// Compares what the front wishes (owner words) with what holds (grants), motor by motor.
-    ///
-    /// Each word is read once: the front may write it at any time, and two readings could make motors of one frame follow two
-    /// sessions.
     pub(super) fn settle_grants(&mut self, now: Nanos, wire: &mut impl Wire) {
-        let Some(front) = &self.front else { return };
-        for (index, wish) in self.wishes.iter_mut().enumerate() {
-            *wish = Owner::from_word(front.view.owner_word(motor_index(index)));
+        if self.front.is_none() {
+            return;
         }
+        self.read_wishes();
         for index in 0..self.motors.len() {
             self.settle_grant(index, now, wire);
+        }
+    }
+
+    /// Reads each owner word once: the front may write it at any time, and two readings could make motors of one frame follow two
+    /// sessions.
+    fn read_wishes(&mut self) {
+        for (index, wish) in self.wishes.iter_mut().enumerate() {
+            let word =
+                self.front.as_ref().map_or(Owner::NOBODY, |front| front.view.owner_word(motor_index(index)));
+            *wish = Owner::from_word(word);
         }
     }
 
@@ -123,16 +130,20 @@ impl Core {
     }
 
     /// Before a session's motors are stopped: those that another live session has taken meanwhile go
-    /// to that session instead.
+    /// to that session instead. Those that one frame commands go to one session, or are stopped.
     pub(super) fn hand_over_taken(&mut self, loser: Owner, now: Nanos) {
+        // Most sessions that end have none.
+        if self.motors.iter().all(|motor| motor.owner() != Some(loser)) {
+            return;
+        }
+        self.read_wishes();
         for index in 0..self.motors.len() {
             if self.motors[index].owner() != Some(loser) {
                 continue;
             }
-            let Some(front) = &self.front else { return };
-            let taker = Owner::from_word(front.view.owner_word(motor_index(index)))
+            let taker = self.wishes[index]
                 .filter(|owner| *owner != loser)
-                .filter(|owner| self.may_drive(*owner, now));
+                .filter(|owner| self.may_drive(*owner, now) && self.mates_agree(index, *owner));
             if let Some(taker) = taker {
                 self.grant(index, taker, now);
             }

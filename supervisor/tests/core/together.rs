@@ -165,6 +165,33 @@ fn motors_of_one_frame_follow_one_session() {
     assert_eq!(bench.view.granted(C), Some(writer.owner()));
 }
 
+/// Fails if two sessions get what one frame commands because the one that had it ends: they are stopped with it then.
+#[test]
+fn motors_of_one_frame_go_to_one_session_when_theirs_ends() {
+    for takes_both in [true, false] {
+        let mut bench = with_slots();
+        let mut writer = bench.drive(0, &[A, B]);
+        let (mut second, mut third) = (bench.open(1), bench.open(2));
+        for _ in 0..8 {
+            for session in [&mut writer, &mut second, &mut third] {
+                bench.beat(session);
+            }
+            bench.run(TICK);
+        }
+        bench.take(&second, A);
+        bench.take(if takes_both { &second } else { &third }, B);
+        writer.close_at(Ending::Client, bench.now);
+        bench.run(2 * TICK);
+        let granted = [A, B].map(|motor| bench.view.granted(motor));
+        if takes_both {
+            assert_eq!(granted, [Some(second.owner()); 2]);
+        } else {
+            assert_eq!(granted, [None; 2]);
+            assert_eq!([A, B].map(|motor| state(&bench, motor)), [MotorState::Stopping; 2]);
+        }
+    }
+}
+
 /// Fails if a motor goes on being driven in a frame whose other motor is being stopped, or is granted again
 /// before that one is at rest.
 #[test]
