@@ -61,12 +61,8 @@
 //!   (`supervisor/tests/kernel_jobs.rs`).
 //! * A bus that fails while the supervisor hangs or is dead.
 //!
-//! Two properties hold only as far as [`Scope::clock`] and [`Scope::backlog`] say. How each fails beyond is shown in
-//! `tests/exhaustive.rs`:
-//!
-//! * A put-off reads the clock before its system call, and the loop may stand still between the two. With a
-//!   `max_lateness` close to `kernel_stop` it can go on, and not notice that the kernel has sent stops.
-//! * A report that waited in the socket while the loop stood still counts as said when it is read, however old it is.
+//! * A report that waited in the socket while the loop stood still. It counts as old as the pause, so it proves nothing
+//!   (`supervisor/tests/core/freshness.rs`); what it may do is cause a stop.
 //!
 //! A motion frame that is in the kernel's queue when its front is killed, and comes out only after a new
 //! front has been attached and its session granted the motor, moves the motor under that grant. The model
@@ -91,7 +87,7 @@ use stateright::{Model, Property};
 
 use drive::Drive;
 use front::{Actor, Beat, FORMER, Front};
-use process::{Fifo, Interference, Job, KERNEL_STOP, Overdue, Pressed, Process};
+use process::{Fifo, Interference, Job, KERNEL_STOP, Pressed, Process};
 use properties::{Broken, Witness};
 use shared::{Beats, Owner, Ring, SLOTS, Word};
 use supervisor::{
@@ -135,10 +131,6 @@ pub struct Scope {
     pub supervisor_deaths: u8,
     /// Whether programs of this computer speak in the drive's name.
     pub forgers: Forgers,
-    /// When the supervisor reads what the drive said while its loop stood still.
-    pub backlog: Backlog,
-    /// When a put-off looks at the clock.
-    pub clock: PutOffClock,
 }
 
 /// Whether programs of this computer speak in the drive's name.
@@ -148,24 +140,6 @@ pub enum Forgers {
     None,
     /// They say whatever would have an effect if it were believed.
     Some,
-}
-
-/// When the supervisor reads what the drive said while its loop stood still.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Backlog {
-    /// Never: of what waits, only motion frames are read.
-    Lost,
-    /// When it goes on, as if it were said then.
-    Read,
-}
-
-/// When a put-off of the kernel's jobs looks at the clock.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PutOffClock {
-    /// With the system call that puts off: nothing comes between.
-    WithTheCall,
-    /// Before it, and the loop may stand still between the two.
-    BeforeTheCall,
 }
 
 /// How much of a [`Scope`] has been used.
@@ -223,8 +197,6 @@ pub struct System {
     pub process: Process,
     /// The kernel's jobs.
     pub job: Job,
-    /// Of a put-off under way: whether it was due when its clock was read.
-    pub overdue: Overdue,
     /// The FIFO of the operator's stop.
     pub fifo: Fifo,
     /// The front.
@@ -292,8 +264,6 @@ pub enum Action {
     GoOn(Pause),
     /// The loop comes to the kernel's jobs.
     PutOff,
-    /// The clock is read for that, and the jobs are not put off yet.
-    ReadClock,
     /// The supervisor is killed.
     SupervisorDies,
     /// The next one starts.
@@ -308,10 +278,6 @@ pub enum Action {
     BeatGrowsOld,
     /// The same of the supervisor before.
     FormerGrowsOld,
-    /// The drive reports, and nobody reads it yet.
-    ReportUnread,
-    /// The supervisor reads that at last.
-    ReceiveOld,
     /// A program of this computer says that of the drive.
     Forge(Drive),
     /// The operator reads the number of the trip that holds the motor.
@@ -360,7 +326,6 @@ impl System {
             core: Core::started(),
             process: Process::Runs,
             job: Job::ARMED,
-            overdue: Overdue::NotLookedAt,
             fifo: Fifo::Empty,
             front: Front::STARTED,
             beats: Beats::FRESH,
@@ -392,19 +357,15 @@ impl System {
             Process::Hangs => self.ends_of_pause(actions),
             Process::Dead => actions.push(Action::SupervisorStarts),
             _ if self.core.outbox.is_some() => actions.push(Action::SupervisorSends),
-            _ if self.overdue != Overdue::NotLookedAt => actions.push(Action::PutOff),
-            Process::Ticked | Process::Starts => self.actions_at_jobs(scope, actions),
+            Process::Ticked | Process::Starts => actions.push(Action::PutOff),
             Process::Returns(_) => {
                 self.actions_of_supervisor(scope, actions);
-                self.actions_at_jobs(scope, actions);
+                actions.push(Action::PutOff);
             }
             Process::Runs => {
                 self.actions_of_supervisor(scope, actions);
                 if self.fifo == Fifo::Seen {
                     actions.push(Action::Drain);
-                }
-                if scope.clock == PutOffClock::BeforeTheCall {
-                    self.actions_at_jobs(scope, actions);
                 }
             }
         }
@@ -429,13 +390,6 @@ impl System {
             }
             Job::Sends { .. } => actions.push(Action::GoOn(Pause::Long)),
         }
-    }
-
-    fn actions_at_jobs(&self, scope: &Scope, actions: &mut Vec<Action>) {
-        actions.push(match (scope.clock, self.overdue) {
-            (PutOffClock::BeforeTheCall, Overdue::NotLookedAt) => Action::ReadClock,
-            _ => Action::PutOff,
-        });
     }
 
     fn actions_of_supervisor(&self, scope: &Scope, actions: &mut Vec<Action>) {
@@ -466,9 +420,7 @@ impl System {
             let said = [Drive::Off, Drive::Holding, Drive::Turning, Drive::Faulted];
             actions.extend(said.map(Action::Forge));
         }
-        if self.wire.report_unread.is_some() {
-            actions.push(Action::ReceiveOld);
-        } else if self.wire.motion_unread {
+        if self.wire.motion_unread {
             actions.push(Action::Receive);
         } else if self.wire.up {
             actions.push(Action::Report);
@@ -552,10 +504,6 @@ impl System {
         }
         if self.process.is_absent() {
             actions.push(Action::KernelTime);
-            let may_wait = scope.backlog == Backlog::Read && self.process == Process::Hangs;
-            if may_wait && self.wire.up && self.wire.report_unread.is_none() && !self.wire.motion_unread {
-                actions.push(Action::ReportUnread);
-            }
             if self.front.alive && self.front.beat == Beat::Young {
                 actions.push(Action::BeatGrowsOld);
             }
@@ -621,11 +569,6 @@ impl System {
                     (self.beats, self.front.beat) = (Beats::FRESH, Beat::Young);
                 }
                 Action::Forge(_) => step.received(Heard::Forged),
-                Action::ReceiveOld => {
-                    if let Some(said) = self.wire.report_unread.take() {
-                        step.received(Heard::Report(said));
-                    }
-                }
                 Action::Expire(due) => step.expire(due),
                 Action::FrontSilent => {
                     self.spent.front_silences += 1;
@@ -684,15 +627,10 @@ impl System {
         self
     }
 
-    /// Whether the put-off that is next finds its jobs sent already, as far as its clock tells.
+    /// Whether the put-off that is next finds its jobs sent already. One that has just started had none.
     #[must_use]
     pub fn is_overtaken(&self) -> bool {
-        match (self.process, self.overdue) {
-            // Its own jobs were not armed before.
-            (Process::Starts, _) | (_, Overdue::No) => false,
-            (_, Overdue::Yes) => true,
-            (_, Overdue::NotLookedAt) => self.job.sends().is_some(),
-        }
+        self.process != Process::Starts && self.job.sends().is_some()
     }
 
     /// Where the loop stands after that, and what lies in its FIFO.
@@ -725,25 +663,21 @@ impl System {
                 self.process = Process::Returns(pause);
                 match pause {
                     // What waited is as good as said now.
-                    Pause::Short | Pause::Late => self.wire.report_unread = None,
+                    Pause::Short | Pause::Late => {}
                     Pause::Long => self.core.forget_feedback(),
                 }
             }
-            Action::ReadClock => {
-                self.overdue = if self.job.sends().is_some() { Overdue::Yes } else { Overdue::No };
-            }
             Action::PutOff => {
-                (self.process, self.job, self.overdue) = (Process::Runs, Job::ARMED, Overdue::NotLookedAt);
+                (self.process, self.job) = (Process::Runs, Job::ARMED);
                 self.publish_beat();
             }
             Action::SupervisorDies => {
                 self.spent.supervisor_deaths += 1;
                 (self.process, self.core.outbox) = (Process::Dead, None);
-                self.overdue = Overdue::NotLookedAt;
             }
             Action::SupervisorStarts => {
                 self.process = Process::Starts;
-                (self.wire.motion_unread, self.wire.report_unread) = (false, None);
+                self.wire.motion_unread = false;
                 if self.fifo != Fifo::Empty {
                     self.fifo = Fifo::Wakes;
                 }
@@ -832,7 +766,6 @@ impl System {
             }
             Action::BeatGrowsOld => self.front.beat = Beat::Old,
             Action::FormerGrowsOld => self.front.former = Beat::Old,
-            Action::ReportUnread => self.wire.report_unread = Some(self.drive),
             Action::DriveFails => {
                 self.spent.drive_faults += 1;
                 self.drive = Drive::Faulted;

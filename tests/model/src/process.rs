@@ -127,14 +127,3 @@ pub enum Interference {
     /// The kernel has begun to stop the motor.
     Stopped,
 }
-
-/// The knowledge that a put-off has of its jobs before it puts them off.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Overdue {
-    /// It has not looked at the clock.
-    NotLookedAt,
-    /// They were not due when it looked.
-    No,
-    /// They were.
-    Yes,
-}

@@ -189,7 +189,7 @@ impl Witness {
             (Action::Report, _) if matches!(before.drive, Drive::Off | Drive::Holding) => {
                 Self::HasSeenRest(0)
             }
-            (Action::Report | Action::Receive | Action::ReceiveOld, _) => Self::Doubts,
+            (Action::Report | Action::Receive, _) => Self::Doubts,
             (Action::Tick, Self::HasSeenRest(0)) => Self::HasSeenRest(1),
             (Action::Tick, _) | (_, Self::HasHeard(_)) => Self::Doubts,
             (_, seen) => seen,

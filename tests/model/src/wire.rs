@@ -53,14 +53,11 @@ pub struct Wire {
     /// A motion frame was received for the supervisor and is not read yet. What the drive reports after
     /// it is read after it; what it reported before it is as good as read at once.
     pub motion_unread: bool,
-    /// What the drive said before that, while the loop stood still, and nobody has read.
-    pub report_unread: Option<Drive>,
 }
 
 impl Wire {
     /// An idle bus.
-    pub const IDLE: Self =
-        Self { up: true, front: Queue::EMPTY, supervisor: None, motion_unread: false, report_unread: None };
+    pub const IDLE: Self = Self { up: true, front: Queue::EMPTY, supervisor: None, motion_unread: false };
 
     /// The front hands a frame to the kernel. A stop right behind a stop is as good as one.
     pub fn send_of_front(&mut self, frame: FrontFrame) -> Sent {

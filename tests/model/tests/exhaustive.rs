@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use drivers::AfterStop;
 use lanyard_model::supervisor::{Before, Settings};
-use lanyard_model::{Backlog, Forgers, PutOffClock, Scope};
+use lanyard_model::{Forgers, Scope};
 use shm_proto::verdicts::{Reason, ResetPolicy};
 use stateright::{Checker, HasDiscoveries, Model};
 
@@ -26,8 +26,6 @@ const fn quiet(policy: ResetPolicy, after: AfterStop) -> Scope {
         hangs: 0,
         supervisor_deaths: 0,
         forgers: Forgers::None,
-        backlog: Backlog::Lost,
-        clock: PutOffClock::WithTheCall,
     }
 }
 
@@ -152,31 +150,4 @@ fn a_stop_that_is_pressed_while_the_supervisor_may_die() {
     let scope =
         Scope { opens: 1, presses: 1, supervisor_deaths: 1, ..quiet(ResetPolicy::Auto, AfterStop::Hold) };
     explore("pressed and killed", scope, 1_270_000);
-}
-
-/// Looks for the shortest way to break a property that does not hold in this scope. Whoever mends the code mends the model
-/// with it, and finds this test.
-fn breaks(scope: Scope, property: &'static str) {
-    let ends = HasDiscoveries::AnyFailures;
-    let checker = scope.checker().threads(2).timeout(PATIENCE).finish_when(ends).spawn_bfs().join();
-    let path = checker.discovery(property).expect("it does not hold");
-    println!("{property}: broken by {:?}", path.into_actions());
-}
-
-#[test]
-fn a_pause_between_the_clock_and_the_put_off_goes_unnoticed() {
-    let scope = Scope {
-        opens: 1,
-        hangs: 1,
-        clock: PutOffClock::BeforeTheCall,
-        ..quiet(ResetPolicy::Auto, AfterStop::Hold)
-    };
-    breaks(scope, "after a kernel stop nothing moves again without a trip");
-}
-
-#[test]
-fn a_report_that_waited_counts_as_fresh() {
-    let scope =
-        Scope { opens: 1, hangs: 1, backlog: Backlog::Read, ..quiet(ResetPolicy::Auto, AfterStop::Hold) };
-    breaks(scope, "what is granted was heard lately");
 }

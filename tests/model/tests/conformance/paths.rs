@@ -8,7 +8,7 @@ use lanyard_model::process::Process;
 use lanyard_model::shared::{Owner, SLOTS, Word};
 use lanyard_model::supervisor::{Before, Bus, Core, Log, NO_TRIP, Pause, Settings, TripSeen};
 use lanyard_model::wire::Sent;
-use lanyard_model::{Action, Backlog, Forgers, PutOffClock, Scope, System, front};
+use lanyard_model::{Action, Forgers, Scope, System, front};
 
 use super::{Input, Lateness, Move, Twin, Which};
 
@@ -164,8 +164,6 @@ pub fn walk(before: Before, settings: Settings, seed: u64) -> Vec<Move> {
         hangs: 6,
         supervisor_deaths: 3,
         forgers: Forgers::Some,
-        backlog: Backlog::Read,
-        clock: PutOffClock::WithTheCall,
     };
     let mut random = Random(seed);
     let mut system = System::started();
@@ -207,7 +205,6 @@ fn seen_by_supervisor(system: &System, action: Action) -> Option<Input> {
         Action::PutOff if system.is_overtaken() => Input::Overtaken,
         Action::SupervisorStarts => Input::Killed,
         Action::HeedStop => Input::Press,
-        Action::ReceiveOld => Input::Report(system.wire.report_unread?),
         Action::Forge(drive) => Input::Forged(drive),
         Action::Expire(due) => Input::Expire(due),
         Action::FrontSilent => Input::FrontSilent,
@@ -234,13 +231,11 @@ fn seen_by_supervisor(system: &System, action: Action) -> Option<Input> {
         | Action::Hang
         | Action::GoOn(_)
         | Action::PutOff
-        | Action::ReadClock
         | Action::SupervisorDies
         | Action::KernelTime
         | Action::KernelFrame
         | Action::BeatGrowsOld
         | Action::FormerGrowsOld
-        | Action::ReportUnread
         | Action::NoteTrip
         | Action::Command(_)
         | Action::Conclude
