@@ -17,10 +17,8 @@ use shm_proto::verdicts::Degraded;
 use crate::kernel_stop::limit_loops;
 use crate::{log, sys};
 
-/// Locks all memory: the present one is read in, what comes later is locked page by page as it is first touched.
-///
-/// Later come the stacks of ordinary threads, of which most is never touched, and a front's segments, which whoever maps
-/// them reads in. The real-time thread maps nothing and allocates nothing, so all that it uses is read in here or there.
+/// Locks all memory: the present one is read in. Of what comes until [`lock_later_memory_whole`], only what is touched: these are
+/// the stacks of ordinary threads, most of whose pages are never needed.
 pub fn lock_memory() -> u64 {
     // Only root may; otherwise the limit stays what the service was given.
     let _ = setrlimit(Resource::RLIMIT_MEMLOCK, RLIM_INFINITY, RLIM_INFINITY);
@@ -38,6 +36,15 @@ pub fn lock_memory() -> u64 {
             ));
             Degraded::Memory.number()
         }
+    }
+}
+
+/// Has what is mapped from now on read in as a whole, and locked: a front's segments, which the real-time thread reads. While pages
+/// are locked as they are touched, the kernel reads in none, whatever whoever maps them asks for.
+pub fn lock_later_memory_whole() -> u64 {
+    match mlockall(MlockAllFlags::MCL_FUTURE) {
+        Ok(()) => 0,
+        Err(_) => Degraded::Memory.number(),
     }
 }
 

@@ -404,6 +404,8 @@ fn start_housekeeping(
         arming.add(refused);
         let recording = recording.and_then(|writer| record(writer, &arming));
         let service = Service::new(parts, latches);
+        // Every thread has its stack.
+        arming.add(realtime::lock_later_memory_whole());
         arming.add(syscalls::confine_housekeeping());
         arming.go();
         let code = service.run();
