@@ -2,7 +2,8 @@
 //!
 //! A virtual bus, or a broken adapter, can bring frames without end. Each costs time, and a motion frame for a stopped motor
 //! costs an answer. The thread would never sleep, and its fuse (RLIMIT_RTTIME) would end it. So a bus that brought too many
-//! is left unread for a while. What is lost by that is feedback, whose absence stops what is driven.
+//! is left unread for a while. What is lost by that is feedback, whose absence stops what is driven. While the flood lasts the bus is
+//! never seen empty, so no word on it counts as fresh, and no stop is proven by it.
 
 use shm_proto::Nanos;
 use shm_proto::verdicts::MOST_BUSES;

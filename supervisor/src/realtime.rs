@@ -44,7 +44,12 @@ pub fn lock_memory() -> u64 {
 pub fn lock_later_memory_whole() -> u64 {
     match mlockall(MlockAllFlags::MCL_FUTURE) {
         Ok(()) => 0,
-        Err(_) => Degraded::Memory.number(),
+        Err(error) => {
+            log::line(&format!(
+                "WARNING: degraded: memory of fronts to come cannot be locked ({error}); page faults may delay a stop"
+            ));
+            Degraded::Memory.number()
+        }
     }
 }
 

@@ -269,6 +269,10 @@ impl<P: Ports> Runtime<P> {
                 }
                 continue;
             }
+            // An error of its socket wakes the loop also for a bus that is left unread.
+            if !self.intake.is_read(bus) {
+                continue;
+            }
             let mut asked = Nanos::now();
             for _ in 0..FRAMES_AT_A_TIME {
                 match self.buses.receive(bus) {

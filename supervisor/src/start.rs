@@ -298,6 +298,10 @@ impl Arming {
         self.degraded.fetch_or(degraded, Ordering::Relaxed);
     }
 
+    fn has(&self, degraded: Degraded) -> bool {
+        self.degraded.load(Ordering::Relaxed) & degraded.number() != 0
+    }
+
     /// Root is needed until the real-time thread has its priority.
     fn wait_for_priority(&self) {
         self.has_priority.wait();
@@ -404,8 +408,10 @@ fn start_housekeeping(
         arming.add(refused);
         let recording = recording.and_then(|writer| record(writer, &arming));
         let service = Service::new(parts, latches);
-        // Every thread has its stack.
-        arming.add(realtime::lock_later_memory_whole());
+        // Every thread has its stack. Where nothing could be locked, a limit on what comes would only keep fronts out.
+        if !arming.has(Degraded::Memory) {
+            arming.add(realtime::lock_later_memory_whole());
+        }
         arming.add(syscalls::confine_housekeeping());
         arming.go();
         let code = service.run();

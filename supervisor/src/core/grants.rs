@@ -26,8 +26,26 @@ impl Core {
         }
         self.read_wishes();
         for index in 0..self.motors.len() {
+            self.look_at_wish(index, now, wire);
+        }
+        // Anew: to look at a session may have ended another one, whose motors went elsewhere.
+        self.read_wishes();
+        for index in 0..self.motors.len() {
             self.settle_grant(index, now, wire);
         }
+    }
+
+    /// Looks at a session that is to have a motor, if it may have opened just now. Beyond the looks of a tick none is, until the
+    /// next.
+    fn look_at_wish(&mut self, index: usize, now: Nanos, wire: &mut impl Wire) {
+        self.looked_at[index] = None;
+        let Some(owner) = self.wishes[index] else { return };
+        if self.motors[index].owner() == Some(owner) || !self.sessions.may_be_new(owner) || self.looks == 0 {
+            return;
+        }
+        self.looks -= 1;
+        self.welcome(owner.slot, now, wire);
+        self.looked_at[index] = Some(owner);
     }
 
     /// Reads each owner word once: the front may write it at any time, and two readings could make motors of one frame follow two
@@ -46,7 +64,7 @@ impl Core {
         if wished.is_some() && wished == held {
             return;
         }
-        let standing = wished.map_or(Standing::Over, |owner| self.standing(owner, now, wire));
+        let standing = wished.map_or(Standing::Over, |owner| self.standing(index, owner, now));
         match (standing, held) {
             // It has been silent for longer than the motor allows. The session that has the motor commands it no more.
             (Standing::Live(owner), Some(_)) if !self.may_have(owner, index, now) => {
@@ -67,17 +85,15 @@ impl Core {
         }
     }
 
-    /// What is known of a session that is to have a motor; one that has just opened may not have been looked at yet.
-    /// Beyond the looks of a tick nothing new is, until the next.
-    fn standing(&mut self, owner: Owner, now: Nanos, wire: &mut impl Wire) -> Standing {
-        if self.sessions.may_be_new(owner) {
-            if self.looks == 0 {
-                return Standing::NotLookedAt;
-            }
-            self.looks -= 1;
-            self.welcome(owner.slot, now, wire);
+    /// What is known of a session that is to have a motor, which may have changed since the look at what it was.
+    fn standing(&self, index: usize, owner: Owner, now: Nanos) -> Standing {
+        if self.sessions.may_be_new(owner) && self.looked_at[index] != Some(owner) {
+            Standing::NotLookedAt
+        } else if self.may_drive(owner, now) {
+            Standing::Live(owner)
+        } else {
+            Standing::Over
         }
-        if self.may_drive(owner, now) { Standing::Live(owner) } else { Standing::Over }
     }
 
     /// Whether a session lives, and the front speaks that answers for it: a front that is silent has stopped looking at its

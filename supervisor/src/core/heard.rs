@@ -19,16 +19,17 @@ impl Heard {
     pub(super) const NOTHING: Self =
         Self { anything: Nanos::ZERO, speed: Nanos::ZERO, power: Nanos::ZERO, output: Nanos::ZERO };
 
-    /// Takes note of what an observation speaks of.
-    pub(super) fn note(&mut self, seen: &Observation, now: Nanos) {
-        self.anything = now;
+    /// Takes note of what an observation speaks of, and of when it was said at the latest that is sure. Of two buses one may be read
+    /// later than the other; what it brings takes nothing back.
+    pub(super) fn note(&mut self, seen: &Observation, said: Nanos) {
+        self.anything = self.anything.max(said);
         for (at, is_told) in [
             (&mut self.speed, seen.velocity.is_some()),
             (&mut self.power, seen.power.is_some()),
             (&mut self.output, seen.output.is_some()),
         ] {
             if is_told {
-                *at = now;
+                *at = (*at).max(said);
             }
         }
     }

@@ -140,6 +140,8 @@ pub struct Core {
     units: Vec<Option<usize>>,
     /// For each motor, the session that the front wanted to give it to, as of the last look at all of them.
     wishes: Vec<Option<Owner>>,
+    /// For each motor, the session that was looked at in this tick because it might be new.
+    looked_at: Vec<Option<Owner>>,
     broadcasts: Vec<Broadcast>,
     buses: Vec<Bus>,
     heartbeats: Vec<Periodic>,
@@ -205,6 +207,7 @@ impl Core {
             sessions: Sessions::new(sessions),
             units: together::units(&motors),
             wishes: vec![None; motors.len()],
+            looked_at: vec![None; motors.len()],
             broadcasts: together::broadcasts(&motors, buses),
             motors,
             buses: (0..buses).map(|_| Bus::FRESH).collect(),

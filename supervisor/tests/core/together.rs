@@ -6,7 +6,7 @@ use std::time::Duration;
 use drivers::{ArbitrationId, Drive, Frame, FrameList, Heartbeat, PollWhen, Slot};
 use shm_proto::verdicts::{Counter, EventKind, MotorState, Reason, ResetPolicy};
 use shm_proto::{Ending, MotorIndex};
-use supervisor::core::{Origin, SendError};
+use supervisor::core::{Arrival, Origin, SendError};
 
 use crate::support::{A, B, Bench, C, MS, TICK};
 use crate::{SET_VELOCITY_MODE, state};
@@ -354,6 +354,27 @@ fn a_failing_bus_does_not_delay_the_other() {
         }
         assert_eq!(state(&bench, A), MotorState::Stopped, "{error:?}");
     }
+}
+
+/// Fails if a bus that is never seen empty, so that all it brings may be old, takes back what the other one has brought.
+#[test]
+fn a_bus_that_is_flooded_makes_no_word_of_the_other_old() {
+    let mut bench = on_two_buses();
+    let mut writer = bench.drive(0, &[A]);
+    let flooded_since = bench.now;
+    for _ in 0..100 {
+        bench.beat(&mut writer);
+        bench.odrive_says(A, 8, 1.0);
+        bench.front_commands(A);
+        for (command, payload) in [(1, [0, 0, 0, 0, 8, 0, 0, 0]), (9, [0, 0, 0, 0, 0, 0, 0x80, 0x3F])] {
+            let frame = Frame::classic(ArbitrationId::standard(3 << 5 | command), &payload);
+            let arrival = Arrival { earliest: flooded_since, now: bench.now };
+            bench.core.received(1, Origin::Wire, &frame, arrival, &mut bench.wire);
+        }
+        bench.run(2 * TICK);
+    }
+    assert_eq!(state(&bench, A), MotorState::Granted);
+    assert_eq!(bench.events(EventKind::Trip), []);
 }
 
 /// Fails if a bus that is known to be down has the stop repeated on the other on every tick.

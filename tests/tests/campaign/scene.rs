@@ -36,6 +36,9 @@ const ERROR_PASSIVE: (u32, [u8; 8]) = (0x004, [0, 0x20, 0, 0, 0, 0, 0, 0]);
 const BUS_OFF: (u32, [u8; 8]) = (0x040, [0; 8]);
 const RESTARTED: (u32, [u8; 8]) = (0x100, [0; 8]);
 
+/// How much later than meant an interface may come back, nanoseconds: later, the cell has shown nothing.
+const LATE_RETURN_NS: i64 = 1_000_000_000;
+
 /// Plays a cell. What went wrong with the scene itself is an outcome, too: it has shown nothing.
 pub fn play(cell: &Cell) -> Outcome {
     let mut robot = match robot(cell) {
@@ -272,7 +275,9 @@ fn undo(disturbance: Disturbance, from: Moment) -> Result<Moment> {
             changed.restore()?;
             // The old socket has yet to say that its interface was down.
             report(&Intruder::node(INTERFACE)?, RESTARTED)?;
-            return Ok(Moment(from.0 + (Moment::now().0 - end.0).max(0)));
+            let late = (Moment::now().0 - end.0).max(0);
+            ensure!(late < LATE_RETURN_NS, "the interface came back {late} ns too late");
+            return Ok(Moment(from.0 + late));
         }
     }
     Ok(from)
