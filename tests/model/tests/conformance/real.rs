@@ -267,7 +267,8 @@ impl Real {
         self.core.step(self.now, &mut self.kernel);
     }
 
-    /// Readings until they have an effect, and at most as many as a proof takes.
+    /// Readings until they have an effect, and at most as many as a proof takes. The drive tells its state and its speed one after
+    /// the other, so the second comes also when the first has had an effect: what is said then is all known from then.
     fn report(&mut self, origin: Origin, drive: Drive) {
         let (error, state, velocity) = match drive {
             Drive::Off => (0, 1, 0.0_f32),
@@ -282,9 +283,9 @@ impl Real {
                 [(0x01, [error, 0, 0, 0, state, 0, 0, 0]), (0x09, [0, 0, 0, 0, v0, v1, v2, v3])]
             {
                 self.receive(origin, command, payload);
-                if self.place() != before {
-                    return;
-                }
+            }
+            if self.place() != before {
+                return;
             }
         }
     }
