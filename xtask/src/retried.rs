@@ -106,6 +106,8 @@ fn is_in_the_source(root: &Path, test: &str) -> bool {
 pub enum Verdict {
     /// Passed, for that reason.
     Excused(String),
+    /// Passed in the second run, and nothing excuses the first: failed, where that is asked for.
+    Unexcused(String),
     /// Failed, for that reason.
     Failed(String),
 }
@@ -123,6 +125,7 @@ impl fmt::Display for Retried {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (why, counted) = match &self.verdict {
             Verdict::Excused(why) => (why, "passed"),
+            Verdict::Unexcused(why) => (why, "passed, with --strict as failed"),
             Verdict::Failed(why) => (why, "failed"),
         };
         write!(f, "retried: {}: {why}: counted as {counted}", self.test)
@@ -150,16 +153,16 @@ pub fn judge(part: &str, first: &Told, second: &Told, list: &List) -> Vec<Retrie
 /// Judges by the stall meter alone. Where a test has several, each must excuse it.
 fn excuse(first: &Told, name: &str) -> Verdict {
     let mut verdict =
-        Verdict::Failed("passed in a second run, and the first shows no stall meter".to_owned());
+        Verdict::Unexcused("passed in a second run, and the first shows no stall meter".to_owned());
     for meter in first.meters_of(name) {
         let longest = meter.longest_stall.as_millis();
         let Some(bound) = meter.bound else {
-            return Verdict::Failed(
+            return Verdict::Unexcused(
                 "passed in a second run, but what failed in the first was no time limit".to_owned(),
             );
         };
         if meter.longest_stall <= bound {
-            return Verdict::Failed(format!(
+            return Verdict::Unexcused(format!(
                 "passed in a second run, but the machine stood still for {longest} ms at most in the first, not longer \
                  than the bound of {} ms",
                 bound.as_millis()
@@ -236,7 +239,7 @@ mod tests {
         assert!(matches!(judged("", "test a::b ... ok", &list), Verdict::Excused(_)));
         let first = told("test a::b ... FAILED");
         let retried = judge("system", &first, &told("test a::b ... ok"), &list);
-        assert!(matches!(retried[0].verdict, Verdict::Failed(_)));
+        assert!(matches!(retried[0].verdict, Verdict::Unexcused(_)));
     }
 
     #[test]

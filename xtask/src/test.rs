@@ -111,6 +111,9 @@ pub struct TestArgs {
     /// Run only tests with this in their name
     #[arg(long, value_name = "NAME")]
     filter: Option<String>,
+    /// Count a test that passed only in a second run as failed, unless the stall meter or tests/retried.txt excuses it
+    #[arg(long)]
+    strict: bool,
     /// The tests on a rig are killed after this time, each part for itself: twice what they take on a quiet machine
     #[arg(long, default_value_t = 2400, value_name = "SECS", value_parser = clap::value_parser!(u64).range(1..))]
     timeout: u64,
@@ -167,6 +170,16 @@ impl Built {
 const NOT_ON_A_RIG: &str =
     r#"target.'cfg(all())'.runner = ["sh", "-c", "[ \"$CARGO_PKG_NAME\" = tests ] || exec \"$@\"", "sh"]"#;
 
+/// What becomes of a test that passed only in a second run, and that nothing excuses.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Retries {
+    /// It is told and counts as passed.
+    #[default]
+    Told,
+    /// It counts as failed.
+    Failures,
+}
+
 /// What went wrong besides failing tests, for the end of the report.
 #[derive(Default)]
 struct Report {
@@ -174,6 +187,7 @@ struct Report {
     problems: Vec<String>,
     /// The tests that may fail once.
     excused: List,
+    retries: Retries,
     retried: Vec<Retried>,
 }
 
@@ -197,8 +211,12 @@ impl Report {
     /// Judges what failed in the first run of a part and was run again, and corrects what that run has counted.
     fn settle(&mut self, part: &str, first: &Told, second: &Told, tally: &mut Tally) {
         let retried = retried::judge(part, first, second, &self.excused);
-        let excused =
-            retried.iter().filter(|test| matches!(test.verdict, Verdict::Excused(_))).count() as u64;
+        let passes = |verdict: &Verdict| match verdict {
+            Verdict::Excused(_) => true,
+            Verdict::Unexcused(_) => self.retries == Retries::Told,
+            Verdict::Failed(_) => false,
+        };
+        let excused = retried.iter().filter(|test| passes(&test.verdict)).count() as u64;
         tally.failed -= excused;
         tally.passed += excused;
         self.retried.extend(retried);
@@ -218,7 +236,8 @@ impl Report {
 /// # Errors
 /// When cargo cannot be started. Failures are counted, and make the exit code 1.
 pub fn main(workspace: &Workspace, args: &TestArgs) -> Result<u8> {
-    let mut report = Report::default();
+    let retries = if args.strict { Retries::Failures } else { Retries::Told };
+    let mut report = Report { retries, ..Report::default() };
     match List::read(&workspace.root) {
         Ok(list) => report.excused = list,
         Err(error) => report.problem(format!("{error:#}")),
@@ -553,7 +572,7 @@ struct Machine {
 
 #[cfg(test)]
 mod tests {
-    use super::{Report, RigPart, SOAK, TestProgram};
+    use super::{Report, Retries, RigPart, SOAK, TestProgram};
     use crate::tally::Tally;
     use crate::told::Told;
     use crate::{campaign, system};
@@ -601,7 +620,10 @@ mod tests {
              test result: FAILED. 1 passed; 3 failed; 0 ignored; 0 measured; 0 filtered out; finished in 9s\n",
         );
         let (_, second) = run("test b ... ok\ntest c ... ok\ntest d ... FAILED\n");
-        let mut report = Report::default();
+        let mut told_only = tally.clone();
+        Report::default().settle("vcan", &first, &second, &mut told_only);
+        assert_eq!((told_only.passed, told_only.failed), (3, 1), "without --strict it is told");
+        let mut report = Report { retries: Retries::Failures, ..Report::default() };
         report.settle("vcan", &first, &second, &mut tally);
         report.include(&tally, "vcan");
         assert_eq!((report.tally.passed, report.tally.failed), (2, 2));
