@@ -462,17 +462,20 @@ max_rpm = 300
         assert_eq!(overtaken(&mut stop, late.after(nanos(50 * MS))), 1, "it was restored");
     }
 
+    /// A clock that is read before a write and after it, and not once more.
+    fn clock([before, after]: [Nanos; 2]) -> impl Fn() -> Nanos {
+        let readings = std::cell::RefCell::new(vec![after, before]);
+        move || readings.borrow_mut().pop().expect("no more than two readings")
+    }
+
     /// Fails if the thread can hang between the look at the clock and the write, and nothing tells that the kernel has sent stops.
     #[test]
     fn a_pause_before_the_write_counts() {
         let (_kernel, ours) = pair();
         let mut stop = stop_on(ours);
-        // The clock as it is read one time after the other: twice for each putting off.
         let (second, resumed) = (NOW.after(nanos(45 * MS)), NOW.after(nanos(60 * MS)));
-        let readings = std::cell::RefCell::new(vec![resumed, second, NOW, NOW]);
-        let clock = || readings.borrow_mut().pop().expect("no more than two readings each");
-        assert_eq!(stop.put_off(clock).unwrap().overtaken, 0);
-        assert_eq!(stop.put_off(clock).unwrap().overtaken, 1, "it hung for 15 ms");
+        assert_eq!(stop.put_off(clock([NOW, NOW])).unwrap().overtaken, 0);
+        assert_eq!(stop.put_off(clock([second, resumed])).unwrap().overtaken, 1, "it hung for 15 ms");
     }
 
     /// Fails if what a putting off took counts for the next one: the kernel's timer began somewhere within.
@@ -481,10 +484,8 @@ max_rpm = 300
         let (_kernel, ours) = pair();
         let mut stop = stop_on(ours);
         let (written, late) = (NOW.after(nanos(20 * MS)), NOW.after(nanos(50 * MS)));
-        let readings = std::cell::RefCell::new(vec![late, late, written, NOW]);
-        let clock = || readings.borrow_mut().pop().expect("no more than two readings each");
-        assert_eq!(stop.put_off(clock).unwrap().overtaken, 0);
-        assert_eq!(stop.put_off(clock).unwrap().overtaken, 1);
+        assert_eq!(stop.put_off(clock([NOW, written])).unwrap().overtaken, 0);
+        assert_eq!(stop.put_off(clock([late, late])).unwrap().overtaken, 1);
     }
 
     /// Fails if a job that the kernel refuses is not tried again in the next pass: it would stop the motors.

@@ -306,8 +306,8 @@ pub fn share_heap() {
     };
 }
 
-/// Gives the heap's free pages back to the kernel: reading the configuration leaves more of them than all that comes
-/// later needs, and they would be locked for life.
+/// Gives the free pages at the heap's end back to the kernel: reading the configuration leaves more of them than all that comes
+/// later needs, and they would be locked for life. Those between pieces in use are read in again when memory is locked.
 pub fn trim_heap() {
     // SAFETY: it takes an integer, and touches nothing that is allocated.
     #[cfg(target_env = "gnu")]

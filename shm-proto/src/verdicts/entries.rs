@@ -89,9 +89,7 @@ impl MotorVerdict {
             MotorState::Granted | MotorState::Stopping | MotorState::Unverified => false,
         }
     }
-}
 
-impl MotorVerdict {
     /// Names of the power numbers.
     pub const POWER_NAMES: [&'static str; 6] = ["unknown", "off", "transition", "on", "quick stop", "fault"];
 }

@@ -48,8 +48,8 @@ impl Core {
         self.looked_at[index] = Some(owner);
     }
 
-    /// Reads each owner word once: the front may write it at any time, and two readings could make motors of one frame follow two
-    /// sessions.
+    /// Reads every owner word, for decisions that have to go by the same words: the front may write one at any time, and motors
+    /// of one frame would follow two sessions.
     fn read_wishes(&mut self) {
         for (index, wish) in self.wishes.iter_mut().enumerate() {
             let word =
