@@ -15,6 +15,7 @@ pub mod bus;
 pub mod core;
 pub mod doors;
 pub mod estop;
+mod handoff;
 pub mod hardware_watchdog;
 pub mod holder;
 pub mod inheritance;

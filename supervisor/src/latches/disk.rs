@@ -2,19 +2,19 @@
 //! operator to answer and a front to attach meanwhile.
 
 use std::io;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TryRecvError, channel, sync_channel};
 use std::thread;
 use std::time::Duration;
 
 use super::store::Store;
+use crate::handoff::{Giver, Taker, Waited, handoff};
 use crate::start::STACK;
 use crate::syscalls;
 
 /// The thread, from the side of who has something to write: one file at a time.
 #[derive(Debug)]
 pub struct Disk {
-    orders: SyncSender<Vec<u8>>,
-    answers: Receiver<io::Result<()>>,
+    orders: Giver<Vec<u8>>,
+    answers: Taker<io::Result<()>>,
 }
 
 impl Disk {
@@ -23,14 +23,13 @@ impl Disk {
     /// refuses.
     #[must_use]
     pub fn start(store: Store) -> (Self, u64) {
-        let (orders, taken) = sync_channel::<Vec<u8>>(1);
-        let (answer, answers) = channel();
-        let (tell, told) = channel();
+        let (orders, taken) = handoff::<Vec<u8>>();
+        let (answer, answers) = handoff();
+        let (tell, told) = handoff();
         let run = move || {
-            let _ = tell.send(syscalls::confine_disk(store.number()));
-            while let Ok(bytes) = taken.recv() {
-                // Whoever is gone needs no answer.
-                let _ = answer.send(store.write(&bytes));
+            tell.give(syscalls::confine_disk(store.number()));
+            while let Some(bytes) = taken.wait() {
+                answer.give(store.write(&bytes));
             }
             // Releasing the folder would take system calls that this thread may not make: the end of the process does it.
             loop {
@@ -38,31 +37,27 @@ impl Disk {
             }
         };
         let thread = thread::Builder::new().name("lanyard-disk".to_owned()).stack_size(STACK).spawn(run);
-        let refused = thread.ok().and_then(|_| told.recv().ok()).unwrap_or(0);
+        let refused = thread.ok().and_then(|_| told.wait()).unwrap_or(0);
         (Self { orders, answers }, refused)
     }
 
     /// Has these bytes written. The answer comes later, exactly one.
     pub(super) fn order(&self, bytes: Vec<u8>) {
         // There is room: the one before was answered. A thread that has ended answers by itself.
-        let _ = self.orders.try_send(bytes);
+        self.orders.give(bytes);
     }
 
     /// The answer, if it has come.
     pub(super) fn answer(&self) -> Option<io::Result<()>> {
-        match self.answers.try_recv() {
-            Ok(answer) => Some(answer),
-            Err(TryRecvError::Empty) => None,
-            Err(TryRecvError::Disconnected) => Some(Err(ended())),
-        }
+        self.wait(Duration::ZERO)
     }
 
     /// The answer, once it has come, if it comes within that time.
     pub(super) fn wait(&self, patience: Duration) -> Option<io::Result<()>> {
-        match self.answers.recv_timeout(patience) {
-            Ok(answer) => Some(answer),
-            Err(RecvTimeoutError::Timeout) => None,
-            Err(RecvTimeoutError::Disconnected) => Some(Err(ended())),
+        match self.answers.wait_for(patience) {
+            Waited::Value(answer) => Some(answer),
+            Waited::Nothing => None,
+            Waited::Gone => Some(Err(ended())),
         }
     }
 }
@@ -74,9 +69,9 @@ fn ended() -> io::Error {
 #[cfg(test)]
 impl Disk {
     /// Without a thread: the test is the disk.
-    pub(super) fn by_hand() -> (Self, Receiver<Vec<u8>>, std::sync::mpsc::Sender<io::Result<()>>) {
-        let (orders, taken) = sync_channel(1);
-        let (answer, answers) = channel();
+    pub(super) fn by_hand() -> (Self, Taker<Vec<u8>>, Giver<io::Result<()>>) {
+        let (orders, taken) = handoff();
+        let (answer, answers) = handoff();
         (Self { orders, answers }, taken, answer)
     }
 }

@@ -208,12 +208,12 @@ fn published(verdicts: &VerdictView, elsewhere: &[HeldMotor]) -> Option<(u64, La
 #[cfg(test)]
 mod tests {
     use std::os::fd::AsFd as _;
-    use std::sync::mpsc::{Receiver, Sender};
 
     use shm_proto::verdicts::{Identity, MotorState, MotorVerdict, ResetPolicy};
     use shm_proto::{Capacity, VerdictSegment};
 
     use super::*;
+    use crate::handoff::{Giver, Taker, Waited};
 
     const SECOND: u64 = 1_000_000_000;
 
@@ -222,8 +222,8 @@ mod tests {
         segment: VerdictSegment,
         view: VerdictView,
         keeping: Keeping,
-        orders: Receiver<Vec<u8>>,
-        answers: Sender<io::Result<()>>,
+        orders: Taker<Vec<u8>>,
+        answers: Giver<io::Result<()>>,
         now: Nanos,
     }
 
@@ -246,10 +246,10 @@ mod tests {
         }
 
         fn ordered(&self) -> Option<Latches> {
-            self.orders
-                .try_recv()
-                .ok()
-                .map(|bytes| Latches::from_bytes(&bytes).expect("what is written is sound"))
+            match self.orders.wait_for(Duration::ZERO) {
+                Waited::Value(bytes) => Some(Latches::from_bytes(&bytes).expect("what is written is sound")),
+                Waited::Nothing | Waited::Gone => None,
+            }
         }
 
         fn hold(&self, motor: u16, trip: u64, latched: u64) {
@@ -296,7 +296,7 @@ mod tests {
         );
         assert_eq!((written.last, written.reserved), (TripId(3), TripId(1027)));
         assert_eq!(rig.pass(), None, "the disk is busy");
-        rig.answers.send(Ok(())).unwrap();
+        rig.answers.give(Ok(()));
         assert_eq!(rig.pass(), Some(Kept::OnDisk { changes: 1 }));
         assert_eq!((rig.pass(), rig.ordered()), (None, None), "nothing is new");
         // A stop of everything, while a file is under way; then a reset.
@@ -305,10 +305,10 @@ mod tests {
         rig.segment.latch(TripId(4));
         rig.pass();
         assert_eq!(rig.ordered().map(|latches| latches.stop), Some(TripId::NONE));
-        rig.answers.send(Ok(())).unwrap();
+        rig.answers.give(Ok(()));
         assert_eq!(rig.pass(), None, "that file is out of date");
         assert_eq!(rig.ordered().map(|latches| latches.stop), Some(TripId(4)));
-        rig.answers.send(Ok(())).unwrap();
+        rig.answers.give(Ok(()));
         assert_eq!(rig.pass(), Some(Kept::OnDisk { changes: 3 }));
         rig.segment.latch(TripId::NONE);
         rig.hold(1, 4, 0);
@@ -333,7 +333,7 @@ mod tests {
         rig.hold(0, 1, 1);
         rig.pass();
         assert!(rig.ordered().is_some());
-        rig.answers.send(Err(io::Error::from_raw_os_error(libc::ENOSPC))).unwrap();
+        rig.answers.give(Err(io::Error::from_raw_os_error(libc::ENOSPC)));
         assert_eq!(rig.pass(), Some(Kept::Refused));
         for _ in 0..17 {
             assert_eq!((rig.pass(), rig.ordered()), (None, None), "it is left alone for a second");
@@ -341,7 +341,7 @@ mod tests {
         rig.now = rig.now.after(SECOND);
         assert_eq!(rig.pass(), None);
         assert!(rig.ordered().is_some(), "tried again");
-        rig.answers.send(Ok(())).unwrap();
+        rig.answers.give(Ok(()));
         assert_eq!(rig.pass(), Some(Kept::OnDisk { changes: 1 }));
         // Not heard: told again.
         rig.keeping.was_not_heard();
@@ -360,7 +360,7 @@ mod tests {
         assert_eq!(rig.pass(), None);
         assert!(rig.ordered().is_some());
         assert!(rig.ordered().is_none(), "one at a time");
-        rig.answers.send(Ok(())).unwrap();
+        rig.answers.give(Ok(()));
         assert_eq!(rig.pass(), Some(Kept::OnDisk { changes: 1 }));
     }
 
@@ -377,11 +377,16 @@ mod tests {
         rig.pass();
         let written = rig.ordered().expect("a file");
         assert_eq!((written.last, written.reserved), (TripId(513), TripId(1537)));
-        rig.answers.send(Ok(())).unwrap();
-        rig.answers.send(Ok(())).unwrap();
+        rig.answers.give(Ok(()));
         rig.segment.phase(Phase::Ended);
-        rig.keeping.end(&rig.view, &Notifier::from_environment());
-        let written = rig.ordered().expect("the last file");
+        let Rig { segment: _segment, view, mut keeping, orders, answers, .. } = rig;
+        let disk = std::thread::spawn(move || {
+            let bytes = orders.wait().expect("the last file");
+            answers.give(Ok(()));
+            bytes
+        });
+        keeping.end(&view, &Notifier::from_environment());
+        let written = Latches::from_bytes(&disk.join().unwrap()).expect("what is written is sound");
         assert_eq!((written.last, written.reserved), (TripId(513), TripId(513)));
     }
 
@@ -393,7 +398,7 @@ mod tests {
         rig.hold(1, 3, 1);
         rig.pass();
         assert!(rig.ordered().is_some());
-        rig.answers.send(Ok(())).unwrap();
+        rig.answers.give(Ok(()));
         rig.segment.counter(Counter::Trips, 2_000);
         assert_eq!(rig.pass(), Some(Kept::OnDisk { changes: 1 }), "the file of the latch has come");
         assert!(rig.ordered().is_some(), "and one with more numbers is under way");
@@ -406,7 +411,7 @@ mod tests {
     fn the_end_waits_for_the_disk_but_not_for_ever() {
         let mut rig = Rig::new(None);
         rig.segment.phase(Phase::Ended);
-        rig.answers.send(Err(io::Error::from_raw_os_error(libc::EROFS))).unwrap();
+        rig.answers.give(Err(io::Error::from_raw_os_error(libc::EROFS)));
         let began = Instant::now();
         rig.keeping.end(&rig.view, &Notifier::from_environment());
         assert!(rig.ordered().is_some() && began.elapsed() < ENDING);

@@ -6,7 +6,6 @@
 use std::io::{self, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
 use std::time::Duration;
 
@@ -15,6 +14,7 @@ use shm_proto::crc::Crc;
 use super::entry::{Entry, Kind};
 use super::header::Header;
 use super::recorded::Taken;
+use crate::handoff::{Giver, Taker, Waited, handoff};
 use crate::start::STACK;
 use crate::{log, syscalls};
 
@@ -119,23 +119,23 @@ impl<W: Write + Send + 'static> Writer<W> {
     /// There are no more threads.
     pub fn start(self) -> io::Result<(Finish, u64)> {
         let wanted = Arc::new(AtomicBool::new(false));
-        let (tell, told) = sync_channel(1);
-        let (done, finished) = sync_channel(1);
+        let (tell, told) = handoff();
+        let (done, finished) = handoff();
         let seen = Arc::clone(&wanted);
         let run = move || self.run(&tell, &seen, &done);
         thread::Builder::new().name("lanyard-record".to_owned()).stack_size(STACK).spawn(run)?;
-        let refused = told.recv().unwrap_or(0);
+        let refused = told.wait().unwrap_or(0);
         Ok((Finish { wanted, finished }, refused))
     }
 
-    fn run(mut self, tell: &SyncSender<u64>, wanted: &AtomicBool, done: &SyncSender<()>) {
-        let _ = tell.send(syscalls::confine_recording());
+    fn run(mut self, tell: &Giver<u64>, wanted: &AtomicBool, done: &Giver<()>) {
+        tell.give(syscalls::confine_recording());
         while !wanted.load(Ordering::Acquire) {
             self.pass();
             thread::park_timeout(PAUSE);
         }
         self.end();
-        let _ = done.send(());
+        done.give(());
         // Closing the file would take a system call that this thread may not make: the end of the process does it.
         loop {
             thread::park();
@@ -147,14 +147,14 @@ impl<W: Write + Send + 'static> Writer<W> {
 #[derive(Debug)]
 pub struct Finish {
     wanted: Arc<AtomicBool>,
-    finished: Receiver<()>,
+    finished: Taker<()>,
 }
 
 impl Finish {
     /// Waits until everything is in the file, for some seconds at most. The real-time thread must have said its last word.
     pub fn wait(self) {
         self.wanted.store(true, Ordering::Release);
-        if self.finished.recv_timeout(PATIENCE).is_err() {
+        if self.finished.wait_for(PATIENCE) != Waited::Value(()) {
             log::line("WARNING: the recording is not whole: its file is too slow");
         }
     }
