@@ -231,13 +231,18 @@ fn is_no_news(record: Words<'_>, expected: u64) -> bool {
     record::is_untouched_since(record, expected.saturating_sub(RING))
 }
 
-/// Whether a record at one of these places was written in another turn than the one expected there.
+/// Whether the record at any of these places is not of that turn, which the first has; each has `step` more than the one before.
+/// One load and one comparison for each: this runs between a deadline and its stop.
 #[inline]
-fn any_touched(ring: Words<'_>, mut places: Range<u64>, turn: impl Fn(u64) -> u64) -> bool {
-    places.any(|place| {
-        let record = ring.part(in_ring(place), RECORD_WORDS);
-        !record.is_some_and(|record| record::is_untouched_since(record, turn(place)))
-    })
+fn any_touched(ring: Words<'_>, places: Range<usize>, first: u64, step: u64) -> bool {
+    let mut turn = first;
+    for place in places {
+        if !record::is_of_turn(ring, place * RECORD_WORDS, turn) {
+            return true;
+        }
+        turn = turn.wrapping_add(step);
+    }
+    false
 }
 
 /// Whether the record after that one is no news.
@@ -355,13 +360,13 @@ impl SlotReader {
         // Counters follow one another from place to place. Up to the next beat's place they are of its lap, from there
         // on of the lap before, if there was one.
         let next = self.last_counter.wrapping_add(1);
-        let place = next % RING;
-        let lap = next - place;
-        let rest = match lap.checked_sub(RING) {
-            Some(before) => any_touched(ring, place..RING, |place| before + place),
-            None => any_touched(ring, place..RING, |_| 0),
+        let place = in_ring(next) / RECORD_WORDS;
+        let rest = match next.checked_sub(RING) {
+            Some(before) => any_touched(ring, place..RING_RECORDS, before, 1),
+            // Nothing was written there before.
+            None => any_touched(ring, place..RING_RECORDS, 0, 0),
         };
-        rest || any_touched(ring, 0..place, |place| lap + place)
+        rest || any_touched(ring, 0..place, next - next % RING, 1)
     }
 
     /// Looks for beats newer than the last accepted one, hands each to `found` in their order, and

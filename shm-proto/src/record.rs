@@ -51,6 +51,14 @@ pub fn is_untouched_since(record: Words<'_>, turn: u64) -> bool {
     sequence == turn.wrapping_mul(2) || sequence == 0
 }
 
+/// Whether the record that begins at `offset` was last written in that turn, and is not being written. Turn 0: never written.
+#[inline]
+#[must_use]
+pub fn is_of_turn(words: Words<'_>, offset: usize, turn: u64) -> bool {
+    // Relaxed, as there.
+    words.load(offset, Ordering::Relaxed) == turn.wrapping_mul(2)
+}
+
 #[inline]
 fn read_sequenced<const WORDS: usize>(record: Words<'_>) -> Option<(u64, [u64; WORDS])> {
     for _ in 0..READ_TRIES {

@@ -3,6 +3,7 @@
 //! What leaves this file are single 64-bit atomics at checked places, never bytes, slices or structs.
 
 use core::marker::PhantomData;
+use core::ptr::NonNull;
 use std::fs::File;
 use std::io;
 
@@ -21,7 +22,7 @@ pub(super) struct Memory {
 /// Words that follow one another inside a mapping.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Run<'a> {
-    first: *mut u64,
+    first: NonNull<u64>,
     count: usize,
     mapping: PhantomData<&'a Memory>,
 }
@@ -50,7 +51,11 @@ impl Memory {
     /// All words.
     #[inline]
     pub(super) fn all(&self) -> Run<'_> {
-        Run { first: self.map.as_mut_ptr().cast(), count: self.words, mapping: PhantomData }
+        // A mapping begins at no null pointer; were it so, it would have no words.
+        match NonNull::new(self.map.as_mut_ptr().cast()) {
+            Some(first) => Run { first, count: self.words, mapping: PhantomData },
+            None => Run { first: NonNull::dangling(), count: 0, mapping: PhantomData },
+        }
     }
 }
 
@@ -76,6 +81,6 @@ impl<'a> Run<'a> {
         // aligned; it lives as long as the `Memory` that is borrowed; every process accesses it only as a
         // 64-bit atomic; on a read-only mapping only `load` is called (`super::Segment::writable`), and size
         // and presence of the pages are sealed.
-        Some(unsafe { AtomicU64::from_ptr(self.first.add(offset)) })
+        Some(unsafe { AtomicU64::from_ptr(self.first.add(offset).as_ptr()) })
     }
 }

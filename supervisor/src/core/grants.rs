@@ -20,7 +20,7 @@ enum Standing {
 
 impl Core {
     /// Compares what the front wishes (owner words) with what holds (grants), motor by motor.
-    pub(super) fn settle_grants(&mut self, now: Nanos, wire: &mut impl Wire) {
+    pub(super) fn settle_grants(&mut self, now: Nanos, wire: &mut dyn Wire) {
         if self.front.is_none() {
             return;
         }
@@ -37,7 +37,7 @@ impl Core {
 
     /// Looks at a session that is to have a motor, if it may have opened just now. Beyond the looks of a tick none is, until the
     /// next.
-    fn look_at_wish(&mut self, index: usize, now: Nanos, wire: &mut impl Wire) {
+    fn look_at_wish(&mut self, index: usize, now: Nanos, wire: &mut dyn Wire) {
         self.looked_at[index] = None;
         let Some(owner) = self.wishes[index] else { return };
         if self.motors[index].owner() == Some(owner) || !self.sessions.may_be_new(owner) || self.looks == 0 {
@@ -51,14 +51,17 @@ impl Core {
     /// Reads every owner word, for decisions that have to go by the same words: the front may write one at any time, and motors
     /// of one frame would follow two sessions.
     fn read_wishes(&mut self) {
-        for (index, wish) in self.wishes.iter_mut().enumerate() {
-            let word =
-                self.front.as_ref().map_or(Owner::NOBODY, |front| front.view.owner_word(motor_index(index)));
-            *wish = Owner::from_word(word);
+        for index in 0..self.wishes.len() {
+            self.wishes[index] = self.wish(index);
         }
     }
 
-    fn settle_grant(&mut self, index: usize, now: Nanos, wire: &mut impl Wire) {
+    /// The session that the front wants to give a motor to, by its owner word as it is now.
+    fn wish(&self, index: usize) -> Option<Owner> {
+        Owner::from_word(self.front.as_ref()?.view.owner_word(motor_index(index)))
+    }
+
+    fn settle_grant(&mut self, index: usize, now: Nanos, wire: &mut dyn Wire) {
         let held = self.motors[index].owner();
         let wished = self.wishes[index];
         if wished.is_some() && wished == held {
@@ -148,8 +151,10 @@ impl Core {
     /// Before a session's motors are stopped: those that another live session has taken meanwhile go
     /// to that session instead. Those that one frame commands go to one session, or are stopped.
     pub(super) fn hand_over_taken(&mut self, loser: Owner, now: Nanos) {
-        // Most sessions that end have none.
-        if self.motors.iter().all(|motor| motor.owner() != Some(loser)) {
+        // Most sessions that end have no motor, or leave it to nobody. The stop waits for this look, so it is a short one.
+        let names_another = |index: usize| self.wish(index) != Some(loser);
+        let is_taken = |index: usize| self.motors[index].owner() == Some(loser) && names_another(index);
+        if !(0..self.motors.len()).any(is_taken) {
             return;
         }
         self.read_wishes();
