@@ -83,7 +83,7 @@ impl Core {
         (bus, origin): (usize, Origin),
         frame: &Frame,
         now: Nanos,
-        wire: &mut impl Wire,
+        wire: &mut dyn Wire,
     ) {
         let cannot_be_told = origin == Origin::Wire && self.buses[bus].has_local_drives();
         let pause = self.settings.violation_pause;

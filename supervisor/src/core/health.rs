@@ -120,7 +120,7 @@ impl Bus {
 
 impl Core {
     /// An error frame came in on a bus: its interface reports something, unless a program of this computer made it up.
-    pub fn reported(&mut self, bus: usize, origin: Origin, report: Report, now: Nanos, wire: &mut impl Wire) {
+    pub fn reported(&mut self, bus: usize, origin: Origin, report: Report, now: Nanos, wire: &mut dyn Wire) {
         let Some(state) = self.buses.get_mut(bus) else { return };
         if !state.believes(origin) {
             self.disbelieve(bus, now);
@@ -137,7 +137,7 @@ impl Core {
     }
 
     /// A bus is as well as that: learnt from a report or from the driver.
-    pub fn bus_health(&mut self, bus: usize, health: BusHealth, now: Nanos, wire: &mut impl Wire) {
+    pub fn bus_health(&mut self, bus: usize, health: BusHealth, now: Nanos, wire: &mut dyn Wire) {
         let Some(state) = self.buses.get_mut(bus) else { return };
         if state.verdict.health == health {
             return;
@@ -182,19 +182,19 @@ impl Core {
     }
 
     /// A bus does not work: sessions that drive motors on it are tripped.
-    pub fn bus_down(&mut self, bus: usize, errno: i32, now: Nanos, wire: &mut impl Wire) {
+    pub fn bus_down(&mut self, bus: usize, errno: i32, now: Nanos, wire: &mut dyn Wire) {
         let Some(state) = self.buses.get_mut(bus) else { return };
         state.verdict.last_error = u64::from(errno.unsigned_abs());
         self.bus_health(bus, BusHealth::Down, now, wire);
     }
 
     /// The interface of a bus is up again, and nothing is known of its controller.
-    pub fn bus_up(&mut self, bus: usize, now: Nanos, wire: &mut impl Wire) {
+    pub fn bus_up(&mut self, bus: usize, now: Nanos, wire: &mut dyn Wire) {
         self.bus_health(bus, BusHealth::Unknown, now, wire);
     }
 
     /// A bus works again: motors that could not be reached are stopped from the first stage on.
-    fn restart_stops(&mut self, bus: usize, now: Nanos, wire: &mut impl Wire) {
+    fn restart_stops(&mut self, bus: usize, now: Nanos, wire: &mut dyn Wire) {
         for index in 0..self.motors.len() {
             if self.motors[index].is_on(bus) {
                 self.restart_stop(index, now, wire);

@@ -68,7 +68,7 @@ impl Periodic {
 
 impl Core {
     /// Sends what is due.
-    pub(super) fn beat_on_buses(&mut self, now: Nanos, wire: &mut impl Wire) {
+    pub(super) fn beat_on_buses(&mut self, now: Nanos, wire: &mut dyn Wire) {
         for index in 0..self.heartbeats.len() {
             self.judge_voice(index, now, wire);
             if now >= self.heartbeats[index].due {
@@ -81,7 +81,7 @@ impl Core {
     }
 
     /// Tells drives at once whether a motor may still run, on each bus where they are told at all.
-    pub(super) fn permit(&mut self, motor: usize, now: Nanos, wire: &mut impl Wire) {
+    pub(super) fn permit(&mut self, motor: usize, now: Nanos, wire: &mut dyn Wire) {
         for index in 0..self.heartbeats.len() {
             if self.heartbeats[index].marks.iter().any(|(marked, _)| *marked == motor) {
                 self.beat(index, now, wire);
@@ -91,7 +91,7 @@ impl Core {
 
     /// Withdraws a sign of life once nothing that hears it is driven or being stopped, and gives it back when there is no
     /// reason left.
-    fn judge_voice(&mut self, index: usize, now: Nanos, wire: &mut impl Wire) {
+    fn judge_voice(&mut self, index: usize, now: Nanos, wire: &mut dyn Wire) {
         if !self.heartbeats[index].is_to_end(&self.motors) {
             self.heartbeats[index].voice = Voice::Speaks;
             return;
@@ -120,7 +120,7 @@ impl Core {
             .any(|heartbeat| heartbeat.hearers.contains(&motor) && heartbeat.is_to_end(&self.motors))
     }
 
-    fn beat(&mut self, index: usize, now: Nanos, wire: &mut impl Wire) {
+    fn beat(&mut self, index: usize, now: Nanos, wire: &mut dyn Wire) {
         let heartbeat = &mut self.heartbeats[index];
         if heartbeat.voice == Voice::Withdrawn {
             return;

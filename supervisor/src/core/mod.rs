@@ -239,7 +239,7 @@ impl Core {
 
     /// Publishes how often the kernel-armed stop was put off, and how often the kernel refused to. Where the kernel has begun to
     /// send the stops, whatever moves is stopped for good: drives have obeyed, and must not go on by themselves.
-    pub fn kernel_stop(&mut self, tally: kernel_stop::Tally, now: Nanos, wire: &mut impl Wire) {
+    pub fn kernel_stop(&mut self, tally: kernel_stop::Tally, now: Nanos, wire: &mut dyn Wire) {
         self.verdicts.counter(Counter::KernelStopRearms, tally.rearms);
         self.verdicts.counter(Counter::KernelStopErrors, tally.errors);
         if tally.overtaken > self.overtaken {
@@ -258,7 +258,7 @@ impl Core {
     }
 
     /// Stops every motor, because nobody knows what they are doing, then watches.
-    pub fn start(&mut self, now: Nanos, wire: &mut impl Wire) {
+    pub fn start(&mut self, now: Nanos, wire: &mut dyn Wire) {
         self.stop_all(Reason::Startup, TripId::NONE, now, wire);
         self.tell_of_death(now);
         self.publish_all(now);
@@ -270,7 +270,7 @@ impl Core {
     }
 
     /// One pass: expiries first, everything else after.
-    pub fn step(&mut self, now: Nanos, wire: &mut impl Wire) {
+    pub fn step(&mut self, now: Nanos, wire: &mut dyn Wire) {
         self.expire(now, wire);
         if now >= self.next_tick {
             self.note_lateness(now, wire);
@@ -310,7 +310,7 @@ impl Core {
         origin: Origin,
         frame: &Frame,
         arrival: impl Into<Arrival>,
-        wire: &mut impl Wire,
+        wire: &mut dyn Wire,
     ) {
         let arrival = arrival.into();
         if let Some(bus) = self.buses.get_mut(bus) {
@@ -325,7 +325,7 @@ impl Core {
 
     /// A front has mapped its beat segment; from now on it is watched. Returns the segment of the
     /// front before it, if any: unmapping is not this thread's work.
-    pub fn attach(&mut self, view: BeatView, pid: u32, now: Nanos, wire: &mut impl Wire) -> Option<BeatView> {
+    pub fn attach(&mut self, view: BeatView, pid: u32, now: Nanos, wire: &mut dyn Wire) -> Option<BeatView> {
         let before = self.detach(Reason::FrontDead, now, wire);
         self.readers.fill(SlotReader::default());
         self.sessions.forget_all();
@@ -338,7 +338,7 @@ impl Core {
     }
 
     /// The front is gone: its sessions are tripped, its motors stopped. Returns its segment.
-    pub fn detach(&mut self, reason: Reason, now: Nanos, wire: &mut impl Wire) -> Option<BeatView> {
+    pub fn detach(&mut self, reason: Reason, now: Nanos, wire: &mut dyn Wire) -> Option<BeatView> {
         let generation = self.front.as_ref()?.view.generation();
         self.trip_front(reason, now, wire);
         self.sessions.unwatch_front();
@@ -354,7 +354,7 @@ impl Core {
     }
 
     /// Told to exit: stops everything. Ask [`Core::is_at_rest`] when it is done.
-    pub fn shut_down(&mut self, now: Nanos, wire: &mut impl Wire) {
+    pub fn shut_down(&mut self, now: Nanos, wire: &mut dyn Wire) {
         if self.phase == Phase::Stopping {
             return;
         }
@@ -386,7 +386,7 @@ impl Core {
     }
 
     /// Sends frames, counts, and notes what failed; `true` when all were handed over.
-    fn send(&mut self, bus: usize, frames: &FrameList, now: Nanos, wire: &mut impl Wire) -> bool {
+    fn send(&mut self, bus: usize, frames: &FrameList, now: Nanos, wire: &mut dyn Wire) -> bool {
         let mut all = true;
         for frame in frames.as_slice() {
             all &= self.send_one(bus, frame, now, wire);
@@ -394,7 +394,7 @@ impl Core {
         all
     }
 
-    fn send_one(&mut self, bus: usize, frame: &Frame, now: Nanos, wire: &mut impl Wire) -> bool {
+    fn send_one(&mut self, bus: usize, frame: &Frame, now: Nanos, wire: &mut dyn Wire) -> bool {
         let outcome = wire.send(bus, frame);
         let Some(state) = self.buses.get_mut(bus) else { return false };
         match outcome {
@@ -422,7 +422,7 @@ impl Core {
 
     /// A supervisor that was late once cannot promise to be in time the next time: whoever drives has to
     /// begin anew.
-    fn note_lateness(&mut self, now: Nanos, wire: &mut impl Wire) {
+    fn note_lateness(&mut self, now: Nanos, wire: &mut dyn Wire) {
         let lateness = self.lateness(now);
         self.tally.worst_lateness = self.tally.worst_lateness.max(lateness);
         if lateness > self.settings.tick {

@@ -698,7 +698,7 @@ const MOVING_AGAIN: f32 = 3.0;
 impl Core {
     /// Takes the motor's grant away and sends the first stage of its stop; the same for those it shares a
     /// command frame with, because that stage reaches them, too.
-    pub(super) fn begin_stop(&mut self, index: usize, why: Why, now: Nanos, wire: &mut impl Wire) {
+    pub(super) fn begin_stop(&mut self, index: usize, why: Why, now: Nanos, wire: &mut dyn Wire) {
         self.begin_own_stop(index, why, now, wire);
         if !self.has_mates(index) {
             return;
@@ -711,7 +711,7 @@ impl Core {
         }
     }
 
-    fn begin_own_stop(&mut self, index: usize, why: Why, now: Nanos, wire: &mut impl Wire) {
+    fn begin_own_stop(&mut self, index: usize, why: Why, now: Nanos, wire: &mut dyn Wire) {
         // Revoked before the frame goes out: a front that checks its grant after sending then knows.
         self.verdicts.grant(motor_index(index), None);
         let Why { trip, reason, occasion } = why;
@@ -734,7 +734,7 @@ impl Core {
         self.enter_stage(index, 0, now, wire);
     }
 
-    fn enter_stage(&mut self, index: usize, stage: usize, now: Nanos, wire: &mut impl Wire) {
+    fn enter_stage(&mut self, index: usize, stage: usize, now: Nanos, wire: &mut dyn Wire) {
         let motor = &mut self.motors[index];
         motor.evidence = Evidence::NONE;
         motor.state = State::Stopping { stage, since: now, again: now };
@@ -746,7 +746,7 @@ impl Core {
 
     /// Sends the frames of the stage in force, and sees to it that they are sent again: soon when the
     /// kernel did not take them, else after the repeat time.
-    fn send_stage(&mut self, index: usize, now: Nanos, wire: &mut impl Wire) {
+    fn send_stage(&mut self, index: usize, now: Nanos, wire: &mut dyn Wire) {
         let mut outcome = Handed::Nothing;
         for bus in self.motors[index].buses().into_iter().flatten() {
             outcome = outcome.and(self.send_stage_on(bus, index, now, wire));
@@ -762,7 +762,7 @@ impl Core {
 
     /// The same on one bus. One that is known to be gone does not count: it is tried with every stage all the
     /// same, and must not have the others repeated in haste.
-    fn send_stage_on(&mut self, bus: usize, index: usize, now: Nanos, wire: &mut impl Wire) -> Handed {
+    fn send_stage_on(&mut self, bus: usize, index: usize, now: Nanos, wire: &mut dyn Wire) -> Handed {
         let motor = &self.motors[index];
         let was_there = self.buses[bus].reach() != Reach::Gone;
         // A bus that does not work may come back before anybody says so. What gets out first then has to be
@@ -790,7 +790,7 @@ impl Core {
     }
 
     /// After a bus came back: whatever was not proven begins again, gently, a bounded number of times.
-    pub(super) fn restart_stop(&mut self, index: usize, now: Nanos, wire: &mut impl Wire) {
+    pub(super) fn restart_stop(&mut self, index: usize, now: Nanos, wire: &mut dyn Wire) {
         let motor = &mut self.motors[index];
         let is_under_way = matches!(motor.state, State::Stopping { .. } | State::Unverified { .. });
         if is_under_way && motor.restarts < MOST_RESTARTS {
@@ -801,7 +801,7 @@ impl Core {
     }
 
     /// Repeats, escalates, polls, and trips what must not go on.
-    pub(super) fn tend_motors(&mut self, now: Nanos, wire: &mut impl Wire) {
+    pub(super) fn tend_motors(&mut self, now: Nanos, wire: &mut dyn Wire) {
         for bus in 0..self.buses.len() {
             if self.buses[bus].reach() != Reach::Well {
                 self.trip_bus(bus, now, wire);
@@ -835,7 +835,7 @@ impl Core {
         }
     }
 
-    fn escalate(&mut self, index: usize, stage: usize, now: Nanos, wire: &mut impl Wire) {
+    fn escalate(&mut self, index: usize, stage: usize, now: Nanos, wire: &mut dyn Wire) {
         let last = stage + 1 >= self.motors[index].drive.stop.stages().len();
         let kind = if last { EventKind::Unverified } else { EventKind::Escalated };
         if last {
@@ -850,7 +850,7 @@ impl Core {
 
     /// Asks the drive for the next piece of feedback, one frame at a time: an SDO server takes one
     /// request at a time.
-    fn poll(&mut self, index: usize, now: Nanos, wire: &mut impl Wire) {
+    fn poll(&mut self, index: usize, now: Nanos, wire: &mut dyn Wire) {
         let is_there = |bus: &usize| self.buses[*bus].reach() != Reach::Gone;
         let Some(bus) = self.motors[index].buses().into_iter().flatten().find(is_there) else { return };
         let Some(frame) = self.motors[index].next_question(now) else { return };
@@ -869,7 +869,7 @@ impl Core {
         (bus, origin): (usize, Origin),
         frame: &Frame,
         arrival: Arrival,
-        wire: &mut impl Wire,
+        wire: &mut dyn Wire,
     ) {
         let now = arrival.now;
         let motor = &mut self.motors[index];
@@ -934,7 +934,7 @@ impl Core {
     }
 
     /// A stage has its proof: torque is taken away next if the configuration wants that, else done.
-    fn proven(&mut self, index: usize, stage: usize, now: Nanos, wire: &mut impl Wire) {
+    fn proven(&mut self, index: usize, stage: usize, now: Nanos, wire: &mut dyn Wire) {
         let motor = &mut self.motors[index];
         if motor.standstill == Nanos::ZERO {
             motor.standstill = now;
@@ -952,7 +952,7 @@ impl Core {
     }
 
     /// The bus guard: somebody sent a motion frame to a motor that nobody may move.
-    fn guard(&mut self, index: usize, now: Nanos, wire: &mut impl Wire) {
+    fn guard(&mut self, index: usize, now: Nanos, wire: &mut dyn Wire) {
         self.tally.guarded += 1;
         let motor = &mut self.motors[index];
         motor.guarded += 1;
@@ -966,7 +966,7 @@ impl Core {
     }
 
     /// Somebody moves or energises a motor that was proven to stand still.
-    fn stop_again(&mut self, index: usize, now: Nanos, wire: &mut impl Wire) {
+    fn stop_again(&mut self, index: usize, now: Nanos, wire: &mut dyn Wire) {
         let trip = self.trip_of_violation(index);
         // Of one that begins a trip there is nothing yet that somebody may have overlooked.
         let violations = match self.motors[index].latch {

@@ -310,7 +310,7 @@ const MOST_LOOKS: usize = 64;
 
 impl Core {
     /// Trips every session whose deadline has passed and that has not beaten since.
-    pub(super) fn expire(&mut self, now: Nanos, wire: &mut impl Wire) {
+    pub(super) fn expire(&mut self, now: Nanos, wire: &mut dyn Wire) {
         if self.sessions.first_deadline() > now {
             return;
         }
@@ -341,7 +341,7 @@ impl Core {
     }
 
     /// Looks into the rings whose change word says that a session opened or closed.
-    pub(super) fn look_for_changes(&mut self, now: Nanos, wire: &mut impl Wire) {
+    pub(super) fn look_for_changes(&mut self, now: Nanos, wire: &mut dyn Wire) {
         let Some(front) = &self.front else { return };
         self.looks = MOST_LOOKS;
         let mut looks = 0;
@@ -368,12 +368,12 @@ impl Core {
 
     /// Looks into a slot for a session that opened or closed. Everywhere: the last beat of a session that
     /// was tripped in the same moment may lie before the first of its successor.
-    pub(super) fn welcome(&mut self, slot: SlotIndex, now: Nanos, wire: &mut impl Wire) {
+    pub(super) fn welcome(&mut self, slot: SlotIndex, now: Nanos, wire: &mut dyn Wire) {
         self.attend_to(slot, Look::Everywhere, now, wire);
     }
 
     /// Takes in what is new in a ring, and publishes it.
-    fn attend_to(&mut self, slot: SlotIndex, how: Look, now: Nanos, wire: &mut impl Wire) {
+    fn attend_to(&mut self, slot: SlotIndex, how: Look, now: Nanos, wire: &mut dyn Wire) {
         if let End::Ended { ending, successor } = self.look_at(slot, how, now, wire).end {
             self.close(slot, ending, successor, now, wire);
         }
@@ -382,7 +382,7 @@ impl Core {
 
     /// Looks into a few rings in turn, so that what is published of sessions is fresh. Deadlines do not
     /// need it: their rings are looked into when they are due.
-    fn refresh(&mut self, now: Nanos, wire: &mut impl Wire) {
+    fn refresh(&mut self, now: Nanos, wire: &mut dyn Wire) {
         // The default 64 sessions are fresh to 40 ms at the default tick, for some 16 records a tick.
         const AT_A_TIME: u16 = 8;
         for _ in 0..AT_A_TIME.min(self.sessions.len()) {
@@ -394,7 +394,7 @@ impl Core {
     }
 
     /// After a stop of everything: what the last beats were, for the record.
-    pub(super) fn look_everywhere(&mut self, now: Nanos, wire: &mut impl Wire) {
+    pub(super) fn look_everywhere(&mut self, now: Nanos, wire: &mut dyn Wire) {
         for slot in (0..self.sessions.len()).map(SlotIndex) {
             if self.sessions.owner(slot).is_some() {
                 self.look_at(slot, Look::Everywhere, now, wire);
@@ -408,7 +408,7 @@ impl Core {
         ending: Ending,
         successor: Successor,
         now: Nanos,
-        wire: &mut impl Wire,
+        wire: &mut dyn Wire,
     ) {
         self.trip_session(slot, ending.reason(), SessionState::Closed, now, wire);
         if let Successor::Lives(beat) | Successor::Left(beat, _) = successor {
@@ -420,7 +420,7 @@ impl Core {
         }
     }
 
-    fn look_at(&mut self, slot: SlotIndex, how: Look, now: Nanos, wire: &mut impl Wire) -> Looked {
+    fn look_at(&mut self, slot: SlotIndex, how: Look, now: Nanos, wire: &mut dyn Wire) -> Looked {
         let Some(front) = &self.front else { return Looked::default() };
         let Some(reader) = self.readers.get_mut(usize::from(slot.0)) else { return Looked::default() };
         if how == Look::Everywhere && !reader.may_have_news(&front.view, slot) {

@@ -58,7 +58,7 @@ pub(super) fn units(motors: &[Motor]) -> Vec<Option<usize>> {
 impl Core {
     /// Sends the broadcasts that reach no motor but those in `meant`. Their grants go first: a front that looks
     /// at its grant after sending then knows.
-    pub(super) fn broadcast(&mut self, meant: impl Fn(&Motor) -> bool, now: Nanos, wire: &mut impl Wire) {
+    pub(super) fn broadcast(&mut self, meant: impl Fn(&Motor) -> bool, now: Nanos, wire: &mut dyn Wire) {
         for index in 0..self.broadcasts.len() {
             let Broadcast { bus, frame, motors } = &self.broadcasts[index];
             if !motors.iter().all(|motor| meant(&self.motors[*motor])) {

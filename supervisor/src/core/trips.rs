@@ -117,7 +117,7 @@ impl Core {
         reason: Reason,
         end: SessionState,
         now: Nanos,
-        wire: &mut impl Wire,
+        wire: &mut dyn Wire,
     ) {
         let Some(owner) = self.sessions.owner(slot) else {
             self.sessions.end(slot, end, TripId::NONE);
@@ -188,7 +188,7 @@ impl Core {
     }
 
     /// Trips the session that drives a motor: with one wheel gone the others must not go on.
-    pub(super) fn trip_owner_of(&mut self, index: usize, reason: Reason, now: Nanos, wire: &mut impl Wire) {
+    pub(super) fn trip_owner_of(&mut self, index: usize, reason: Reason, now: Nanos, wire: &mut dyn Wire) {
         if let Some(owner) = self.motors[index].owner() {
             self.trip_session(owner.slot, reason, SessionState::Tripped, now, wire);
         }
@@ -197,7 +197,7 @@ impl Core {
     }
 
     /// Stops one granted motor and leaves its session alone.
-    pub(super) fn stop_motor(&mut self, index: usize, reason: Reason, now: Nanos, wire: &mut impl Wire) {
+    pub(super) fn stop_motor(&mut self, index: usize, reason: Reason, now: Nanos, wire: &mut dyn Wire) {
         if self.motors[index].owner().is_none() {
             return;
         }
@@ -219,7 +219,7 @@ impl Core {
 
     /// The front is dead or silent: every motor any of its sessions drives is stopped first, then the
     /// sessions are ended.
-    pub(super) fn trip_front(&mut self, reason: Reason, now: Nanos, wire: &mut impl Wire) {
+    pub(super) fn trip_front(&mut self, reason: Reason, now: Nanos, wire: &mut dyn Wire) {
         let front_slot = self.sessions.front_slot();
         let deadline = self.sessions.deadline(front_slot);
         let trip = self.next_trip();
@@ -238,7 +238,7 @@ impl Core {
 
     /// The supervisor's own loop was late: whatever moves is stopped, and its sessions end. Those that drive
     /// nothing live on.
-    pub(super) fn trip_late(&mut self, now: Nanos, wire: &mut impl Wire) {
+    pub(super) fn trip_late(&mut self, now: Nanos, wire: &mut dyn Wire) {
         for index in 0..self.motors.len() {
             if self.motors[index].owner().is_some() {
                 self.trip_owner_of(index, Reason::SelfOverrun, now, wire);
@@ -247,7 +247,7 @@ impl Core {
     }
 
     /// Stops every motor there is and ends every session.
-    pub(super) fn trip_all(&mut self, reason: Reason, now: Nanos, wire: &mut impl Wire) -> TripId {
+    pub(super) fn trip_all(&mut self, reason: Reason, now: Nanos, wire: &mut dyn Wire) -> TripId {
         let trip = self.next_trip();
         let mut event = self.stop(Whose::All, Why::trip(trip, reason), now, wire);
         self.look_everywhere(now, wire);
@@ -259,13 +259,13 @@ impl Core {
     }
 
     /// Stops every motor without a trip of its own.
-    pub(super) fn stop_all(&mut self, reason: Reason, trip: TripId, now: Nanos, wire: &mut impl Wire) {
+    pub(super) fn stop_all(&mut self, reason: Reason, trip: TripId, now: Nanos, wire: &mut dyn Wire) {
         let event = self.stop(Whose::All, Why::trip(trip, reason), now, wire);
         self.publish_stopped(&event);
     }
 
     /// A bus does not work: every session that drives a motor on it is tripped.
-    pub(super) fn trip_bus(&mut self, bus: usize, now: Nanos, wire: &mut impl Wire) {
+    pub(super) fn trip_bus(&mut self, bus: usize, now: Nanos, wire: &mut dyn Wire) {
         for index in 0..self.motors.len() {
             if self.motors[index].is_on(bus) && self.motors[index].owner().is_some() {
                 self.trip_owner_of(index, Reason::BusFault, now, wire);
@@ -274,7 +274,7 @@ impl Core {
     }
 
     /// Stops everything until an operator resets the trip.
-    pub fn estop(&mut self, now: Nanos, wire: &mut impl Wire) -> TripId {
+    pub fn estop(&mut self, now: Nanos, wire: &mut dyn Wire) -> TripId {
         let trip = self.trip_all(Reason::OperatorStop, now, wire);
         self.hold_everything(trip, now);
         trip
@@ -282,7 +282,7 @@ impl Core {
 
     /// Somebody presses stop. While an earlier press holds everything the stop is not begun anew: whoever presses without
     /// end must neither keep a stop from its harder stages nor push its evidence out of the event log.
-    pub fn press(&mut self, now: Nanos, wire: &mut impl Wire) -> TripId {
+    pub fn press(&mut self, now: Nanos, wire: &mut dyn Wire) -> TripId {
         if self.latch == TripId::NONE || self.held == Held::Some {
             return self.estop(now, wire);
         }
@@ -358,7 +358,7 @@ impl Core {
     }
 
     /// The stop itself. Frames of one motor after the other; everything else comes later.
-    fn stop(&mut self, whose: Whose, why: Why, now: Nanos, wire: &mut impl Wire) -> Event {
+    fn stop(&mut self, whose: Whose, why: Why, now: Nanos, wire: &mut dyn Wire) -> Event {
         let kind = match why.occasion {
             Occasion::Trip => EventKind::Trip,
             Occasion::EndAtRest => EventKind::EndedAtRest,

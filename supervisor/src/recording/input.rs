@@ -60,7 +60,7 @@ impl Input {
     pub fn give(
         &self,
         core: &mut Core,
-        wire: &mut impl Wire,
+        wire: &mut dyn Wire,
         front: impl FnOnce(Generation) -> Option<BeatView>,
     ) {
         match *self {
