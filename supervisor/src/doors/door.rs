@@ -17,9 +17,9 @@ use super::listener::Listener;
 use crate::queue::{Command, Reply, Requester};
 use crate::{log, sys};
 
-/// How often a door looks for answers of the real-time thread while it has connections, milliseconds.
+/// How often a door looks for answers of the real-time thread while anybody may wait for one, milliseconds.
 const BUSY_PASS_MS: u16 = 50;
-/// How often it comes round without any, milliseconds: a front that is gone may still leave something to release.
+/// How often it comes round else, milliseconds: a front that is gone may still leave something to release.
 const IDLE_PASS_MS: u16 = 1_000;
 /// Connections held at once: one front, or a few people with `lanyard`. For more the one that is silent for longest is closed.
 const MAX_CONNECTIONS: usize = 32;
@@ -135,7 +135,8 @@ impl Door {
 
     /// Waits for somebody to come or to say something, and serves them.
     fn pass(&mut self) {
-        let timeout = if self.connections.is_empty() { IDLE_PASS_MS } else { BUSY_PASS_MS };
+        let is_quiet = self.connections.iter().all(|c| matches!(c.stage, Stage::Front));
+        let timeout = if is_quiet { IDLE_PASS_MS } else { BUSY_PASS_MS };
         let mut fds: Vec<PollFd> =
             self.connections.iter().map(|c| PollFd::new(c.socket.as_fd(), PollFlags::POLLIN)).collect();
         fds.push(PollFd::new(self.listener.as_fd(), PollFlags::POLLIN));
