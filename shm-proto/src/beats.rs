@@ -231,7 +231,7 @@ fn is_no_news(record: Words<'_>, expected: u64) -> bool {
     record::is_untouched_since(record, expected.saturating_sub(RING))
 }
 
-/// Whether the record at any of these places is not of that turn, which the first has; each has `step` more than the one before.
+/// Whether any record at these places is of another turn than expected: `first` at the first place, `step` more at each next.
 /// One load and one comparison for each: this runs between a deadline and its stop.
 #[inline]
 fn any_touched(ring: Words<'_>, places: Range<usize>, first: u64, step: u64) -> bool {

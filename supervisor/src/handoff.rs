@@ -52,6 +52,13 @@ enum Side {
     Gone,
 }
 
+impl<T> Place<T> {
+    /// Whether there is nothing yet, and something may come. By `&mut`, as a condition variable asks.
+    fn is_awaited(&mut self) -> bool {
+        self.value.is_none() && self.giver == Side::There
+    }
+}
+
 impl<T> Shared<T> {
     /// A thread that panicked with the lock in hand has left a whole value or none.
     fn lock(&self) -> MutexGuard<'_, Place<T>> {
@@ -77,15 +84,13 @@ impl<T> Drop for Giver<T> {
 impl<T> Taker<T> {
     /// Waits for a value; `None` once none will come.
     pub fn wait(&self) -> Option<T> {
-        let is_open = |place: &mut Place<T>| place.value.is_none() && place.giver == Side::There;
-        let place = self.0.changed.wait_while(self.0.lock(), is_open);
+        let place = self.0.changed.wait_while(self.0.lock(), Place::is_awaited);
         place.unwrap_or_else(PoisonError::into_inner).value.take()
     }
 
     /// Waits for a value for that time at most.
     pub fn wait_for(&self, patience: Duration) -> Waited<T> {
-        let is_open = |place: &mut Place<T>| place.value.is_none() && place.giver == Side::There;
-        let waited = self.0.changed.wait_timeout_while(self.0.lock(), patience, is_open);
+        let waited = self.0.changed.wait_timeout_while(self.0.lock(), patience, Place::is_awaited);
         let mut place = waited.unwrap_or_else(PoisonError::into_inner).0;
         match (place.value.take(), place.giver) {
             (Some(value), _) => Waited::Value(value),
